@@ -1,0 +1,2 @@
+//! Guest-memory access for RISC-V hypervisors.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Build, run and test commands of the workspace.
+fn main() {}
