@@ -1,0 +1,1 @@
+//! The guest-physical space: slots, their backing, and direct access to it.

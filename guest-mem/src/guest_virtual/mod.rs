@@ -1,0 +1,1 @@
+//! The guest-virtual space: accesses through the loaded vCPU.

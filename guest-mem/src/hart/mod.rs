@@ -1,0 +1,145 @@
+//! The machine under us: the seam between what an access means and how it is carried out.
+//!
+//! The one idea: everything above this module is portable and asks a [`Hart`]; below it there are the real instructions
+//! ([`riscv64`]) and a software hart ([`model`]) that behaves as the specification says, so that the portable part runs,
+//! and is tested, on any machine.
+
+use crate::access::Width;
+use crate::fault::TrapInfo;
+
+pub mod model;
+#[cfg(target_arch = "riscv64")]
+pub mod riscv64;
+
+mod fences;
+pub mod recovery;
+
+pub use fences::{FenceKey, FenceState};
+
+/// The CSRs that a guest access reads or borrows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Csr {
+    /// The host's own status: SIE, SDT and MXR matter here.
+    Sstatus,
+    /// SPVP: whose rights `hlv`/`hsv` use.
+    Hstatus,
+    /// The G-stage.
+    Hgatp,
+    /// The VS-stage.
+    Vsatp,
+    /// The guest's status: SUM, MXR and UBE matter here.
+    Vsstatus,
+}
+
+/// A copy loop that a fault ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// Bytes transferred before the element that faulted. Nothing after them was written.
+    pub completed: usize,
+    /// The trap.
+    pub trap: TrapInfo,
+}
+
+/// One RISC-V hart in HS-mode, as far as guest accesses need it.
+///
+/// The accesses are raw: they go through whatever `hgatp`, `vsatp`, `vsstatus` and `hstatus.SPVP` hold. Choosing and
+/// restoring those is the access window's business, above this trait.
+///
+/// An implementation is a value that belongs to one hart (its methods speak of *this* hart's CSRs), so it is never shared:
+/// implementations hold [`FenceState`], which is not `Sync`.
+///
+/// # Safety
+///
+/// Implementations return from every method with the CSRs as the method's contract says, also when the access faults, and
+/// touch no host memory but the buffer they are given.
+pub unsafe trait Hart {
+    /// Reads a CSR.
+    fn read_csr(&self, csr: Csr) -> u64;
+
+    /// Writes a CSR and answers its old value.
+    ///
+    /// # Safety
+    ///
+    /// The caller puts back what the rest of the host relies on.
+    unsafe fn swap_csr(&self, csr: Csr, value: u64) -> u64;
+
+    /// Sets bits of a CSR and answers its old value.
+    ///
+    /// # Safety
+    ///
+    /// As [`swap_csr`](Self::swap_csr).
+    unsafe fn set_csr_bits(&self, csr: Csr, bits: u64) -> u64;
+
+    /// Clears bits of a CSR and answers its old value.
+    ///
+    /// # Safety
+    ///
+    /// As [`swap_csr`](Self::swap_csr).
+    unsafe fn clear_csr_bits(&self, csr: Csr, bits: u64) -> u64;
+
+    /// Copies `len` bytes from the guest address to host memory, by naturally aligned `hlv` as wide as the two addresses
+    /// allow together. A fault ends the copy at the faulting element.
+    ///
+    /// # Safety
+    ///
+    /// `destination` is valid for writes of `len` bytes. An access window is open. `hgatp.MODE` is not Bare.
+    unsafe fn copy_from_guest(
+        &self,
+        source: u64,
+        destination: *mut u8,
+        len: usize,
+    ) -> Result<(), Interrupted>;
+
+    /// Copies `len` bytes from host memory to the guest address, by naturally aligned `hsv`. A fault ends the copy at the
+    /// faulting element.
+    ///
+    /// # Safety
+    ///
+    /// `source` is valid for reads of `len` bytes. An access window is open. `hgatp.MODE` is not Bare.
+    unsafe fn copy_to_guest(
+        &self,
+        destination: u64,
+        source: *const u8,
+        len: usize,
+    ) -> Result<(), Interrupted>;
+
+    /// Writes `len` copies of `byte` at the guest address, by naturally aligned `hsv`.
+    ///
+    /// # Safety
+    ///
+    /// An access window is open. `hgatp.MODE` is not Bare.
+    unsafe fn fill_guest(&self, destination: u64, byte: u8, len: usize) -> Result<(), Interrupted>;
+
+    /// One `hlv` of the given width, zero-extended.
+    ///
+    /// # Safety
+    ///
+    /// An access window is open. `hgatp.MODE` is not Bare.
+    unsafe fn load_guest(&self, address: u64, width: Width) -> Result<u64, TrapInfo>;
+
+    /// One `hsv` of the given width.
+    ///
+    /// # Safety
+    ///
+    /// An access window is open. `hgatp.MODE` is not Bare.
+    unsafe fn store_guest(&self, address: u64, width: Width, value: u64) -> Result<(), TrapInfo>;
+
+    /// One `hlvx.hu`: a 16-bit instruction parcel (R8).
+    ///
+    /// # Safety
+    ///
+    /// An access window is open. `hgatp.MODE` is not Bare.
+    unsafe fn fetch_parcel(&self, address: u64) -> Result<u16, TrapInfo>;
+
+    /// `hfence.vvma`: of one guest-virtual page, or of all, for the VMID in `hgatp` (R37).
+    fn hfence_vvma(&self, gva: Option<u64>);
+
+    /// `hfence.gvma`: of one guest-physical page, or of all, for every VMID (R38).
+    fn hfence_gvma(&self, gpa: Option<u64>);
+
+    /// `fence.i`: later fetches of this hart see earlier stores (R48).
+    fn fence_i(&self);
+
+    /// What the fences of this hart depend on.
+    fn fence_state(&self) -> &FenceState;
+}

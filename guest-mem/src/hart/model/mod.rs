@@ -1,0 +1,1 @@
+//! A software hart that behaves as the specification says.

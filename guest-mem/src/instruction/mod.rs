@@ -1,0 +1,1 @@
+//! The instruction that trapped: fetch, decode, completion.
