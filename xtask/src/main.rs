@@ -1,2 +1,40 @@
-//! Build, run and test commands of the workspace.
-fn main() {}
+//! `cargo xtask`: builds, runs and tests the workspace, doing its own set-up and saying what it does.
+//!
+//! The idea to hold: every command is a short list of steps over the modules below, each of which knows one
+//! concept. Whatever is fetched or made lands under `target/`; nothing outside the repository is changed, except
+//! that rustup is asked for the bare-metal target.
+
+mod artifacts;
+mod cli;
+mod process;
+mod progress;
+mod qemu;
+mod run;
+mod size;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match command(cli::Xtask::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
+    match xtask.command {
+        cli::Command::Build => {
+            artifacts::build_all()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        cli::Command::Run(options) => run::run(&options),
+        cli::Command::Test(options) => test::run(&options),
+    }
+}

@@ -1,0 +1,50 @@
+//! The bare-metal programs of the workspace: what is built, in which order, and where the ELF files land.
+//!
+//! The order matters once: the hypervisor embeds the tour guest, whose path its build script reads from
+//! [`TOUR_ELF_VARIABLE`].
+
+use std::path::{Path, PathBuf};
+
+use crate::process;
+use crate::workspace::{self, TARGET};
+
+/// The environment variable through which the hypervisor's build learns of the guest to embed.
+const TOUR_ELF_VARIABLE: &str = "GUEST_MEM_TOUR_ELF";
+
+/// Builds every bare-metal program.
+pub fn build_all() -> anyhow::Result<()> {
+    build_hypervisor()?;
+    build_test_kernel()?;
+    Ok(())
+}
+
+/// Builds the tour guest, then the hypervisor around it; gives the hypervisor's ELF file.
+pub fn build_hypervisor() -> anyhow::Result<PathBuf> {
+    let tour = build("tour", None)?;
+    build("hypervisor", Some(&tour))
+}
+
+/// Builds the test kernel; gives its ELF file.
+pub fn build_test_kernel() -> anyhow::Result<PathBuf> {
+    build("test-kernel", None)
+}
+
+fn build(package: &str, tour: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let mut cargo = workspace::cargo();
+    cargo.args([
+        "build",
+        "--release",
+        "--target",
+        TARGET,
+        "--package",
+        package,
+    ]);
+    if let Some(tour) = tour {
+        cargo.env(TOUR_ELF_VARIABLE, tour);
+    }
+    process::run(&mut cargo)?;
+    Ok(workspace::target_dir()
+        .join(TARGET)
+        .join("release")
+        .join(package))
+}

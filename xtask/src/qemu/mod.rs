@@ -1,0 +1,8 @@
+//! QEMU: which one to use ([`resolve`]), the machine it is told to be ([`Machine`]) and one run of it ([`session`]).
+
+mod machine;
+pub mod resolve;
+pub mod session;
+
+pub use machine::Machine;
+pub use resolve::Qemu;

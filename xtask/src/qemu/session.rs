@@ -1,0 +1,218 @@
+//! One run of QEMU: its console is shown as it comes, watched line by line, and ended in time.
+//!
+//! The machine always powers off through SBI, which ends QEMU with exit code 0 whatever happened: the caller judges
+//! a run by the lines that it saw.
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::process::Signal;
+
+use crate::process;
+
+/// Who is at the guest's console.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    /// xtask's own standard input, most often a person at a terminal.
+    User,
+    /// Nobody.
+    Unattended,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The machine powered off, or the user quit.
+    ByItself,
+    /// QEMU failed: it says why on standard error.
+    Failed,
+    /// The time limit passed and xtask ended QEMU.
+    TimedOut,
+}
+
+/// Ends the child on every path out of [`run`].
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // An error means that the child has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs QEMU to its end, or to `limit`; shows its console and gives each finished line of it to `watch`.
+pub fn run(
+    mut command: Command,
+    console: Console,
+    limit: Option<Duration>,
+    mut watch: impl FnMut(&str),
+) -> anyhow::Result<Ended> {
+    match console {
+        // QEMU gives the terminal its settings back on SIGTERM, not on SIGKILL.
+        Console::User => process::end_with_xtask(&mut command, Signal::TERM),
+        Console::Unattended => {
+            command.stdin(Stdio::null());
+            process::end_with_xtask(&mut command, Signal::KILL);
+        }
+    }
+    let program = command.get_program().to_owned();
+    let child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.to_string_lossy()))?;
+    let mut child = Guard(child);
+    let pieces = read_in_background(child.0.stdout.take().expect("standard output is a pipe"));
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let mut lines = Lines::default();
+    let mut terminal = std::io::stdout().lock();
+    loop {
+        let piece = match deadline {
+            Some(deadline) => {
+                pieces.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            }
+            None => pieces.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match piece {
+            Ok(piece) => {
+                terminal.write_all(&piece)?;
+                terminal.flush()?;
+                lines.push(&piece, &mut watch);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                lines.finish(&mut watch);
+                end(&mut child.0, console);
+                return Ok(Ended::TimedOut);
+            }
+        }
+    }
+    lines.finish(&mut watch);
+    let status = child.0.wait()?;
+    Ok(if status.success() {
+        Ended::ByItself
+    } else {
+        Ended::Failed
+    })
+}
+
+/// Ends QEMU: where it owns the terminal, first in the way that lets it give the terminal back.
+fn end(child: &mut Child, console: Console) {
+    if console == Console::User
+        && let Some(pid) = i32::try_from(child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+    {
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+        for _ in 0..20 {
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let _ = child.kill();
+}
+
+/// Reads `source` to its end on a thread of its own, so that waiting for it can have a limit.
+fn read_in_background(mut source: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = source.read(&mut buffer) {
+            if sender.send(buffer[..count].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// Cuts a stream of bytes into lines.
+#[derive(Default)]
+struct Lines {
+    unfinished: Vec<u8>,
+}
+
+impl Lines {
+    /// A line longer than this is given out in parts: a guest that never ends its line takes no memory of ours.
+    const LONGEST: usize = 64 * 1024;
+
+    fn push(&mut self, piece: &[u8], watch: &mut impl FnMut(&str)) {
+        for &byte in piece {
+            match byte {
+                b'\n' => self.finish(watch),
+                _ => self.unfinished.push(byte),
+            }
+            if self.unfinished.len() >= Self::LONGEST {
+                self.finish(watch);
+            }
+        }
+    }
+
+    fn finish(&mut self, watch: &mut impl FnMut(&str)) {
+        if !self.unfinished.is_empty() {
+            watch(String::from_utf8_lossy(&self.unfinished).trim_end_matches('\r'));
+            self.unfinished.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn lines_are_whole_whatever_the_pieces() {
+        let mut seen = Vec::new();
+        let mut lines = Lines::default();
+        let mut watch = |line: &str| seen.push(line.to_owned());
+        for piece in ["on", "e\r\ntw", "o\n\nlast"] {
+            lines.push(piece.as_bytes(), &mut watch);
+        }
+        lines.finish(&mut watch);
+        assert_eq!(seen, ["one", "two", "last"]);
+    }
+
+    #[test]
+    fn an_endless_line_is_cut() {
+        let mut count = 0;
+        Lines::default().push(&vec![b'x'; 2 * Lines::LONGEST], &mut |_| count += 1);
+        assert_eq!(count, 2);
+    }
+
+    #[test]
+    fn a_run_that_does_not_end_is_ended_at_its_limit() {
+        let start = Instant::now();
+        let limit = Some(Duration::from_millis(200));
+        let mut seen = Vec::new();
+        let ended = run(
+            shell("echo begun; exec sleep 60"),
+            Console::Unattended,
+            limit,
+            |line| seen.push(line.to_owned()),
+        );
+        assert_eq!(ended.unwrap(), Ended::TimedOut);
+        assert_eq!(seen, ["begun"]);
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_failing_qemu_is_told_from_one_that_powered_off() {
+        for (script, expected) in [("exit 0", Ended::ByItself), ("exit 1", Ended::Failed)] {
+            assert_eq!(
+                run(shell(script), Console::Unattended, None, |_| ()).unwrap(),
+                expected
+            );
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `cargo xtask test`: every test, on this machine and on the target, and one total.
+//!
+//! Nothing counts as passed that was not seen to pass: a test binary that dies, a test kernel whose closing line never
+//! comes or disagrees with its lines, each count as a failure.
+
+mod host;
+mod tally;
+mod target;
+
+use std::process::ExitCode;
+
+use tally::Tally;
+
+use crate::{artifacts, cli, qemu};
+
+/// The command.
+pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
+    let mut total = Tally::default();
+    total.add("host", host::run()?);
+    let kernel = artifacts::build_test_kernel()?;
+    if target::is_bootable(&kernel)? {
+        let qemu = qemu::resolve::resolve(options.machine.qemu.as_deref())?;
+        let name = format!("target, QEMU {}", qemu.version);
+        total.add(&name, target::run(&qemu, kernel, &options.machine)?);
+    } else {
+        total.skip("test-kernel", "not linked for the target's RAM yet");
+    }
+    total.print();
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,58 @@
+//! The count of tests: what passed and failed, and in words what failed, deviated or was skipped.
+
+/// Results of a group of tests.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tests that passed, those with a deviation included.
+    pub passed: u64,
+    /// Tests that failed.
+    pub failed: u64,
+    /// What is to be repeated at the end, in order.
+    pub notes: Vec<String>,
+}
+
+impl Tally {
+    /// Counts a test that passed.
+    pub fn pass(&mut self) {
+        self.passed += 1;
+    }
+
+    /// Counts a test that failed.
+    pub fn fail(&mut self, name: &str, reason: &str) {
+        self.failed += 1;
+        self.notes.push(format!("FAILED: {name}: {reason}"));
+    }
+
+    /// Counts a test that passed in a way that the machine at hand, and not the specification, asks for.
+    pub fn deviate(&mut self, name: &str, text: &str) {
+        self.passed += 1;
+        self.notes.push(format!("deviation: {name}: {text}"));
+    }
+
+    /// Notes a test that could not be run here; it counts neither way.
+    pub fn skip(&mut self, name: &str, reason: &str) {
+        self.notes.push(format!("skipped: {name}: {reason}"));
+    }
+
+    /// Adds the results of the group called `name`.
+    pub fn add(&mut self, name: &str, group: Self) {
+        println!("{name}: {} passed, {} failed", group.passed, group.failed);
+        self.passed += group.passed;
+        self.failed += group.failed;
+        self.notes.extend(
+            group
+                .notes
+                .into_iter()
+                .map(|note| format!("[{name}] {note}")),
+        );
+    }
+
+    /// Prints the notes and, as the last line, the total.
+    pub fn print(&self) {
+        println!();
+        for note in &self.notes {
+            println!("{note}");
+        }
+        println!("{} passed, {} failed", self.passed, self.failed);
+    }
+}

@@ -1,0 +1,186 @@
+//! The tests that run on the RISC-V machine: the test kernel, booted under the firmware on QEMU.
+//!
+//! Its protocol, one line each: `test NAME ... ok`, `test NAME ... FAILED: REASON`, `test NAME ... deviation: TEXT (ok)`,
+//! `test NAME ... skipped: REASON`, and last `test-kernel: N passed, N failed, N deviations, N skipped`, where `passed`
+//! counts no deviation.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use object::{Object, ObjectSegment};
+
+use super::tally::Tally;
+use crate::cli;
+use crate::qemu::session::{self, Console, Ended};
+use crate::qemu::{Machine, Qemu};
+use crate::size::ByteSize;
+
+/// Time limit of the test kernel, in seconds.
+const TIMEOUT: u64 = 240;
+
+/// Boots `kernel` on `qemu` and counts its tests.
+pub fn run(qemu: &Qemu, kernel: PathBuf, options: &cli::Machine) -> anyhow::Result<Tally> {
+    let machine = Machine {
+        harts: 2,
+        memory: ByteSize::mebibytes(512),
+        kernel,
+        initrd: None,
+        append: None,
+        bios: options.bios.clone(),
+    };
+    let limit = Duration::from_secs(options.timeout.unwrap_or(TIMEOUT));
+    let mut report = Report::default();
+    let ended = session::run(
+        machine.command(qemu),
+        Console::Unattended,
+        Some(limit),
+        |line| report.line(line),
+    )?;
+    Ok(report.finish(ended))
+}
+
+/// Whether `kernel` is linked where the firmware starts its successor.
+pub fn is_bootable(kernel: &Path) -> anyhow::Result<bool> {
+    let bytes = std::fs::read(kernel)?;
+    let elf = object::File::parse(&*bytes)?;
+    Ok(elf
+        .segments()
+        .any(|segment| segment.address() == 0x8020_0000))
+}
+
+/// What the test kernel has said so far.
+#[derive(Default)]
+struct Report {
+    tally: Tally,
+    counts: Counts,
+    closing: Option<Counts>,
+}
+
+/// The four numbers of the closing line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    deviations: u64,
+    skipped: u64,
+}
+
+impl Report {
+    fn line(&mut self, line: &str) {
+        if let Some(counts) = line.strip_prefix("test-kernel: ").and_then(Counts::parse) {
+            self.closing = Some(counts);
+        } else if let Some((name, result)) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.split_once(" ... "))
+        {
+            self.test(name, result.trim_end());
+        }
+    }
+
+    fn test(&mut self, name: &str, result: &str) {
+        if result == "ok" {
+            self.counts.passed += 1;
+            self.tally.pass();
+        } else if let Some(text) = result
+            .strip_prefix("deviation: ")
+            .and_then(|rest| rest.strip_suffix(" (ok)"))
+        {
+            self.counts.deviations += 1;
+            self.tally.deviate(name, text);
+        } else if let Some(reason) = result.strip_prefix("skipped: ") {
+            self.counts.skipped += 1;
+            self.tally.skip(name, reason);
+        } else {
+            self.counts.failed += 1;
+            self.tally
+                .fail(name, result.strip_prefix("FAILED: ").unwrap_or(result));
+        }
+    }
+
+    fn finish(mut self, ended: Ended) -> Tally {
+        const NAME: &str = "test-kernel";
+        match (self.closing, ended) {
+            (Some(closing), _) if closing != self.counts => {
+                let reason = format!(
+                    "its closing line says {closing:?}, its lines {:?}",
+                    self.counts
+                );
+                self.tally.fail(NAME, &reason);
+            }
+            (Some(_), Ended::ByItself) => {}
+            (_, Ended::TimedOut) => self.tally.fail(NAME, "did not end in time, QEMU was ended"),
+            (_, Ended::Failed) => self.tally.fail(NAME, "QEMU failed"),
+            (None, Ended::ByItself) => self.tally.fail(NAME, "ended without its closing line"),
+        }
+        self.tally
+    }
+}
+
+impl Counts {
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.trim_end().split(", ");
+        let mut next = |word: &str| numbers.next()?.strip_suffix(word)?.trim_end().parse().ok();
+        let counts = Self {
+            passed: next("passed")?,
+            failed: next("failed")?,
+            deviations: next("deviations")?,
+            skipped: next("skipped")?,
+        };
+        numbers.next().is_none().then_some(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "OpenSBI v1.5\n\
+        test R1_one ... ok\n\
+        test R6_hlvx ... deviation: cause 12 (ok)\n\
+        test R9_csr ... skipped: no Sstc\n\
+        test-kernel: 1 passed, 0 failed, 1 deviations, 1 skipped\n";
+
+    fn tally(text: &str, ended: Ended) -> Tally {
+        let mut report = Report::default();
+        text.lines().for_each(|line| report.line(line));
+        report.finish(ended)
+    }
+
+    #[test]
+    fn a_deviation_passes_and_is_listed_and_a_skipped_test_counts_neither_way() {
+        let tally = tally(GOOD, Ended::ByItself);
+        assert_eq!((tally.passed, tally.failed), (2, 0));
+        assert_eq!(
+            tally.notes,
+            ["deviation: R6_hlvx: cause 12", "skipped: R9_csr: no Sstc"]
+        );
+    }
+
+    #[test]
+    fn a_kernel_that_ends_early_or_late_or_miscounts_has_failed() {
+        let unfinished = GOOD.split("test-kernel").next().unwrap();
+        let miscounted = GOOD.replace("1 passed, 0 failed", "2 passed, 0 failed");
+        for (text, ended) in [
+            (unfinished, Ended::ByItself),
+            (unfinished, Ended::TimedOut),
+            (GOOD, Ended::TimedOut),
+            (GOOD, Ended::Failed),
+            ("", Ended::ByItself),
+            (&miscounted, Ended::ByItself),
+        ] {
+            assert_eq!(tally(text, ended).failed, 1, "{text} {ended:?}");
+        }
+    }
+
+    #[test]
+    fn any_result_that_is_not_known_is_a_failure() {
+        let mut report = Report::default();
+        report.line("test R2 ... FAILED: read 3, expected 4");
+        report.line("test R3 ... okay");
+        assert_eq!(report.tally.failed, 2);
+        assert_eq!(
+            report.tally.notes,
+            ["FAILED: R2: read 3, expected 4", "FAILED: R3: okay"]
+        );
+    }
+}
