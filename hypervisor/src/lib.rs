@@ -1,0 +1,12 @@
+//! A small type-1 hypervisor for RISC-V with the H extension: it boots Debian's unmodified Linux on any SBI firmware, and
+//! everything it knows of guest memory it asks the `guest-mem` library.
+//!
+//! The one idea: a vCPU owns a hart. Guest harts are numbered 0, 1, ..., each runs on one machine hart and nowhere else for
+//! as long as the guest lives, so floating-point state and the vs* CSRs stay where the guest left them, and a remote fence
+//! is the firmware's remote fence.
+//!
+//! Modules that know nothing of the machine they run on compile, and are tested, on any host; the rest exists only on the
+//! bare-metal target.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
