@@ -10,3 +10,7 @@
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
+
+pub mod device_tree;
+pub mod devices;
+pub mod image;

@@ -1,0 +1,1 @@
+//! Emulated devices: what a guest's loads and stores to trapped guest-physical addresses reach.
