@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::process;
-use crate::workspace::{self, TARGET};
+use crate::setup::toolchain::Toolchain;
+use crate::workspace::TARGET;
 
 /// The environment variable through which the hypervisor's build learns of the guest to embed.
 const TOUR_ELF_VARIABLE: &str = "GUEST_MEM_TOUR_ELF";
@@ -30,7 +31,7 @@ pub fn build_test_kernel() -> anyhow::Result<PathBuf> {
 }
 
 fn build(package: &str, tour: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let mut cargo = workspace::cargo();
+    let (mut cargo, target_dir) = Toolchain::resolve()?.cargo()?;
     cargo.args([
         "build",
         "--release",
@@ -43,8 +44,5 @@ fn build(package: &str, tour: Option<&Path>) -> anyhow::Result<PathBuf> {
         cargo.env(TOUR_ELF_VARIABLE, tour);
     }
     process::run(&mut cargo)?;
-    Ok(workspace::target_dir()
-        .join(TARGET)
-        .join("release")
-        .join(package))
+    Ok(target_dir.join(TARGET).join("release").join(package))
 }

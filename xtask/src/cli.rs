@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::size::ByteSize;
+
 /// Builds, runs and tests guest-mem and its hypervisor; sets up by itself what is missing.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", max_term_width = 100)]
@@ -16,6 +18,8 @@ pub struct Xtask {
 /// The commands.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Set up what building, running and testing need, and do nothing else
+    Setup,
     /// Build the hypervisor (with the tour guest inside) and the test kernel for the bare-metal target
     Build,
     /// Boot a guest in the hypervisor, on QEMU
@@ -45,6 +49,30 @@ pub struct Run {
     /// (Linux Image, flat binary or ELF)
     #[arg(default_value = "tour")]
     pub guest: PathBuf,
+    /// Power off after the first line of userspace, and fail if it never comes (linux)
+    #[arg(long)]
+    pub smoke: bool,
+    /// Number of the guest's harts [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub harts: Option<u32>,
+    /// Size of the guest's memory, such as 512M or 1G [default: 512M]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// Initial RAM disk to hand to the guest (PATH)
+    #[arg(long, value_name = "PATH")]
+    pub initrd: Option<PathBuf>,
+    /// Command line of the guest's kernel; for linux, added to the one that names the console
+    #[arg(long, value_name = "TEXT")]
+    pub append: Option<String>,
+    /// Linux Image to use in place of Debian's (linux)
+    #[arg(long, value_name = "PATH")]
+    pub kernel: Option<PathBuf>,
+    /// Static riscv64 busybox to use in place of Debian's (linux)
+    #[arg(long, value_name = "PATH")]
+    pub busybox: Option<PathBuf>,
+    /// Boot the guest straight on QEMU, without the hypervisor, to compare
+    #[arg(long)]
+    pub bare: bool,
     /// The machine.
     #[command(flatten)]
     pub machine: Machine,

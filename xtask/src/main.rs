@@ -6,10 +6,12 @@
 
 mod artifacts;
 mod cli;
+mod guest;
 mod process;
 mod progress;
 mod qemu;
 mod run;
+mod setup;
 mod size;
 mod test;
 mod workspace;
@@ -30,6 +32,16 @@ fn main() -> ExitCode {
 
 fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
     match xtask.command {
+        cli::Command::Setup => {
+            setup::toolchain::Toolchain::resolve()?;
+            for qemu in qemu::resolve::for_testing(None)? {
+                match qemu {
+                    Ok(qemu) => progress::say(&format!("QEMU {} is ready", qemu.version)),
+                    Err(reason) => progress::say(&format!("skipped: {reason}")),
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         cli::Command::Build => {
             artifacts::build_all()?;
             Ok(ExitCode::SUCCESS)

@@ -1,69 +1,301 @@
 //! `cargo xtask run`: boots a guest in the hypervisor.
+//!
+//! A run is planned first (what to load, who is at the console, what must be seen) and then carried out the same way
+//! for every guest.
 
-use std::path::Path;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail, ensure};
 
+use crate::guest::initramfs::{self, Then};
+use crate::guest::{Bundle, linux};
 use crate::qemu::session::{self, Console, Ended};
-use crate::qemu::{self, Machine};
+use crate::qemu::{self, Machine, Qemu};
 use crate::size::ByteSize;
-use crate::{artifacts, cli, progress};
+use crate::{artifacts, cli, progress, workspace};
 
 /// What the hypervisor keeps for itself, beside the guest's memory.
 const HYPERVISOR_MEMORY: ByteSize = ByteSize::mebibytes(256);
-/// Guest memory where the user names none.
+/// Guest memory and harts where the user names none.
 const GUEST_MEMORY: ByteSize = ByteSize::mebibytes(512);
-/// Time limit of an unattended run, in seconds.
-const TIMEOUT: u64 = 120;
+const GUEST_HARTS: u32 = 2;
+/// Time limit of an unattended run.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The command.
 pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
-    if options.guest != Path::new("tour") {
-        bail!("only the tour guest can be run so far");
-    }
-    let machine = Machine {
-        harts: 2,
-        memory: ByteSize(GUEST_MEMORY.0 + HYPERVISOR_MEMORY.0),
-        kernel: artifacts::build_hypervisor()?,
-        initrd: None,
-        append: None,
-        bios: options.machine.bios.clone(),
-    };
-    let qemu = qemu::resolve::resolve(options.machine.qemu.as_deref())?;
-    progress::say(&format!("starting QEMU {}", qemu.version));
-    let limit = Duration::from_secs(options.machine.timeout.unwrap_or(TIMEOUT));
-    let mut reason = None;
-    let ended = session::run(
-        machine.command(&qemu),
-        Console::Unattended,
-        Some(limit),
-        |line| {
-            if let Some(said) = guest_end(line) {
-                reason = Some(said.to_owned());
-            }
-        },
-    )?;
-    match (ended, reason.as_deref()) {
-        (Ended::ByItself, Some("shutdown")) => Ok(ExitCode::SUCCESS),
-        (Ended::ByItself, Some(reason)) => bail!("the guest ended by {reason}"),
-        (Ended::ByItself, None) => {
-            bail!("the machine powered off and the hypervisor did not say why")
+    let plan = Plan::new(options)?;
+    let qemu = qemu::resolve::for_running(options.machine.qemu.as_deref())?;
+    plan.carry_out(&qemu)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One run, ready to be started.
+pub struct Plan {
+    machine: Machine,
+    console: Console,
+    limit: Option<Duration>,
+    /// The hypervisor must say that the guest shut down; without it, on the bare machine, nobody says it.
+    bare: bool,
+    /// Userspace must come up with so many harts.
+    userspace_harts: Option<u32>,
+}
+
+impl Plan {
+    /// Plans what the options ask for; builds and fetches what it takes.
+    pub fn new(options: &cli::Run) -> anyhow::Result<Self> {
+        match options.guest.to_str() {
+            Some("tour") => Self::tour(options),
+            Some("linux") => Self::linux(options),
+            _ => Self::file(options),
         }
-        (Ended::Failed, _) => bail!("QEMU failed"),
-        (Ended::TimedOut, _) => bail!(
-            "no end after {} s: QEMU was ended (`--timeout` sets the limit)",
-            limit.as_secs()
-        ),
+    }
+
+    fn tour(options: &cli::Run) -> anyhow::Result<Self> {
+        let fixed = !options.bare
+            && options.harts.is_none()
+            && options.memory.is_none()
+            && options.initrd.is_none()
+            && options.append.is_none();
+        ensure!(
+            fixed,
+            "the tour guest takes no --bare, --harts, --memory, --initrd or --append"
+        );
+        refuse_linux_options(options)?;
+        let machine = Machine {
+            harts: GUEST_HARTS,
+            memory: ByteSize(GUEST_MEMORY.0 + HYPERVISOR_MEMORY.0),
+            kernel: artifacts::build_hypervisor()?,
+            initrd: None,
+            append: None,
+            bios: options.machine.bios.clone(),
+        };
+        let limit = Some(limit(options).unwrap_or(TIMEOUT));
+        Ok(Self {
+            machine,
+            console: Console::Unattended,
+            limit,
+            bare: false,
+            userspace_harts: None,
+        })
+    }
+
+    fn linux(options: &cli::Run) -> anyhow::Result<Self> {
+        ensure!(
+            options.initrd.is_none(),
+            "`run linux` makes its own initrd; to bring one, run the kernel by its path"
+        );
+        let files = linux::Files::get(options.kernel.as_deref(), options.busybox.as_deref())?;
+        let then = if options.smoke {
+            Then::PowerOff
+        } else {
+            Then::Shell
+        };
+        let cmdline = match &options.append {
+            Some(more) => format!("{} {more}", linux::COMMAND_LINE),
+            None => linux::COMMAND_LINE.to_owned(),
+        };
+        let guest = Guest {
+            name: "linux",
+            kernel: &files.kernel,
+            initrd: Some(write(
+                "initramfs.cpio",
+                &initramfs::make(&read(&files.busybox)?, then),
+            )?),
+            cmdline: Some(&cmdline),
+        };
+        let mut plan = Self::guest(options, &guest)?;
+        if options.smoke {
+            plan.userspace_harts = Some(plan.machine.harts);
+            plan.console = Console::Unattended;
+            plan.limit = Some(limit(options).unwrap_or(TIMEOUT));
+        }
+        Ok(plan)
+    }
+
+    fn file(options: &cli::Run) -> anyhow::Result<Self> {
+        refuse_linux_options(options)?;
+        let name = options
+            .guest
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy();
+        let guest = Guest {
+            name: &name.replace(char::is_control, "?"),
+            kernel: &options.guest,
+            initrd: options.initrd.clone(),
+            cmdline: options.append.as_deref(),
+        };
+        Self::guest(options, &guest)
+    }
+
+    /// A guest from files, with the user at its console.
+    fn guest(options: &cli::Run, guest: &Guest) -> anyhow::Result<Self> {
+        let harts = options.harts.unwrap_or(GUEST_HARTS);
+        let memory = options.memory.unwrap_or(GUEST_MEMORY);
+        let bios = options.machine.bios.clone();
+        let machine = if options.bare {
+            ensure!(
+                guest.kernel.is_file(),
+                "there is no guest image {}",
+                guest.kernel.display()
+            );
+            Machine {
+                harts,
+                memory,
+                kernel: guest.kernel.to_owned(),
+                initrd: guest.initrd.clone(),
+                append: guest.cmdline.map(str::to_owned),
+                bios,
+            }
+        } else {
+            let bundle = guest.bundle(harts, memory)?;
+            Machine {
+                harts,
+                memory: ByteSize(memory.0.saturating_add(HYPERVISOR_MEMORY.0)),
+                kernel: artifacts::build_hypervisor()?,
+                initrd: Some(bundle),
+                append: None,
+                bios,
+            }
+        };
+        // Nobody who could press Ctrl-A X: such a run needs a limit.
+        let attended = std::io::stdin().is_terminal() && !workspace::is_ci();
+        let limit = limit(options).or((!attended).then_some(TIMEOUT));
+        Ok(Self {
+            machine,
+            console: Console::User,
+            limit,
+            bare: options.bare,
+            userspace_harts: None,
+        })
+    }
+
+    /// Starts the machine, shows its console, and judges what was seen.
+    pub fn carry_out(self, qemu: &Qemu) -> anyhow::Result<()> {
+        let firmware = if self.bare {
+            "the guest itself"
+        } else {
+            "the hypervisor"
+        };
+        let harts = self.machine.harts;
+        progress::say(&format!(
+            "starting {firmware} on QEMU {} with {harts} harts",
+            qemu.version
+        ));
+        let mut seen = Seen::default();
+        let ended = session::run(
+            self.machine.command(qemu),
+            self.console,
+            self.limit,
+            |line| seen.line(line),
+        )?;
+        match ended {
+            Ended::TimedOut => {
+                let seconds = self.limit.unwrap_or_default().as_secs();
+                bail!("no end after {seconds} s: QEMU was ended (`--timeout` sets the limit)");
+            }
+            Ended::Failed => bail!("QEMU failed"),
+            Ended::ByItself => {}
+        }
+        if let Some(expected) = self.userspace_harts {
+            match seen.userspace_harts {
+                Some(harts) => ensure!(
+                    harts == expected,
+                    "userspace came up with {harts} harts, not {expected}"
+                ),
+                None => bail!("the first line of userspace never came"),
+            }
+        }
+        // A user at the console may quit at any time.
+        if self.bare
+            || (self.console == Console::User && self.limit.is_none() && seen.reason.is_none())
+        {
+            return Ok(());
+        }
+        match seen.reason.as_deref() {
+            Some("shutdown") => Ok(()),
+            Some(reason) => bail!("the guest ended by {reason}"),
+            None => bail!("the machine ended, and the hypervisor did not say why"),
+        }
+    }
+}
+
+/// A guest from files.
+struct Guest<'a> {
+    name: &'a str,
+    kernel: &'a Path,
+    initrd: Option<PathBuf>,
+    cmdline: Option<&'a str>,
+}
+
+impl Guest<'_> {
+    /// Writes the guest's bundle.
+    fn bundle(&self, harts: u32, memory: ByteSize) -> anyhow::Result<PathBuf> {
+        let kernel = read(self.kernel)?;
+        let initrd = self.initrd.as_deref().map(read).transpose()?;
+        let bundle = Bundle {
+            name: self.name,
+            harts,
+            memory,
+            kernel: &kernel,
+            initrd: initrd.as_deref(),
+            cmdline: self.cmdline,
+        };
+        write("bundle.cpio", &bundle.to_bytes())
+    }
+}
+
+/// What was seen on the console that says how the run went.
+#[derive(Default)]
+struct Seen {
+    reason: Option<String>,
+    userspace_harts: Option<u32>,
+}
+
+impl Seen {
+    fn line(&mut self, line: &str) {
+        if let Some(reason) = guest_end(line) {
+            self.reason = Some(reason.to_owned());
+        }
+        self.userspace_harts = self
+            .userspace_harts
+            .or(initramfs::harts_of_first_line(line));
     }
 }
 
 /// The reason in the hypervisor's last line, `hypervisor: guest NAME ended: REASON`.
 fn guest_end(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("hypervisor: guest ")?;
-    rest.split_once(" ended: ")
+    rest.rsplit_once(" ended: ")
         .map(|(_, reason)| reason.trim_end())
+}
+
+fn limit(options: &cli::Run) -> Option<Duration> {
+    options.machine.timeout.map(Duration::from_secs)
+}
+
+fn refuse_linux_options(options: &cli::Run) -> anyhow::Result<()> {
+    let used = options.smoke || options.kernel.is_some() || options.busybox.is_some();
+    ensure!(!used, "--smoke, --kernel and --busybox go with `run linux`");
+    Ok(())
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Writes a file for QEMU to load. QEMU reads it when it starts: the next run may replace it.
+fn write(name: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
+    let folder = workspace::target_dir().join("guests");
+    fs::create_dir_all(&folder)?;
+    let path = folder.join(name);
+    fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 #[cfg(test)]

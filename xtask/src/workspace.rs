@@ -26,3 +26,9 @@ pub fn cargo() -> std::process::Command {
     cargo.current_dir(root());
     cargo
 }
+
+/// Whether this is an unattended build: no bars, no prompts.
+pub fn is_ci() -> bool {
+    std::env::var_os("CI")
+        .is_some_and(|value| !value.is_empty() && value != "false" && value != "0")
+}

@@ -6,7 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use super::package::{self, Package};
 use crate::process;
+use crate::setup::debian::Release;
 
 /// The program.
 const PROGRAM: &str = "qemu-system-riscv64";
@@ -33,29 +35,92 @@ impl Qemu {
     }
 
     fn at(program: PathBuf) -> anyhow::Result<Self> {
-        let mut qemu = Self {
+        Self {
             program,
             environment: Vec::new(),
             arguments: Vec::new(),
             version: String::new(),
+        }
+        .ask_version()
+    }
+
+    /// The QEMU of a package, unpacked when it is not there yet.
+    fn unpacked(package: &Package, release: &Release) -> anyhow::Result<Self> {
+        let folder = package.unpacked(release)?;
+        let qemu = Self {
+            program: folder.join("usr/bin").join(PROGRAM),
+            environment: package::environment(&folder)?,
+            arguments: vec!["-L".into(), folder.join("usr/share/qemu").into()],
+            version: String::new(),
         };
-        let text = process::output(qemu.command().arg("--version"))?;
-        qemu.version =
+        qemu.ask_version()
+            .with_context(|| format!("remove {} to have it fetched again", folder.display()))
+    }
+
+    fn ask_version(mut self) -> anyhow::Result<Self> {
+        let text = process::output(self.command().arg("--version"))?;
+        self.version =
             parse_version(&text).with_context(|| format!("no QEMU: it says `{}`", text.trim()))?;
-        Ok(qemu)
+        Ok(self)
     }
 }
 
 /// The QEMU to run guests with.
-pub fn resolve(named: Option<&Path>) -> anyhow::Result<Qemu> {
+pub fn for_running(named: Option<&Path>) -> anyhow::Result<Qemu> {
     if let Some(program) = named {
         return Qemu::at(program.to_owned())
             .with_context(|| format!("--qemu {}", program.display()));
     }
-    match find_in_path(PROGRAM) {
-        Some(program) => Qemu::at(program),
-        None => bail!("no {PROGRAM} in PATH: install it, or pass `--qemu PATH`"),
+    if let Some(program) = find_in_path(PROGRAM) {
+        return Qemu::at(program);
     }
+    let unpacked = || match Release::of_this_machine() {
+        Some(release) => Qemu::unpacked(Package::preferred(&release)?, &release),
+        None => bail!("this is not Debian, whose package xtask could take"),
+    };
+    unpacked().with_context(|| {
+        format!("no {PROGRAM} in PATH: install QEMU 8.2 or newer, or pass `--qemu PATH`")
+    })
+}
+
+/// A QEMU to run the target tests on, or why it cannot be had.
+pub type Candidate = Result<Qemu, String>;
+
+/// The QEMUs to run the target tests on: the one that the user names; else the one that guests run on, and on
+/// Debian 12 both its own 7.2 and the 10.0 of its backports.
+pub fn for_testing(named: Option<&Path>) -> anyhow::Result<Vec<Candidate>> {
+    let mut found = vec![for_running(named)?];
+    let mut skipped = Vec::new();
+    if named.is_none() {
+        let release = Release::of_this_machine().filter(|release| release.number == Some(12));
+        for (series, package) in [
+            ("10.0", &package::BOOKWORM_BACKPORTS),
+            ("7.2", &package::BOOKWORM),
+        ] {
+            if found.iter().any(|qemu| is_of_series(&qemu.version, series)) {
+                continue;
+            }
+            match &release {
+                Some(release) => match Qemu::unpacked(package, release) {
+                    Ok(qemu) => found.push(qemu),
+                    Err(error) => skipped.push(format!("QEMU {series}: {error:#}")),
+                },
+                None => skipped.push(format!("QEMU {series}: this is not Debian 12, whose package xtask takes; `--qemu PATH` names another")),
+            }
+        }
+    }
+    Ok(found
+        .into_iter()
+        .map(Ok)
+        .chain(skipped.into_iter().map(Err))
+        .collect())
+}
+
+/// Whether `version` is of `series`: `7.2.22` is of `7.2`, `7.20` is not.
+fn is_of_series(version: &str, series: &str) -> bool {
+    version
+        .strip_prefix(series)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The first executable file called `name` in `PATH`.
@@ -81,5 +146,21 @@ mod tests {
         let text = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright ...";
         assert_eq!(parse_version(text).as_deref(), Some("7.2.22"));
         assert_eq!(parse_version("bash: no such command"), None);
+    }
+
+    #[test]
+    fn a_version_is_of_its_series_only() {
+        for (version, series, expected) in [
+            ("7.2.22", "7.2", true),
+            ("7.2", "7.2", true),
+            ("7.20.1", "7.2", false),
+            ("10.0.2", "7.2", false),
+        ] {
+            assert_eq!(
+                is_of_series(version, series),
+                expected,
+                "{version} {series}"
+            );
+        }
     }
 }

@@ -19,9 +19,15 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     total.add("host", host::run()?);
     let kernel = artifacts::build_test_kernel()?;
     if target::is_bootable(&kernel)? {
-        let qemu = qemu::resolve::resolve(options.machine.qemu.as_deref())?;
-        let name = format!("target, QEMU {}", qemu.version);
-        total.add(&name, target::run(&qemu, kernel, &options.machine)?);
+        for candidate in qemu::resolve::for_testing(options.machine.qemu.as_deref())? {
+            match candidate {
+                Ok(qemu) => {
+                    let name = format!("target, QEMU {}", qemu.version);
+                    total.add(&name, target::run(&qemu, kernel.clone(), &options.machine)?);
+                }
+                Err(reason) => total.skip("target", &reason),
+            }
+        }
     } else {
         total.skip("test-kernel", "not linked for the target's RAM yet");
     }

@@ -1,0 +1,76 @@
+//! The guest bundle: one file with all that the hypervisor must know to boot a guest.
+//!
+//! A cpio archive (`newc`) with the entries `kernel`, `initrd` (optional), `cmdline` (optional, text) and `config` (text,
+//! a `key=value` a line: `name`, `harts`, `memory` in bytes). QEMU loads it as the hypervisor's own initrd, so the
+//! hypervisor finds it through `/chosen` in its device tree.
+
+use super::cpio::Archive;
+use crate::size::ByteSize;
+
+/// What goes into a bundle.
+pub struct Bundle<'a> {
+    /// What the hypervisor calls the guest.
+    pub name: &'a str,
+    /// Number of virtual harts.
+    pub harts: u32,
+    /// Size of guest RAM.
+    pub memory: ByteSize,
+    /// Linux `Image`, flat binary or ELF file.
+    pub kernel: &'a [u8],
+    /// What the guest finds through `/chosen`.
+    pub initrd: Option<&'a [u8]>,
+    /// The guest's `/chosen/bootargs`.
+    pub cmdline: Option<&'a str>,
+}
+
+impl Bundle<'_> {
+    /// The bundle's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut archive = Archive::default();
+        let Self {
+            name,
+            harts,
+            memory: ByteSize(memory),
+            ..
+        } = self;
+        archive.file(
+            "config",
+            format!("name={name}\nharts={harts}\nmemory={memory}\n").as_bytes(),
+        );
+        if let Some(cmdline) = self.cmdline {
+            archive.file("cmdline", cmdline.as_bytes());
+        }
+        archive.file("kernel", self.kernel);
+        if let Some(initrd) = self.initrd {
+            archive.file("initrd", initrd);
+        }
+        archive.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contains(bytes: &[u8], part: &[u8]) -> bool {
+        bytes.windows(part.len()).any(|window| window == part)
+    }
+
+    #[test]
+    fn a_bundle_carries_the_configuration_and_only_the_parts_that_were_given() {
+        let bundle = Bundle {
+            name: "linux",
+            harts: 2,
+            memory: ByteSize::mebibytes(512),
+            kernel: b"KERNEL",
+            initrd: None,
+            cmdline: Some("console=ttyS0"),
+        };
+        let bytes = bundle.to_bytes();
+        assert!(contains(&bytes, b"config\0"));
+        assert!(contains(&bytes, b"name=linux\nharts=2\nmemory=536870912\n"));
+        assert!(contains(&bytes, b"console=ttyS0"));
+        assert!(contains(&bytes, b"KERNEL"));
+        assert!(!contains(&bytes, b"initrd\0"));
+    }
+}
