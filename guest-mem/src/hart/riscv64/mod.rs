@@ -1,1 +1,389 @@
-//! The real instructions.
+//! The real instructions: a [`Hart`] over the H extension of the hart that runs this code.
+//!
+//! The one idea: `access.S` is the only place with guest-access instructions. It is called through one of two forms of
+//! fault recovery, chosen by type: [`HandlerHook`], where the host's trap handler calls [`try_fixup`] first thing, and
+//! [`ScopedStvec`], which puts a vector of its own into `stvec` around each routine.
+
+use core::arch::{asm, global_asm};
+use core::marker::PhantomData;
+use core::mem::MaybeUninit;
+
+use super::recovery::{self, CAUSES_WITH_GVA, Entry, SITE_CAUSES, TrapContext};
+use super::{Csr, FenceState, Hart, Interrupted};
+use crate::access::Width;
+use crate::fault::TrapInfo;
+
+mod routines;
+
+use routines::{CopyRoutines, Routine, SingleResult};
+
+global_asm!(
+    include_str!("access.S"),
+    causes_with_gva = const CAUSES_WITH_GVA,
+    site_causes = sym SITE_CAUSES_OF_KIND,
+);
+
+/// [`SITE_CAUSES`] where the scoped vector finds it.
+static SITE_CAUSES_OF_KIND: [u32; 3] = SITE_CAUSES;
+
+unsafe extern "C" {
+    static __guest_mem_access_start: [u8; 0];
+    static __guest_mem_extable_start: [Entry; 0];
+    static __guest_mem_extable_end: [Entry; 0];
+}
+
+/// The exception table of the access unit: sorted by pc, 8 bytes an entry.
+pub fn exception_table() -> &'static [Entry] {
+    let start = (&raw const __guest_mem_extable_start).cast::<Entry>();
+    let end = (&raw const __guest_mem_extable_end).cast::<Entry>();
+    // SAFETY: both labels delimit the entries that `access.S` emitted into one section of one object: initialized,
+    // read-only, 8-aligned, and never moved.
+    unsafe { core::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
+}
+
+/// Sends the trap in `context` to its fixup if a guest access of this crate raised it, and says whether it did.
+///
+/// For the [`HandlerHook`] form: the host's trap handler calls it first thing for a trap from HS-mode, and on `true` returns
+/// to the context at once. It is also right to call it for every trap: one that is not a guest-access fault of this crate
+/// (an interrupt, a trap from the guest, another pc, a cause that the instruction cannot raise: R21) is left alone.
+///
+/// The handler must not enable interrupts before it returns (R26), and a trap overwrites the record of the last guest exit,
+/// so that the host saves that before its first guest access (R20). Nothing is written to the stack.
+#[inline]
+pub fn try_fixup(context: &mut impl TrapContext) -> bool {
+    let start = (&raw const __guest_mem_access_start) as usize;
+    recovery::recover(exception_table(), start, context)
+}
+
+impl TrapInfo {
+    /// Reads the trap CSRs of this hart: the last trap it took into HS-mode.
+    #[inline]
+    pub fn from_csrs() -> Self {
+        let (scause, stval, htval, htinst);
+        // SAFETY: reading these CSRs in HS-mode has no effect.
+        unsafe {
+            asm!(
+                "csrr {scause}, scause",
+                "csrr {stval}, stval",
+                "csrr {htval}, 0x643",
+                "csrr {htinst}, 0x64a",
+                scause = out(reg) scause,
+                stval = out(reg) stval,
+                htval = out(reg) htval,
+                htinst = out(reg) htinst,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        Self { scause, stval, htval, htinst }
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// How faults of guest accesses come back: one of [`HandlerHook`] and [`ScopedStvec`].
+pub trait Recovery: sealed::Sealed {
+    #[doc(hidden)]
+    const COPIES: CopyRoutines;
+
+    /// Runs a routine of the access unit under this form.
+    ///
+    /// # Safety
+    ///
+    /// As the routine's own.
+    #[doc(hidden)]
+    unsafe fn run(routine: Routine, host: usize, guest: u64, len: usize, trap: *mut TrapInfo) -> SingleResult;
+}
+
+/// The host's trap handler calls [`try_fixup`]: costs nothing until a fault.
+///
+/// A fault goes through the host's handler and overwrites `sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus.SPP` and
+/// `SPIE`, `hstatus.SPV` and `GVA`, which the host saved at the guest's exit (R20).
+#[derive(Clone, Copy, Debug)]
+pub struct HandlerHook;
+
+/// A vector of the library is in `stvec` while a routine of the access unit runs: for hosts whose trap entry cannot be
+/// changed.
+///
+/// Traps that are not faults of a guest access reach the host's own handler, as the hardware raised them. A recovered fault
+/// leaves every trap CSR as it was before the access.
+#[derive(Clone, Copy, Debug)]
+pub struct ScopedStvec;
+
+impl sealed::Sealed for HandlerHook {}
+impl sealed::Sealed for ScopedStvec {}
+
+impl Recovery for HandlerHook {
+    const COPIES: CopyRoutines = routines::HOOK_COPIES;
+
+    #[inline(always)]
+    unsafe fn run(routine: Routine, host: usize, guest: u64, len: usize, trap: *mut TrapInfo) -> SingleResult {
+        // SAFETY: the caller's promise.
+        unsafe { routine(host, guest, len, trap) }
+    }
+}
+
+impl Recovery for ScopedStvec {
+    const COPIES: CopyRoutines = routines::SCOPED_COPIES;
+
+    #[inline(always)]
+    unsafe fn run(routine: Routine, host: usize, guest: u64, len: usize, trap: *mut TrapInfo) -> SingleResult {
+        // SAFETY: the caller's promise; interrupts are off in the window, so that the vector is entered only by exceptions
+        // of the routine itself.
+        unsafe { routines::scoped_call(host, guest, len, trap, routine) }
+    }
+}
+
+/// This hart, with faults recovered by `R`. One value belongs to one hart and never leaves it.
+#[derive(Debug, Default)]
+pub struct Riscv64<R: Recovery> {
+    fences: FenceState,
+    recovery: PhantomData<R>,
+}
+
+impl<R: Recovery> Riscv64<R> {
+    /// The hart that runs this code.
+    ///
+    /// Fences as the specification says; [`probe`](crate::probe::probe) finds out whether this machine needs more.
+    ///
+    /// # Safety
+    ///
+    /// The hart is in HS-mode of a machine with the H extension, and the value stays on this hart. For [`HandlerHook`], its
+    /// trap handler calls [`try_fixup`]. The host's stack and this code are mapped; faults 5, 7, 13, 15, 21 and 23 are
+    /// delegated to HS-mode, or redirected to it by the firmware (R25).
+    pub const unsafe fn new() -> Self {
+        Self { fences: FenceState::new(), recovery: PhantomData }
+    }
+
+    /// # Safety
+    ///
+    /// As the routine's own.
+    #[inline(always)]
+    unsafe fn copy(
+        &self,
+        routine: Routine,
+        host: usize,
+        guest: u64,
+        len: usize,
+        total: &mut usize,
+    ) -> Result<(), Interrupted> {
+        let mut trap = MaybeUninit::uninit();
+        // SAFETY: the caller's promise; `trap` is valid for writes.
+        let left = unsafe { R::run(routine, host, guest, len, trap.as_mut_ptr()) }.value as usize;
+        *total += len - left;
+        if left == 0 {
+            return Ok(());
+        }
+        // SAFETY: a routine that leaves bytes has stored the trap.
+        Err(Interrupted { completed: *total, trap: unsafe { trap.assume_init() } })
+    }
+
+    /// # Safety
+    ///
+    /// As the routine's own.
+    #[inline(always)]
+    unsafe fn single(&self, routine: Routine, value: u64, guest: u64) -> Result<u64, TrapInfo> {
+        let mut trap = MaybeUninit::uninit();
+        // SAFETY: the caller's promise; `trap` is valid for writes.
+        let result = unsafe { R::run(routine, value as usize, guest, 0, trap.as_mut_ptr()) };
+        if result.faulted == 0 {
+            return Ok(result.value);
+        }
+        // SAFETY: a routine that reports a fault has stored the trap.
+        Err(unsafe { trap.assume_init() })
+    }
+
+    /// Runs `head`, wide `body` and `tail` of a copy over `host` and `guest`.
+    ///
+    /// # Safety
+    ///
+    /// As the routines' own, for the whole range.
+    #[inline(always)]
+    unsafe fn copy_parts(
+        &self,
+        routines: &[Routine; 4],
+        host: usize,
+        guest: u64,
+        len: usize,
+    ) -> Result<(), Interrupted> {
+        // The widest element to which both addresses can be brought together: log2 of 1 to 8.
+        let shift = ((host as u64 ^ guest) | 8).trailing_zeros() as usize;
+        let width = 1 << shift;
+        let (narrow, wide) = (routines[0], routines[shift]);
+        let head = (guest.wrapping_neg() as usize & (width - 1)).min(len);
+        let body = (len - head) & !(width - 1);
+        let tail = len - head - body;
+        let mut done = 0;
+        // SAFETY: the three parts lie in the range one after another, and the body is aligned to its width on both sides.
+        unsafe {
+            if head != 0 {
+                self.copy(narrow, host, guest, head, &mut done)?;
+            }
+            if body != 0 {
+                self.copy(wide, host + done, guest.wrapping_add(done as u64), body, &mut done)?;
+            }
+            if tail != 0 {
+                self.copy(narrow, host + done, guest.wrapping_add(done as u64), tail, &mut done)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+macro_rules! csr_access {
+    ($instruction:literal, $csr:expr, $value:expr) => {{
+        let old: u64;
+        // Numbers, so that the assembler needs no extension: sstatus, hstatus, hgatp, vsatp, vsstatus.
+        match $csr {
+            Csr::Sstatus => csr_access!(@ $instruction, "sstatus", $value, old),
+            Csr::Hstatus => csr_access!(@ $instruction, "0x600", $value, old),
+            Csr::Hgatp => csr_access!(@ $instruction, "0x680", $value, old),
+            Csr::Vsatp => csr_access!(@ $instruction, "0x280", $value, old),
+            Csr::Vsstatus => csr_access!(@ $instruction, "0x200", $value, old),
+        }
+        old
+    }};
+    (@ $instruction:literal, $name:literal, $value:expr, $old:ident) => {
+        // SAFETY: the CSR exists in HS-mode; what its new value does is the caller's promise. Not `nomem`: a change of
+        // SIE, of translation or of privilege orders memory accesses around it for the compiler.
+        unsafe {
+            asm!(concat!($instruction, " {old}, ", $name, ", {value}"), old = out(reg) $old, value = in(reg) $value,
+                options(nostack, preserves_flags))
+        }
+    };
+}
+
+// SAFETY: the routines of `access.S` touch the host buffer and the guest address they are given, and change no CSR that
+// they do not put back; the CSR methods do what their names say.
+unsafe impl<R: Recovery> Hart for Riscv64<R> {
+    #[inline(always)]
+    fn read_csr(&self, csr: Csr) -> u64 {
+        macro_rules! read {
+            ($name:literal) => {{
+                let value: u64;
+                // SAFETY: reading these CSRs in HS-mode has no effect.
+                unsafe {
+                    asm!(concat!("csrr {value}, ", $name), value = out(reg) value, options(nomem, nostack, preserves_flags));
+                }
+                value
+            }};
+        }
+        match csr {
+            Csr::Sstatus => read!("sstatus"),
+            Csr::Hstatus => read!("0x600"),
+            Csr::Hgatp => read!("0x680"),
+            Csr::Vsatp => read!("0x280"),
+            Csr::Vsstatus => read!("0x200"),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn swap_csr(&self, csr: Csr, value: u64) -> u64 {
+        csr_access!("csrrw", csr, value)
+    }
+
+    #[inline(always)]
+    unsafe fn set_csr_bits(&self, csr: Csr, bits: u64) -> u64 {
+        csr_access!("csrrs", csr, bits)
+    }
+
+    #[inline(always)]
+    unsafe fn clear_csr_bits(&self, csr: Csr, bits: u64) -> u64 {
+        csr_access!("csrrc", csr, bits)
+    }
+
+    #[inline]
+    unsafe fn copy_from_guest(&self, source: u64, destination: *mut u8, len: usize) -> Result<(), Interrupted> {
+        // SAFETY: the caller's promise. The routines write below the exposed address of a buffer that is valid for writes.
+        unsafe { self.copy_parts(&R::COPIES.from_guest, destination.expose_provenance(), source, len) }
+    }
+
+    #[inline]
+    unsafe fn copy_to_guest(&self, destination: u64, source: *const u8, len: usize) -> Result<(), Interrupted> {
+        // SAFETY: the caller's promise. The routines read below the exposed address of a buffer that is valid for reads.
+        unsafe { self.copy_parts(&R::COPIES.to_guest, source.expose_provenance(), destination, len) }
+    }
+
+    #[inline]
+    unsafe fn fill_guest(&self, destination: u64, byte: u8, len: usize) -> Result<(), Interrupted> {
+        let pattern = u64::from_ne_bytes([byte; 8]) as usize;
+        let head = (destination.wrapping_neg() as usize & 7).min(len);
+        let body = (len - head) & !7;
+        let tail = len - head - body;
+        let mut done = 0;
+        // SAFETY: the caller's promise, for three parts one after another; the body is 8-aligned.
+        unsafe {
+            if head != 0 {
+                self.copy(routines::FILL_1, pattern, destination, head, &mut done)?;
+            }
+            if body != 0 {
+                self.copy(routines::FILL_8, pattern, destination.wrapping_add(done as u64), body, &mut done)?;
+            }
+            if tail != 0 {
+                self.copy(routines::FILL_1, pattern, destination.wrapping_add(done as u64), tail, &mut done)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    unsafe fn load_guest(&self, address: u64, width: Width) -> Result<u64, TrapInfo> {
+        // SAFETY: the caller's promise.
+        unsafe { self.single(routines::load(width), 0, address) }
+    }
+
+    #[inline]
+    unsafe fn store_guest(&self, address: u64, width: Width, value: u64) -> Result<(), TrapInfo> {
+        // SAFETY: the caller's promise.
+        unsafe { self.single(routines::store(width), value, address) }.map(|_| ())
+    }
+
+    #[inline]
+    unsafe fn fetch_parcel(&self, address: u64) -> Result<u16, TrapInfo> {
+        // SAFETY: the caller's promise.
+        unsafe { self.single(routines::FETCH, 0, address) }.map(|parcel| parcel as u16)
+    }
+
+    fn hfence_vvma(&self, gva: Option<u64>) {
+        // SAFETY: a fence only forgets cached translations.
+        unsafe {
+            match gva {
+                Some(gva) => asm!(
+                    ".option push", ".option arch, +h", "hfence.vvma {}, zero", ".option pop",
+                    in(reg) gva, options(nostack, preserves_flags)
+                ),
+                None => asm!(
+                    ".option push", ".option arch, +h", "hfence.vvma zero, zero", ".option pop",
+                    options(nostack, preserves_flags)
+                ),
+            }
+        }
+    }
+
+    fn hfence_gvma(&self, gpa: Option<u64>) {
+        // SAFETY: a fence only forgets cached translations.
+        unsafe {
+            match gpa {
+                // The operand is the address shifted right by 2 (R38).
+                Some(gpa) => asm!(
+                    ".option push", ".option arch, +h", "hfence.gvma {}, zero", ".option pop",
+                    in(reg) gpa >> 2, options(nostack, preserves_flags)
+                ),
+                None => asm!(
+                    ".option push", ".option arch, +h", "hfence.gvma zero, zero", ".option pop",
+                    options(nostack, preserves_flags)
+                ),
+            }
+        }
+    }
+
+    fn fence_i(&self) {
+        // SAFETY: a fence only forgets fetched instructions.
+        unsafe { asm!("fence.i", options(nostack, preserves_flags)) }
+    }
+
+    fn fence_state(&self) -> &FenceState {
+        &self.fences
+    }
+}

@@ -1,0 +1,406 @@
+# The access unit: every hlv, hlvx and hsv of the library, and their exception table.
+#
+# The one idea: a guest access may fault, and then the routine goes on at a *fixup* of its own. The table at the end names
+# each instruction that may fault and its fixup; nothing else in this file is expected to trap.
+#
+# Registers of all routines (the names are the contract, DESIGN: "path of one read"):
+#   a0  host pointer, or the value of a single store or a fill; on return the bytes left, or the value of a single load
+#   a1  guest address; on return of a single access 0, or 1 after a fault
+#   a2  length in bytes, a multiple of the element (turned into the end pointer)
+#   a3  where to put the TrapInfo of a fault: scause, stval, htval, htinst
+#   a4-a7, t0-t3   data
+#   t4  end of the whole batches
+#   t5  scoped form: the address of the vector (nothing in the hook form)
+#   t6  scoped form: the base of the host's stvec (nothing in the hook form); never used by a routine
+#   ra  return address
+# No routine uses sp, s0-s11, gp or tp, so the frame of the scoped form is at sp whenever the vector is entered.
+#
+# At a fixup, t0-t3 hold scause, stval, htval, htinst (put there by the handler hook or by the vector), and the other
+# registers are as the faulting instruction found them, but for t4 and t5, which no fixup uses.
+#
+# Host accesses and guest accesses come in groups with at least one other instruction between them: some cores mis-execute
+# neighbours. In the scoped form each group of guest accesses begins by taking the vector back into stvec, since a host
+# fault that was forwarded meanwhile has put the host's own in. A fault inside a batch redoes it element by element, so that what has been copied is exact.
+
+    .pushsection .rodata.guest_mem_extable, "a", @progbits
+    .balign 8
+    .globl  __guest_mem_extable_start
+__guest_mem_extable_start:
+    .popsection
+
+    .pushsection .text.guest_mem_access, "ax", @progbits
+    .option push
+    .option arch, +h
+    .option norvc
+    .option norelax
+    .balign 4
+    .globl  __guest_mem_access_start
+__guest_mem_access_start:
+
+# One guest access `\insn`, which goes on at `\fixup` after a fault; kind 0 = hlv, 1 = hlvx, 2 = hsv.
+    .macro GUEST_ACCESS kind, fixup, insn:vararg
+9990:   \insn
+    .pushsection .rodata.guest_mem_extable, "a", @progbits
+    .half   9990b - __guest_mem_access_start
+    .half   \fixup - __guest_mem_access_start
+    .half   \kind
+    .half   0
+    .popsection
+    .endm
+
+    .macro ROUTINE name
+    .balign 4
+    .globl  \name
+    .type   \name, @function
+\name:
+    .endm
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Copies. a0 and a1 are multiples of \w; a2 is a multiple of \w. Returns in a0 the bytes left: 0 unless a fault ended it.
+
+    .macro LOAD_BATCH hlv, st, w, scoped
+    .if \scoped
+    csrw    stvec, t5
+    .endif
+    GUEST_ACCESS 0, 5f, \hlv a4, (a1)
+    addi    a5, a1, 1*\w
+    GUEST_ACCESS 0, 5f, \hlv a5, (a5)
+    addi    a6, a1, 2*\w
+    GUEST_ACCESS 0, 5f, \hlv a6, (a6)
+    addi    a7, a1, 3*\w
+    GUEST_ACCESS 0, 5f, \hlv a7, (a7)
+    addi    t0, a1, 4*\w
+    GUEST_ACCESS 0, 5f, \hlv t0, (t0)
+    addi    t1, a1, 5*\w
+    GUEST_ACCESS 0, 5f, \hlv t1, (t1)
+    addi    t2, a1, 6*\w
+    GUEST_ACCESS 0, 5f, \hlv t2, (t2)
+    addi    t3, a1, 7*\w
+    GUEST_ACCESS 0, 5f, \hlv t3, (t3)
+    addi    a1, a1, 8*\w
+    \st     a4, 0*\w(a0)
+    \st     a5, 1*\w(a0)
+    \st     a6, 2*\w(a0)
+    \st     a7, 3*\w(a0)
+    \st     t0, 4*\w(a0)
+    \st     t1, 5*\w(a0)
+    \st     t2, 6*\w(a0)
+    \st     t3, 7*\w(a0)
+    addi    a0, a0, 8*\w
+    .endm
+
+    .macro COPY_FROM_GUEST name, hlv, st, w, scoped
+    ROUTINE \name
+    andi    t4, a2, -(16*\w)
+    add     t4, t4, a0
+    add     a2, a2, a0
+    beq     a0, t4, 2f
+1:  LOAD_BATCH \hlv, \st, \w, \scoped
+    LOAD_BATCH \hlv, \st, \w, \scoped
+    bne     a0, t4, 1b
+2:  beq     a0, a2, 4f
+3:
+    .if \scoped
+    csrw    stvec, t5
+    .endif
+    GUEST_ACCESS 0, 6f, \hlv a4, (a1)
+    addi    a1, a1, \w
+    \st     a4, 0(a0)
+    addi    a0, a0, \w
+    bne     a0, a2, 3b
+4:  li      a0, 0
+    ret
+5:  j       3b
+6:  sub     a0, a2, a0
+    j       .Lguest_mem_save_trap
+    .size   \name, . - \name
+    .endm
+
+    .macro STORE_BATCH hsv, ld, w, scoped
+    \ld     a4, 0*\w(a0)
+    \ld     a5, 1*\w(a0)
+    \ld     a6, 2*\w(a0)
+    \ld     a7, 3*\w(a0)
+    \ld     t0, 4*\w(a0)
+    \ld     t1, 5*\w(a0)
+    \ld     t2, 6*\w(a0)
+    \ld     t3, 7*\w(a0)
+    .if \scoped
+    csrw    stvec, t5
+    .endif
+    addi    a0, a0, 8*\w
+    GUEST_ACCESS 2, 5f, \hsv a4, (a1)
+    addi    a4, a1, 1*\w
+    GUEST_ACCESS 2, 5f, \hsv a5, (a4)
+    addi    a4, a1, 2*\w
+    GUEST_ACCESS 2, 5f, \hsv a6, (a4)
+    addi    a4, a1, 3*\w
+    GUEST_ACCESS 2, 5f, \hsv a7, (a4)
+    addi    a4, a1, 4*\w
+    GUEST_ACCESS 2, 5f, \hsv t0, (a4)
+    addi    a4, a1, 5*\w
+    GUEST_ACCESS 2, 5f, \hsv t1, (a4)
+    addi    a4, a1, 6*\w
+    GUEST_ACCESS 2, 5f, \hsv t2, (a4)
+    addi    a4, a1, 7*\w
+    GUEST_ACCESS 2, 5f, \hsv t3, (a4)
+    addi    a1, a1, 8*\w
+    .endm
+
+    .macro COPY_TO_GUEST name, hsv, ld, w, scoped
+    ROUTINE \name
+    andi    t4, a2, -(16*\w)
+    add     t4, t4, a0
+    add     a2, a2, a0
+    beq     a0, t4, 2f
+1:  STORE_BATCH \hsv, \ld, \w, \scoped
+    STORE_BATCH \hsv, \ld, \w, \scoped
+    bne     a0, t4, 1b
+2:  beq     a0, a2, 4f
+3:  \ld     a4, 0(a0)
+    .if \scoped
+    csrw    stvec, t5
+    .else
+    nop
+    .endif
+    GUEST_ACCESS 2, 6f, \hsv a4, (a1)
+    addi    a1, a1, \w
+    addi    a0, a0, \w
+    bne     a0, a2, 3b
+4:  li      a0, 0
+    ret
+5:  addi    a0, a0, -8*\w
+    j       3b
+6:  sub     a0, a2, a0
+    j       .Lguest_mem_save_trap
+    .size   \name, . - \name
+    .endm
+
+    .macro BOTH_COPIES form, scoped
+    COPY_FROM_GUEST __guest_mem_\form\()_copy_from_8, hlv.d, sd, 8, \scoped
+    COPY_FROM_GUEST __guest_mem_\form\()_copy_from_4, hlv.w, sw, 4, \scoped
+    COPY_FROM_GUEST __guest_mem_\form\()_copy_from_2, hlv.h, sh, 2, \scoped
+    COPY_FROM_GUEST __guest_mem_\form\()_copy_from_1, hlv.b, sb, 1, \scoped
+    COPY_TO_GUEST __guest_mem_\form\()_copy_to_8, hsv.d, ld, 8, \scoped
+    COPY_TO_GUEST __guest_mem_\form\()_copy_to_4, hsv.w, lw, 4, \scoped
+    COPY_TO_GUEST __guest_mem_\form\()_copy_to_2, hsv.h, lh, 2, \scoped
+    COPY_TO_GUEST __guest_mem_\form\()_copy_to_1, hsv.b, lb, 1, \scoped
+    .endm
+
+    BOTH_COPIES hook, 0
+    BOTH_COPIES scoped, 1
+
+# The end of a copy that faulted: a0 holds what is left.
+.Lguest_mem_save_trap:
+    sd      t0, 0(a3)
+    sd      t1, 8(a3)
+    sd      t2, 16(a3)
+    sd      t3, 24(a3)
+    ret
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Fills: a0 is the byte in every lane. No host accesses, so that one loop serves both forms; the guest address alone says
+# how far it got. The end address may wrap to 0 at the top of the space: only equality is asked.
+
+    .macro FILL_GUEST name, hsv, w
+    ROUTINE \name
+    andi    t4, a2, -(4*\w)
+    add     t4, t4, a1
+    add     a2, a2, a1
+    beq     a1, t4, 2f
+1:  GUEST_ACCESS 2, 6f, \hsv a0, (a1)
+    addi    a1, a1, \w
+    GUEST_ACCESS 2, 6f, \hsv a0, (a1)
+    addi    a1, a1, \w
+    GUEST_ACCESS 2, 6f, \hsv a0, (a1)
+    addi    a1, a1, \w
+    GUEST_ACCESS 2, 6f, \hsv a0, (a1)
+    addi    a1, a1, \w
+    bne     a1, t4, 1b
+2:  beq     a1, a2, 4f
+3:  GUEST_ACCESS 2, 6f, \hsv a0, (a1)
+    addi    a1, a1, \w
+    bne     a1, a2, 3b
+4:  li      a0, 0
+    ret
+6:  sub     a0, a2, a1
+    j       .Lguest_mem_save_trap
+    .size   \name, . - \name
+    .endm
+
+    FILL_GUEST __guest_mem_fill_8, hsv.d, 8
+    FILL_GUEST __guest_mem_fill_1, hsv.b, 1
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Single accesses: one instruction each. Returns a0 = value (loads) and a1 = 0, or a1 = 1 after a fault.
+
+    .macro SINGLE name, kind, insn:vararg
+    ROUTINE \name
+    GUEST_ACCESS \kind, .Lguest_mem_single_fault, \insn
+    li      a1, 0
+    ret
+    .size   \name, . - \name
+    .endm
+
+    SINGLE __guest_mem_load_1, 0, hlv.bu a0, (a1)
+    SINGLE __guest_mem_load_2, 0, hlv.hu a0, (a1)
+    SINGLE __guest_mem_load_4, 0, hlv.wu a0, (a1)
+    SINGLE __guest_mem_load_8, 0, hlv.d a0, (a1)
+    SINGLE __guest_mem_fetch_2, 1, hlvx.hu a0, (a1)
+    SINGLE __guest_mem_store_1, 2, hsv.b a0, (a1)
+    SINGLE __guest_mem_store_2, 2, hsv.h a0, (a1)
+    SINGLE __guest_mem_store_4, 2, hsv.w a0, (a1)
+    SINGLE __guest_mem_store_8, 2, hsv.d a0, (a1)
+
+.Lguest_mem_single_fault:
+    li      a1, 1
+    j       .Lguest_mem_save_trap
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The scoped form. a4 is the routine; a0-a3 and the results are its own.
+#
+# Puts the vector below into stvec around the routine. The exit record, which a fault would overwrite (R20), is kept in the
+# frame and put back by the vector, so the host need not save it.
+
+    .equ FRAME_RA, 0
+    .equ FRAME_STVEC, 8
+    .equ FRAME_SEPC, 16
+    .equ FRAME_SCAUSE, 24
+    .equ FRAME_STVAL, 32
+    .equ FRAME_HTVAL, 40
+    .equ FRAME_HTINST, 48
+    .equ FRAME_SSTATUS, 56
+    .equ FRAME_HSTATUS, 64
+    .equ FRAME_T0, 72
+    .equ FRAME_T1, 80
+    .equ FRAME_T2, 88
+    .equ FRAME_T3, 96
+    .equ FRAME_SIZE, 112
+
+    ROUTINE __guest_mem_scoped_call
+    addi    sp, sp, -FRAME_SIZE
+    sd      ra, FRAME_RA(sp)
+    csrr    t0, sepc
+    csrr    t1, scause
+    csrr    t2, stval
+    csrr    t3, htval
+    csrr    t4, htinst
+    sd      t0, FRAME_SEPC(sp)
+    sd      t1, FRAME_SCAUSE(sp)
+    sd      t2, FRAME_STVAL(sp)
+    sd      t3, FRAME_HTVAL(sp)
+    sd      t4, FRAME_HTINST(sp)
+    csrr    t0, sstatus
+    csrr    t1, hstatus
+    sd      t0, FRAME_SSTATUS(sp)
+    sd      t1, FRAME_HSTATUS(sp)
+    csrr    t6, stvec
+    sd      t6, FRAME_STVEC(sp)
+    andi    t6, t6, -4
+    lla     t5, .Lguest_mem_scoped_vector
+    csrw    stvec, t5
+    jalr    ra, 0(a4)
+    ld      t6, FRAME_STVEC(sp)
+    csrw    stvec, t6
+    ld      ra, FRAME_RA(sp)
+    addi    sp, sp, FRAME_SIZE
+    ret
+    .size   __guest_mem_scoped_call, . - __guest_mem_scoped_call
+
+# Entered by a trap while a routine runs in the scoped form: sp is the frame, t6 the base of the host's stvec.
+#
+# A fault of a guest access goes to its fixup, with the exit record as it was before. Any other trap goes to the host's
+# own handler, with stvec the host's again and every register and trap CSR as the hardware left them; the routine takes the
+# vector back before its next group of guest accesses.
+    .balign 4
+.Lguest_mem_scoped_vector:
+    sd      t0, FRAME_T0(sp)
+    sd      t1, FRAME_T1(sp)
+    sd      t2, FRAME_T2(sp)
+    sd      t3, FRAME_T3(sp)
+    csrr    t0, scause
+    sltiu   t1, t0, 32
+    beqz    t1, .Lguest_mem_forward
+    csrr    t1, hstatus
+    andi    t2, t1, 0x80
+    bnez    t2, .Lguest_mem_forward
+    # GVA must be set for the causes that always carry a guest-virtual address (R21).
+    li      t2, {causes_with_gva}
+    srl     t2, t2, t0
+    andi    t2, t2, 1
+    srli    t1, t1, 6
+    andi    t1, t1, 1
+    bltu    t1, t2, .Lguest_mem_forward
+    csrr    t1, sepc
+    lla     t2, __guest_mem_access_start
+    sub     t1, t1, t2
+    lla     t2, __guest_mem_extable_start
+    lla     t3, __guest_mem_extable_end
+1:  bgeu    t2, t3, .Lguest_mem_forward
+    sub     t6, t3, t2
+    srli    t6, t6, 4
+    slli    t6, t6, 3
+    add     t6, t6, t2
+    lhu     t0, 0(t6)
+    beq     t0, t1, 3f
+    bltu    t0, t1, 2f
+    mv      t3, t6
+    j       1b
+2:  addi    t2, t6, 8
+    j       1b
+3:  lhu     t1, 4(t6)
+    lhu     t2, 2(t6)
+    csrr    t0, scause
+    # The causes that this kind of instruction can raise (I7).
+    lla     t3, {site_causes}
+    slli    t1, t1, 2
+    add     t3, t3, t1
+    lwu     t3, 0(t3)
+    srl     t3, t3, t0
+    andi    t3, t3, 1
+    beqz    t3, .Lguest_mem_forward
+    lla     t3, __guest_mem_access_start
+    add     t4, t2, t3
+    csrr    t1, stval
+    csrr    t2, htval
+    csrr    t3, htinst
+    ld      t5, FRAME_SEPC(sp)
+    ld      t6, FRAME_SCAUSE(sp)
+    csrw    sepc, t5
+    csrw    scause, t6
+    ld      t5, FRAME_STVAL(sp)
+    ld      t6, FRAME_HTVAL(sp)
+    csrw    stval, t5
+    csrw    htval, t6
+    ld      t5, FRAME_HTINST(sp)
+    ld      t6, FRAME_SSTATUS(sp)
+    csrw    htinst, t5
+    csrw    sstatus, t6
+    ld      t5, FRAME_HSTATUS(sp)
+    ld      t6, FRAME_STVEC(sp)
+    csrw    hstatus, t5
+    andi    t6, t6, -4
+    lla     t5, .Lguest_mem_scoped_vector
+    jr      t4
+
+.Lguest_mem_forward:
+    ld      t6, FRAME_STVEC(sp)
+    csrw    stvec, t6
+    andi    t6, t6, -4
+    ld      t0, FRAME_T0(sp)
+    ld      t1, FRAME_T1(sp)
+    ld      t2, FRAME_T2(sp)
+    ld      t3, FRAME_T3(sp)
+    jr      t6
+
+    .globl  __guest_mem_access_end
+__guest_mem_access_end:
+    .option pop
+    .popsection
+
+# The entries of GUEST_ACCESS lie between these two labels: all of them come from this one unit, in the order of their
+# addresses, so that no linker script has to collect or sort anything.
+    .pushsection .rodata.guest_mem_extable, "a", @progbits
+    .globl  __guest_mem_extable_end
+__guest_mem_extable_end:
+    .popsection
