@@ -1,1 +1,132 @@
-//! The guest-virtual space: accesses through the loaded vCPU.
+//! The guest-virtual space: accesses through the vCPU that is loaded on this hart.
+//!
+//! The one idea: `hlv` and `hsv` go through whatever `hgatp`, `vsatp` and `vsstatus` hold, so the right to use them is a
+//! token. [`LoadedVcpu`] is made by one `unsafe fn` whose promise is that those CSRs are the vCPU's until it is dropped;
+//! everything on it is safe, whatever address the guest names.
+//!
+//! The path of one read: [`GuestVirtual::read`](crate::GuestMemory::read) checks the range and cuts it at page boundaries;
+//! for each page a `Window` borrows the CSRs, the [`Hart`] copies, and the window closes; a trap is decoded once,
+//! in [`fault`](crate::fault).
+
+use core::marker::PhantomData;
+
+use crate::access::GuestPrivilege;
+use crate::csr::{GMode, HSTATUS_VSBE, STATUS_UBE, VsMode};
+use crate::fault::{Fault, FaultKind, Operation};
+use crate::hart::{Csr, Hart};
+
+mod access;
+mod physical;
+mod view;
+mod window;
+
+pub use physical::LoadedPhysical;
+pub use view::GuestVirtual;
+
+/// The CSRs of a loaded vCPU that decide how its addresses are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VcpuCsrs {
+    /// The G-stage.
+    pub hgatp: u64,
+    /// The VS-stage.
+    pub vsatp: u64,
+    /// SUM, MXR and UBE matter to accesses.
+    pub vsstatus: u64,
+}
+
+/// The vCPU that is loaded on this hart: the right to access its memory through the hardware's translation.
+///
+/// The token holds a snapshot of the CSRs, so that accesses read none of them; a debug build compares on each access.
+///
+/// It is neither `Send` nor `Sync`: it speaks of this hart.
+#[derive(Debug)]
+pub struct LoadedVcpu<'h, H: Hart> {
+    hart: &'h H,
+    csrs: VcpuCsrs,
+    /// `hstatus.VSBE`: VS-mode data would be big-endian (R9).
+    big_endian: bool,
+    not_send: PhantomData<*mut ()>,
+}
+
+impl<'h, H: Hart> LoadedVcpu<'h, H> {
+    /// Takes the vCPU whose `hgatp`, `vsatp` and `vsstatus` are in this hart's CSRs.
+    ///
+    /// Nothing is refused here: a regime that accesses cannot run under (`hgatp.MODE` Bare, R12; an unknown mode; a
+    /// big-endian guest, R9) is an error of each access, so that code that only sometimes touches memory needs no second
+    /// error path.
+    ///
+    /// # Safety
+    ///
+    /// - Until the token is dropped, nothing changes this hart's `hgatp`, `vsatp`, `vsstatus` or `hstatus.VSBE`, no other
+    ///   vCPU is loaded and no guest is entered on this hart.
+    /// - The record of the guest's exit (`sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus.SPP`, `hstatus.SPV` and
+    ///   `GVA`) has been saved, unless the hart recovers faults by a scoped `stvec` (R20).
+    /// - The table in `hgatp` gives the guest nothing that is not the guest's: accesses have the guest's own reach.
+    pub unsafe fn new(hart: &'h H) -> Self {
+        let csrs = VcpuCsrs {
+            hgatp: hart.read_csr(Csr::Hgatp),
+            vsatp: hart.read_csr(Csr::Vsatp),
+            vsstatus: hart.read_csr(Csr::Vsstatus),
+        };
+        let big_endian = hart.read_csr(Csr::Hstatus) & HSTATUS_VSBE != 0;
+        Self {
+            hart,
+            csrs,
+            big_endian,
+            not_send: PhantomData,
+        }
+    }
+
+    /// The guest-virtual space, with the rights of `privilege`.
+    ///
+    /// Use the privilege of the guest code on whose behalf the access is made: for an instruction that trapped, that of the
+    /// exit (`sstatus.SPP`, or `hstatus.SPVP`).
+    #[inline]
+    pub fn guest_virtual(&self, privilege: GuestPrivilege) -> GuestVirtual<'_, 'h, H> {
+        GuestVirtual::new(self, privilege)
+    }
+
+    /// The guest-physical space, through the G-stage table that `hgatp` names, for memory that the host does not map.
+    ///
+    /// Where the host maps guest memory, [`guest_physical`](crate::guest_physical) is faster and can do more.
+    #[inline]
+    pub fn guest_physical(&self) -> LoadedPhysical<'_, 'h, H> {
+        LoadedPhysical::new(self)
+    }
+
+    /// The snapshot of the CSRs.
+    #[inline]
+    pub fn csrs(&self) -> &VcpuCsrs {
+        &self.csrs
+    }
+
+    /// The hart.
+    #[inline]
+    pub fn hart(&self) -> &'h H {
+        self.hart
+    }
+
+    /// Refuses a regime under which no `hlv` or `hsv` may be issued: without a G-stage it would reach machine memory.
+    #[inline]
+    fn check_g_stage(&self, operation: Operation) -> Result<GMode, Fault> {
+        match GMode::of(self.csrs.hgatp) {
+            Some(GMode::Bare) => Err(Fault::new(operation, FaultKind::GStageBare)),
+            Some(mode) => Ok(mode),
+            None => Err(Fault::new(operation, FaultKind::UnsupportedRegime)),
+        }
+    }
+
+    /// Refuses a VS-stage that is unknown, or data that is not little-endian at `privilege`.
+    #[inline]
+    fn check_vs_stage(&self, operation: Operation, privilege: GuestPrivilege) -> Result<(), Fault> {
+        let big_endian = match privilege {
+            GuestPrivilege::Supervisor => self.big_endian,
+            // VSBE also governs the page-table reads (R9).
+            GuestPrivilege::User => self.big_endian || self.csrs.vsstatus & STATUS_UBE != 0,
+        };
+        if big_endian || VsMode::of(self.csrs.vsatp).is_none() {
+            return Err(Fault::new(operation, FaultKind::UnsupportedRegime));
+        }
+        Ok(())
+    }
+}

@@ -74,7 +74,12 @@ impl TrapInfo {
                 options(nomem, nostack, preserves_flags),
             );
         }
-        Self { scause, stval, htval, htinst }
+        Self {
+            scause,
+            stval,
+            htval,
+            htinst,
+        }
     }
 }
 
@@ -93,7 +98,13 @@ pub trait Recovery: sealed::Sealed {
     ///
     /// As the routine's own.
     #[doc(hidden)]
-    unsafe fn run(routine: Routine, host: usize, guest: u64, len: usize, trap: *mut TrapInfo) -> SingleResult;
+    unsafe fn run(
+        routine: Routine,
+        host: usize,
+        guest: u64,
+        len: usize,
+        trap: *mut TrapInfo,
+    ) -> SingleResult;
 }
 
 /// The host's trap handler calls [`try_fixup`]: costs nothing until a fault.
@@ -118,7 +129,13 @@ impl Recovery for HandlerHook {
     const COPIES: CopyRoutines = routines::HOOK_COPIES;
 
     #[inline(always)]
-    unsafe fn run(routine: Routine, host: usize, guest: u64, len: usize, trap: *mut TrapInfo) -> SingleResult {
+    unsafe fn run(
+        routine: Routine,
+        host: usize,
+        guest: u64,
+        len: usize,
+        trap: *mut TrapInfo,
+    ) -> SingleResult {
         // SAFETY: the caller's promise.
         unsafe { routine(host, guest, len, trap) }
     }
@@ -128,7 +145,13 @@ impl Recovery for ScopedStvec {
     const COPIES: CopyRoutines = routines::SCOPED_COPIES;
 
     #[inline(always)]
-    unsafe fn run(routine: Routine, host: usize, guest: u64, len: usize, trap: *mut TrapInfo) -> SingleResult {
+    unsafe fn run(
+        routine: Routine,
+        host: usize,
+        guest: u64,
+        len: usize,
+        trap: *mut TrapInfo,
+    ) -> SingleResult {
         // SAFETY: the caller's promise; interrupts are off in the window, so that the vector is entered only by exceptions
         // of the routine itself.
         unsafe { routines::scoped_call(host, guest, len, trap, routine) }
@@ -153,7 +176,10 @@ impl<R: Recovery> Riscv64<R> {
     /// trap handler calls [`try_fixup`]. The host's stack and this code are mapped; faults 5, 7, 13, 15, 21 and 23 are
     /// delegated to HS-mode, or redirected to it by the firmware (R25).
     pub const unsafe fn new() -> Self {
-        Self { fences: FenceState::new(), recovery: PhantomData }
+        Self {
+            fences: FenceState::new(),
+            recovery: PhantomData,
+        }
     }
 
     /// # Safety
@@ -176,7 +202,10 @@ impl<R: Recovery> Riscv64<R> {
             return Ok(());
         }
         // SAFETY: a routine that leaves bytes has stored the trap.
-        Err(Interrupted { completed: *total, trap: unsafe { trap.assume_init() } })
+        Err(Interrupted {
+            completed: *total,
+            trap: unsafe { trap.assume_init() },
+        })
     }
 
     /// # Safety
@@ -221,10 +250,22 @@ impl<R: Recovery> Riscv64<R> {
                 self.copy(narrow, host, guest, head, &mut done)?;
             }
             if body != 0 {
-                self.copy(wide, host + done, guest.wrapping_add(done as u64), body, &mut done)?;
+                self.copy(
+                    wide,
+                    host + done,
+                    guest.wrapping_add(done as u64),
+                    body,
+                    &mut done,
+                )?;
             }
             if tail != 0 {
-                self.copy(narrow, host + done, guest.wrapping_add(done as u64), tail, &mut done)?;
+                self.copy(
+                    narrow,
+                    host + done,
+                    guest.wrapping_add(done as u64),
+                    tail,
+                    &mut done,
+                )?;
             }
         }
         Ok(())
@@ -294,15 +335,39 @@ unsafe impl<R: Recovery> Hart for Riscv64<R> {
     }
 
     #[inline]
-    unsafe fn copy_from_guest(&self, source: u64, destination: *mut u8, len: usize) -> Result<(), Interrupted> {
+    unsafe fn copy_from_guest(
+        &self,
+        source: u64,
+        destination: *mut u8,
+        len: usize,
+    ) -> Result<(), Interrupted> {
         // SAFETY: the caller's promise. The routines write below the exposed address of a buffer that is valid for writes.
-        unsafe { self.copy_parts(&R::COPIES.from_guest, destination.expose_provenance(), source, len) }
+        unsafe {
+            self.copy_parts(
+                &R::COPIES.from_guest,
+                destination.expose_provenance(),
+                source,
+                len,
+            )
+        }
     }
 
     #[inline]
-    unsafe fn copy_to_guest(&self, destination: u64, source: *const u8, len: usize) -> Result<(), Interrupted> {
+    unsafe fn copy_to_guest(
+        &self,
+        destination: u64,
+        source: *const u8,
+        len: usize,
+    ) -> Result<(), Interrupted> {
         // SAFETY: the caller's promise. The routines read below the exposed address of a buffer that is valid for reads.
-        unsafe { self.copy_parts(&R::COPIES.to_guest, source.expose_provenance(), destination, len) }
+        unsafe {
+            self.copy_parts(
+                &R::COPIES.to_guest,
+                source.expose_provenance(),
+                destination,
+                len,
+            )
+        }
     }
 
     #[inline]
@@ -318,10 +383,22 @@ unsafe impl<R: Recovery> Hart for Riscv64<R> {
                 self.copy(routines::FILL_1, pattern, destination, head, &mut done)?;
             }
             if body != 0 {
-                self.copy(routines::FILL_8, pattern, destination.wrapping_add(done as u64), body, &mut done)?;
+                self.copy(
+                    routines::FILL_8,
+                    pattern,
+                    destination.wrapping_add(done as u64),
+                    body,
+                    &mut done,
+                )?;
             }
             if tail != 0 {
-                self.copy(routines::FILL_1, pattern, destination.wrapping_add(done as u64), tail, &mut done)?;
+                self.copy(
+                    routines::FILL_1,
+                    pattern,
+                    destination.wrapping_add(done as u64),
+                    tail,
+                    &mut done,
+                )?;
             }
         }
         Ok(())
@@ -354,7 +431,10 @@ unsafe impl<R: Recovery> Hart for Riscv64<R> {
                     in(reg) gva, options(nostack, preserves_flags)
                 ),
                 None => asm!(
-                    ".option push", ".option arch, +h", "hfence.vvma zero, zero", ".option pop",
+                    ".option push",
+                    ".option arch, +h",
+                    "hfence.vvma zero, zero",
+                    ".option pop",
                     options(nostack, preserves_flags)
                 ),
             }
@@ -371,7 +451,10 @@ unsafe impl<R: Recovery> Hart for Riscv64<R> {
                     in(reg) gpa >> 2, options(nostack, preserves_flags)
                 ),
                 None => asm!(
-                    ".option push", ".option arch, +h", "hfence.gvma zero, zero", ".option pop",
+                    ".option push",
+                    ".option arch, +h",
+                    "hfence.gvma zero, zero",
+                    ".option pop",
                     options(nostack, preserves_flags)
                 ),
             }

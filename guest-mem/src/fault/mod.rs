@@ -9,6 +9,10 @@ use crate::access::AccessKind;
 use crate::address::{Gpa, Gva};
 use crate::inject::Injection;
 
+mod from_trap;
+
+pub(crate) use from_trap::Space;
+
 /// Exception causes of `scause` that a guest access can meet (R18).
 pub mod cause {
     /// A misaligned instruction address.

@@ -1,0 +1,116 @@
+//! The guest-physical space through `hlv` and `hsv` with `vsatp` Bare: for memory that the host does not map.
+
+use core::sync::atomic::Ordering;
+
+use super::LoadedVcpu;
+use super::access::{self, HardwareSpace};
+use super::window::Borrow;
+use crate::access::Width;
+use crate::address::{Gpa, last_byte};
+use crate::fault::{AccessError, Fault, FaultKind, Operation, Space, TrapInfo};
+use crate::guest_memory::GuestMemory;
+use crate::hart::Hart;
+
+/// Bits of a guest-physical address that pointer masking leaves alone at its widest (PMLEN 16, R14).
+const UNMASKED_BITS: u32 = 48;
+
+/// The guest-physical space of a loaded vCPU, as its G-stage table shows it.
+///
+/// Each access borrows `vsatp` (0 for Bare, then its old value): no fence is needed around that (R33). Addresses are checked
+/// against the width of the G-stage mode (R13) and below 2^48, where pointer masking changes nothing (R14), before anything
+/// is accessed: [`FaultKind::OutOfRange`].
+///
+/// Atomic compare-and-exchange is [`FaultKind::AtomicUnavailable`]: no `hlv` or `hsv` form reads and writes (R17).
+#[derive(Debug)]
+pub struct LoadedPhysical<'v, 'h, H: Hart> {
+    vcpu: &'v LoadedVcpu<'h, H>,
+}
+
+impl<H: Hart> Clone for LoadedPhysical<'_, '_, H> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<H: Hart> Copy for LoadedPhysical<'_, '_, H> {}
+
+impl<'v, 'h, H: Hart> LoadedPhysical<'v, 'h, H> {
+    pub(super) fn new(vcpu: &'v LoadedVcpu<'h, H>) -> Self {
+        Self { vcpu }
+    }
+}
+
+impl<'h, H: Hart> HardwareSpace<'h> for LoadedPhysical<'_, 'h, H> {
+    type Hart = H;
+    type Address = Gpa;
+
+    #[inline]
+    fn vcpu(&self) -> &LoadedVcpu<'h, H> {
+        self.vcpu
+    }
+
+    #[inline]
+    fn borrow(&self) -> Borrow {
+        Borrow::Physical
+    }
+
+    /// All of the range must be guest-physical (I5): `hlv` itself would not refuse everything (R13).
+    #[inline]
+    fn check(&self, operation: Operation, gpa: Gpa, len: usize) -> Result<(), Fault> {
+        let mode = self.vcpu.check_g_stage(operation)?;
+        let bits = mode.gpa_bits().min(UNMASKED_BITS);
+        match last_byte(gpa.value(), len) {
+            Some(last) if last >> bits == 0 => Ok(()),
+            _ => Err(Fault::new(operation, FaultKind::OutOfRange)),
+        }
+    }
+
+    fn locate(&self, fault: Fault, gpa: Gpa) -> Fault {
+        fault.at_gpa(gpa)
+    }
+
+    fn fault(&self, operation: Operation, trap: TrapInfo) -> Fault {
+        Fault::from_trap(operation, Space::Physical, trap)
+    }
+}
+
+impl<H: Hart> GuestMemory for LoadedPhysical<'_, '_, H> {
+    type Address = Gpa;
+
+    fn read(&self, address: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
+        access::read(self, address, destination)
+    }
+
+    fn write(&self, address: Gpa, source: &[u8]) -> Result<(), AccessError> {
+        access::write(self, address, source)
+    }
+
+    fn fill(&self, address: Gpa, byte: u8, len: usize) -> Result<(), AccessError> {
+        access::fill(self, address, byte, len)
+    }
+
+    fn load_width(&self, address: Gpa, width: Width, order: Ordering) -> Result<u64, AccessError> {
+        access::load(self, address, width, order)
+    }
+
+    fn store_width(
+        &self,
+        address: Gpa,
+        width: Width,
+        value: u64,
+        order: Ordering,
+    ) -> Result<(), AccessError> {
+        access::store(self, address, width, value, order)
+    }
+
+    fn compare_exchange_width(
+        &self,
+        address: Gpa,
+        width: Width,
+        _current: u64,
+        _new: u64,
+        _order: Ordering,
+    ) -> Result<u64, AccessError> {
+        Err(access::no_compare_exchange(self, address, width))
+    }
+}

@@ -1,0 +1,109 @@
+//! One guest-virtual space: the [`GuestMemory`] vocabulary at a stated privilege.
+
+use core::sync::atomic::Ordering;
+
+use super::LoadedVcpu;
+use super::access::{self, HardwareSpace};
+use super::window::Borrow;
+use crate::access::{GuestPrivilege, Width};
+use crate::address::Gva;
+use crate::fault::{AccessError, Fault, Operation, Space, TrapInfo};
+use crate::guest_memory::GuestMemory;
+use crate::hart::Hart;
+
+/// The guest-virtual space of a loaded vCPU, as guest code of one privilege sees it.
+///
+/// Every access is made by the hardware through both stages, exactly as the guest's own would be: `vsstatus.SUM` and
+/// `vsstatus.MXR` count (R3, R4), pointer masking applies (R14), and where hardware updates A and D bits, it sets them.
+/// Nothing is paged in: a guest-page fault comes back as [`Resolution::Resolve`](crate::Resolution::Resolve).
+///
+/// An access is cut at page boundaries, and interrupts are off for one page of copying at most (at most 4096 bytes).
+#[derive(Debug)]
+pub struct GuestVirtual<'v, 'h, H: Hart> {
+    vcpu: &'v LoadedVcpu<'h, H>,
+    privilege: GuestPrivilege,
+}
+
+impl<H: Hart> Clone for GuestVirtual<'_, '_, H> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<H: Hart> Copy for GuestVirtual<'_, '_, H> {}
+
+impl<'v, 'h, H: Hart> GuestVirtual<'v, 'h, H> {
+    pub(super) fn new(vcpu: &'v LoadedVcpu<'h, H>, privilege: GuestPrivilege) -> Self {
+        Self { vcpu, privilege }
+    }
+}
+
+impl<'h, H: Hart> HardwareSpace<'h> for GuestVirtual<'_, 'h, H> {
+    type Hart = H;
+    type Address = Gva;
+
+    #[inline]
+    fn vcpu(&self) -> &LoadedVcpu<'h, H> {
+        self.vcpu
+    }
+
+    #[inline]
+    fn borrow(&self) -> Borrow {
+        Borrow::Virtual(self.privilege)
+    }
+
+    #[inline]
+    fn check(&self, operation: Operation, _: Gva, _: usize) -> Result<(), Fault> {
+        self.vcpu.check_g_stage(operation)?;
+        self.vcpu.check_vs_stage(operation, self.privilege)
+    }
+
+    fn locate(&self, fault: Fault, gva: Gva) -> Fault {
+        fault.at_gva(gva)
+    }
+
+    fn fault(&self, operation: Operation, trap: TrapInfo) -> Fault {
+        Fault::from_trap(operation, Space::Virtual, trap)
+    }
+}
+
+impl<H: Hart> GuestMemory for GuestVirtual<'_, '_, H> {
+    type Address = Gva;
+
+    fn read(&self, address: Gva, destination: &mut [u8]) -> Result<(), AccessError> {
+        access::read(self, address, destination)
+    }
+
+    fn write(&self, address: Gva, source: &[u8]) -> Result<(), AccessError> {
+        access::write(self, address, source)
+    }
+
+    fn fill(&self, address: Gva, byte: u8, len: usize) -> Result<(), AccessError> {
+        access::fill(self, address, byte, len)
+    }
+
+    fn load_width(&self, address: Gva, width: Width, order: Ordering) -> Result<u64, AccessError> {
+        access::load(self, address, width, order)
+    }
+
+    fn store_width(
+        &self,
+        address: Gva,
+        width: Width,
+        value: u64,
+        order: Ordering,
+    ) -> Result<(), AccessError> {
+        access::store(self, address, width, value, order)
+    }
+
+    fn compare_exchange_width(
+        &self,
+        address: Gva,
+        width: Width,
+        _current: u64,
+        _new: u64,
+        _order: Ordering,
+    ) -> Result<u64, AccessError> {
+        Err(access::no_compare_exchange(self, address, width))
+    }
+}
