@@ -259,6 +259,12 @@ impl AccessError {
     }
 }
 
+impl From<AccessError> for Fault {
+    fn from(error: AccessError) -> Self {
+        error.fault
+    }
+}
+
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
