@@ -24,6 +24,14 @@ pub enum Command {
     Build,
     /// Boot a guest in the hypervisor, on QEMU
     Run(Run),
+    /// Check the library's exception table in a linked program
+    CheckElf {
+        /// The ELF file
+        elf: PathBuf,
+        /// The program may access guest memory with instructions of its own, as the test kernel does
+        #[arg(long)]
+        allow_elsewhere: bool,
+    },
     /// Run every test, on this machine and on the RISC-V target; the last line is the total
     Test(Test),
 }

@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod cli;
+mod elf_check;
 mod guest;
 mod process;
 mod progress;
@@ -19,6 +20,8 @@ mod workspace;
 use std::process::ExitCode;
 
 use clap::Parser;
+
+use crate::elf_check::Elsewhere;
 
 fn main() -> ExitCode {
     match command(cli::Xtask::parse()) {
@@ -44,6 +47,22 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
         }
         cli::Command::Build => {
             artifacts::build_all()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        cli::Command::CheckElf {
+            elf,
+            allow_elsewhere,
+        } => {
+            let elsewhere = if allow_elsewhere {
+                Elsewhere::Allowed
+            } else {
+                Elsewhere::Forbidden
+            };
+            let entries = elf_check::check(&std::fs::read(&elf)?, elsewhere)?;
+            println!(
+                "{}: the {entries} entries of the exception table are right",
+                elf.display()
+            );
             Ok(ExitCode::SUCCESS)
         }
         cli::Command::Run(options) => run::run(&options),

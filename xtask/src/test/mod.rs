@@ -3,6 +3,7 @@
 //! Nothing counts as passed that was not seen to pass: a test binary that dies, a test kernel whose closing line never
 //! comes or disagrees with its lines, each count as a failure.
 
+mod elf;
 mod host;
 mod tally;
 mod target;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 use tally::Tally;
 
+use crate::elf_check::Elsewhere;
 use crate::{artifacts, cli, qemu};
 
 /// The command.
@@ -19,6 +21,10 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     total.add("host", host::run()?);
     let kernel = artifacts::build_test_kernel()?;
     if target::is_bootable(&kernel)? {
+        total.add(
+            "linked test kernel",
+            elf::run("test-kernel", &kernel, Elsewhere::Allowed)?,
+        );
         for candidate in qemu::resolve::for_testing(options.machine.qemu.as_deref())? {
             match candidate {
                 Ok(qemu) => {

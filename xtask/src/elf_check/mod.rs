@@ -1,0 +1,132 @@
+//! Checks the library's exception table in a linked program (DESIGN: invariant 7).
+//!
+//! The library recovers a fault only at an instruction that its table names. What the assembler emitted and what the
+//! linker left can disagree with the source, so the table is checked where it counts: in the linked ELF file. The table
+//! itself is checked by [`table`], with [`instruction`] telling what each word of code is.
+
+mod instruction;
+mod table;
+
+use std::ops::Range;
+
+use anyhow::{Context, bail, ensure};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind, SymbolKind};
+
+/// The labels around the code that accesses guest memory, and around its table.
+const ACCESS: [&str; 2] = ["__guest_mem_access_start", "__guest_mem_access_end"];
+const TABLE: [&str; 2] = ["__guest_mem_extable_start", "__guest_mem_extable_end"];
+
+/// Where the instructions that access guest memory may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Only in the library's access unit.
+    Forbidden,
+    /// Anywhere: the test kernel compares the library against raw instructions of its own.
+    Allowed,
+}
+
+/// Checks the linked program `file`; gives the number of the table's entries.
+pub fn check(file: &[u8], elsewhere: Elsewhere) -> anyhow::Result<usize> {
+    let elf = object::File::parse(file).context("no ELF file")?;
+    let unit_range = between(&elf, ACCESS)?;
+    let unit = contents(&elf, &unit_range)?;
+    let table = contents(&elf, &between(&elf, TABLE)?)?;
+    let mut findings: Vec<String> = table::check(unit, table)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if elsewhere == Elsewhere::Forbidden {
+        findings.extend(accesses_outside(&elf, &unit_range)?);
+    }
+    ensure!(findings.is_empty(), "{}", findings.join("; "));
+    Ok(table.len() / table::ENTRY_SIZE)
+}
+
+/// Where in `file` the table's bytes begin.
+pub fn table_in_file(file: &[u8]) -> anyhow::Result<usize> {
+    let elf = object::File::parse(file)?;
+    let table = between(&elf, TABLE)?;
+    position(&elf, table.start)
+}
+
+/// Where in `file` the program's first instruction stands.
+pub fn entry_in_file(file: &[u8]) -> anyhow::Result<usize> {
+    let elf = object::File::parse(file)?;
+    position(&elf, elf.entry())
+}
+
+/// Where in the file the byte at `address` stands.
+fn position(elf: &object::File, address: u64) -> anyhow::Result<usize> {
+    for segment in elf.segments() {
+        let (offset, size) = segment.file_range();
+        if let Some(at) = address
+            .checked_sub(segment.address())
+            .filter(|&at| at < size)
+        {
+            return Ok(usize::try_from(offset + at)?);
+        }
+    }
+    bail!("nothing is loaded at {address:#x}")
+}
+
+/// The addresses between two labels.
+fn between(elf: &object::File, [start, end]: [&str; 2]) -> anyhow::Result<Range<u64>> {
+    let address = |name| {
+        let symbol = elf.symbols().find(|symbol| symbol.name() == Ok(name));
+        Ok::<_, anyhow::Error>(
+            symbol
+                .with_context(|| format!("no symbol {name}"))?
+                .address(),
+        )
+    };
+    let range = address(start)?..address(end)?;
+    ensure!(range.start <= range.end, "{end} lies before {start}");
+    Ok(range)
+}
+
+/// The loaded bytes at a range of addresses.
+fn contents<'a>(elf: &object::File<'a>, range: &Range<u64>) -> anyhow::Result<&'a [u8]> {
+    for segment in elf.segments() {
+        if let Some(bytes) = segment.data_range(range.start, range.end - range.start)? {
+            return Ok(bytes);
+        }
+    }
+    bail!("nothing is loaded at {:#x}..{:#x}", range.start, range.end)
+}
+
+/// The instructions outside the unit that access guest memory, in words.
+fn accesses_outside(elf: &object::File, unit: &Range<u64>) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for section in elf.sections() {
+        // Every loaded section that is executable is of this kind.
+        if section.kind() != SectionKind::Text {
+            continue;
+        }
+        let (base, code) = (section.address(), section.data()?);
+        // A symbol is where an instruction begins: code behind a constant is read from its right start.
+        let mut starts: Vec<_> = elf
+            .symbols()
+            .filter(|symbol| {
+                symbol.section_index() == Some(section.index())
+                    && symbol.kind() != SymbolKind::Section
+            })
+            .filter_map(|symbol| usize::try_from(symbol.address().checked_sub(base)?).ok())
+            .filter(|&start| start < code.len())
+            .collect();
+        starts.extend([0, code.len()]);
+        starts.sort_unstable();
+        starts.dedup();
+        for piece in starts.windows(2) {
+            for (offset, kind) in instruction::guest_accesses(&code[piece[0]..piece[1]]) {
+                let address = base + (piece[0] + offset) as u64;
+                if !unit.contains(&address) {
+                    let name = section.name().unwrap_or_default();
+                    found.push(format!(
+                        "{kind} at {address:#x} in {name}, outside the library's access unit"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
