@@ -1,0 +1,53 @@
+//! Pages for the tests: guest memory and page tables. A test takes what it wants; the runner takes all back.
+
+use crate::global::Global;
+
+unsafe extern "C" {
+    static __arena_start: u8;
+    static __arena_end: u8;
+}
+
+/// Bytes given away.
+static USED: Global<u64> = Global::new(0);
+
+/// Where the arena begins.
+pub fn start() -> u64 {
+    (&raw const __arena_start) as u64
+}
+
+/// A zeroed block of `size` bytes at a multiple of `size`, a power of two of at least 4096.
+///
+/// # Panics
+///
+/// If the arena is used up: the test takes too much.
+pub fn take(size: u64) -> u64 {
+    let end = (&raw const __arena_end) as u64;
+    let block = (start() + USED.get()).next_multiple_of(size);
+    assert!(block + size <= end, "the arena is used up");
+    USED.set(block + size - start());
+    // SAFETY: the arena is RAM that only these blocks describe, and this block is not given away yet.
+    unsafe { (block as *mut u8).write_bytes(0, size as usize) };
+    block
+}
+
+/// A zeroed page.
+pub fn page() -> u64 {
+    take(4096)
+}
+
+/// Everything is free again.
+pub fn release_all() {
+    USED.set(0);
+}
+
+/// Reads a naturally aligned integer of the arena, as the guest would find it there.
+pub fn read(address: u64) -> u64 {
+    // SAFETY: callers name addresses of blocks they took, or of the identity-mapped image.
+    unsafe { (address as *const u64).read_volatile() }
+}
+
+/// Writes a naturally aligned integer of the arena.
+pub fn write(address: u64, value: u64) {
+    // SAFETY: callers name addresses of blocks they took.
+    unsafe { (address as *mut u64).write_volatile(value) };
+}

@@ -1,0 +1,149 @@
+//! From the firmware's jump to Rust: stack, zeroed memory, trap vector, and the host's own translation.
+//!
+//! The one idea: HS runs under its own Sv39 `satp`, since QEMU before 8.2 picks the cause of a VS-stage fault by it (R59).
+//! Three gigapages map the devices and RAM where they are; one page more is for code that runs in U-mode.
+
+use core::arch::{asm, global_asm};
+
+use crate::csr;
+use crate::trap;
+
+global_asm!(
+    r#"
+    .section .text.entry, "ax"
+    .globl _start
+_start:
+    # In: a0 = hart id, a1 = device tree, satp = 0.
+    lla     sp, __boot_stack_end
+    lla     t0, __bss_start
+    lla     t1, __bss_end
+1:  bgeu    t0, t1, 2f
+    sd      zero, 0(t0)
+    addi    t0, t0, 8
+    j       1b
+2:  call    {main}
+3:  wfi
+    j       3b
+
+    .section .text
+    .globl _second_start
+_second_start:
+    # In: a0 = hart id, a1 = the function to run, satp = 0. A trap of this hart is a test's mistake: it stays in 4.
+    lla     sp, __second_stack_end
+    lla     t0, 4f
+    csrw    stvec, t0
+    jr      a1
+    .balign 4
+4:  wfi
+    j       4b
+
+    .section .stacks, "aw", @nobits
+    .balign 4096
+    .space 0x20000
+__boot_stack_end:
+    .space 0x4000
+__second_stack_end:
+    .section .text
+    "#,
+    main = sym crate::main,
+);
+
+unsafe extern "C" {
+    /// Where the second hart starts; never called.
+    pub fn _second_start();
+}
+
+const VALID: u64 = 1;
+const READ_WRITE: u64 = 0b110;
+const EXECUTE: u64 = 0b1000;
+const USER: u64 = 1 << 4;
+const GLOBAL_ACCESSED_DIRTY: u64 = 0b1110_0000;
+
+#[repr(C, align(4096))]
+struct Table([u64; 512]);
+
+/// The host's root table. Devices, RAM, and the pointer to `USER_TABLES`.
+static ROOT: crate::global::Global<Table> = crate::global::Global::with(Table([0; 512]));
+/// The two tables below the root's entry for [`USER_CODE`].
+static USER_TABLES: crate::global::Global<[Table; 2]> =
+    crate::global::Global::with([const { Table([0; 512]) }; 2]);
+
+/// Where a page that U-mode may execute is mapped.
+pub const USER_CODE: u64 = 0x2_0000_0000;
+
+/// An address that the host maps nowhere.
+pub const UNMAPPED: u64 = 0x3_0000_0000;
+
+/// Fills the host's tables and answers their `satp`.
+fn build_tables() -> u64 {
+    let root = ROOT.address() as *mut u64;
+    let leaf = VALID | READ_WRITE | GLOBAL_ACCESSED_DIRTY;
+    let gigapage = |number: u64| number << 28;
+    // SAFETY: the tables are statics of 512 entries; translation is not on yet, and nobody else writes them.
+    unsafe {
+        root.write_volatile(gigapage(0) | leaf);
+        root.add(1).write_volatile(gigapage(1) | leaf);
+        root.add(2).write_volatile(gigapage(2) | leaf | EXECUTE);
+        let tables = USER_TABLES.address() as u64;
+        root.add((USER_CODE >> 30) as usize)
+            .write_volatile((tables >> 12) << 10 | VALID);
+        (tables as *mut u64).write_volatile(((tables + 4096) >> 12) << 10 | VALID);
+    }
+    8 << 60 | (root as u64) >> 12
+}
+
+/// Maps the page at `address` for U-mode at [`USER_CODE`], readable, writable and executable.
+pub fn map_user_code(address: u64) {
+    let entry = (USER_TABLES.address() as u64 + 4096) as *mut u64;
+    let flags = VALID | READ_WRITE | EXECUTE | USER | GLOBAL_ACCESSED_DIRTY;
+    // SAFETY: the entry is the static leaf table's first; the page it maps is the arena's, and U-mode's alone at this address.
+    unsafe {
+        entry.write_volatile((address >> 12) << 10 | flags);
+        asm!("sfence.vma");
+    }
+}
+
+/// Sets this hart up: trap vector, translation, and every CSR that the tests rely on.
+pub fn set_up() -> u64 {
+    let satp = build_tables();
+    reset_csrs(satp);
+    satp
+}
+
+/// Puts every CSR that a test may have touched back to where a test starts.
+pub fn reset_csrs(satp: u64) {
+    // SAFETY: the vector is the kernel's own entry; the tables map all of the kernel where it is; guest state is nobody's
+    // between tests.
+    unsafe {
+        csr::sstatus::write(0);
+        csr::stvec::write(trap::entry());
+        csr::sie::write(0);
+        csr::sip::write(0);
+        csr::satp::write(satp);
+        csr::vsatp::write(0);
+        csr::hgatp::write(0);
+        csr::hstatus::write(2 << 32);
+        csr::hedeleg::write(0);
+        csr::hideleg::write(0);
+        csr::hie::write(0);
+        csr::hvip::write(0);
+        csr::vsstatus::write(0);
+        csr::vstvec::write(0);
+        asm!("sfence.vma");
+        fence_everything();
+    }
+}
+
+/// `hfence.gvma` and `hfence.vvma` of everything: whatever was cached of any guest is gone.
+pub fn fence_everything() {
+    // SAFETY: fences change no state that a program sees but translations.
+    unsafe {
+        asm!(
+            ".option push",
+            ".option arch, +h",
+            "hfence.gvma",
+            "hfence.vvma",
+            ".option pop",
+        );
+    }
+}

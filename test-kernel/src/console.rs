@@ -1,0 +1,33 @@
+//! The console: what the test command reads. SBI's first putchar call is there on every firmware, however old.
+
+use core::fmt::{self, Write};
+
+struct Console;
+
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            #[expect(deprecated, reason = "SBI 1.0 firmware has no debug console")]
+            sbi_rt::legacy::console_putchar(usize::from(byte));
+        }
+        Ok(())
+    }
+}
+
+/// Prints formatted text.
+pub fn write(text: fmt::Arguments<'_>) {
+    // The console never fails; a `Display` that does has nowhere to tell it.
+    let _ = Console.write_fmt(text);
+}
+
+/// Prints without an end of line.
+macro_rules! print {
+    ($($text:tt)*) => { $crate::console::write(format_args!($($text)*)) };
+}
+
+/// Prints a line.
+macro_rules! println {
+    ($($text:tt)+) => { $crate::console::write(format_args!("{}\n", format_args!($($text)+))) };
+}
+
+pub(crate) use {print, println};

@@ -1,0 +1,217 @@
+//! Where the machine at hand is known to differ from the specification, and how that is recognised.
+//!
+//! The one idea: a deviation counts only if a small probe of its own showed it on *this* machine at boot; a test then accepts
+//! exactly what that deviation makes of the case at hand.
+
+use core::fmt;
+
+use guest_mem::csr::{STATUS_MXR, STATUS_SUM};
+
+use crate::console::println;
+use crate::harness::act_as_supervisor;
+use crate::tables::bits::{A, D, R, SUPERVISOR, U, USER, V, W, X};
+use crate::tables::{World, leaf};
+use crate::{arena, boot, csr, raw};
+
+macro_rules! deviations {
+    ($($(#[$doc:meta])* $name:ident $rule:literal $text:literal;)*) => {
+        /// A known deviation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Deviation {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Deviation {
+            /// All of them.
+            pub const ALL: [Self; Self::COUNT] = [$(Self::$name),*];
+            /// How many there are.
+            pub const COUNT: usize = [$($rule),*].len();
+        }
+
+        impl fmt::Display for Deviation {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$name => concat!($rule, " ", $text),)*
+                })
+            }
+        }
+    };
+}
+
+deviations! {
+    /// 5/7 instead of 13/15 while the host's `satp` is Bare.
+    AccessFaultUnderBareSatp "R59" "with the host's satp Bare a VS-stage fault is an access fault";
+    /// `hlvx` raises 12 and 1 instead of 13, 21 and 5.
+    FetchCauses "R60" "hlvx raises fetch causes";
+    /// `hlvx` wants R instead of X.
+    FetchChecksRead "R61" "hlvx checks R instead of X";
+    /// `vsstatus.SUM` is taken as set.
+    SumIgnored "R62" "vsstatus.SUM is taken as set";
+    /// A translation made as VS-mode serves VU-mode.
+    PrivilegeNotCached "R62" "translations are shared between SPVP=1 and SPVP=0";
+    /// `vsstatus.MXR` is ignored at the VS-stage.
+    VsMxrIgnored "R63" "vsstatus.MXR does nothing at the VS-stage";
+    /// `vsstatus.MXR` acts at the G-stage.
+    VsMxrAtGStage "R63" "vsstatus.MXR acts at the G-stage";
+    /// `vsatp` writes leave translations behind.
+    StaleVsatp "R34" "translations outlive a write of vsatp";
+    /// `hgatp` writes leave translations behind.
+    StaleHgatp "R34" "translations outlive a write of hgatp";
+    /// A guest-physical address is sign-extended.
+    WideGpa "R13" "a negative guest-physical address is not refused";
+    /// An implicit access of a store's walk is reported as a load's.
+    ImplicitIsLoad "R67" "a store whose page-table entry is not mapped raises 21 instead of 23";
+    /// `htinst` is 0 for loads and stores.
+    NoHtinst "R66" "htinst is 0 for loads and stores";
+    /// Any mode can be written to `vsatp` and `hgatp`.
+    AnyMode "R41" "an unsupported mode reads back";
+    /// The VS-stage A/D update ignores the G-stage's W.
+    UpdateIgnoresG "R64" "A/D updates go through a G-stage page without W";
+}
+
+/// What the probes found.
+pub struct Machine {
+    has: [bool; Deviation::COUNT],
+}
+
+/// Where the probes map their page.
+const GVA: u64 = 0x1000;
+
+impl Machine {
+    /// Probes every deviation.
+    pub fn probe(satp: u64) -> Self {
+        let mut machine = Self {
+            has: [false; Deviation::COUNT],
+        };
+        for deviation in Deviation::ALL {
+            machine.has[deviation as usize] = probe(deviation);
+            boot::reset_csrs(satp);
+            arena::release_all();
+        }
+        machine
+    }
+
+    /// Whether the machine has the deviation.
+    pub fn has(&self, deviation: Deviation) -> bool {
+        self.has[deviation as usize]
+    }
+
+    /// Lists what was found.
+    pub fn print(&self) {
+        for deviation in Deviation::ALL {
+            if self.has(deviation) {
+                println!("machine: {deviation}");
+            }
+        }
+    }
+}
+
+fn cause(result: Result<u64, crate::trap::Trap>) -> u64 {
+    result.map_or_else(|trap| trap.info.scause, |_| u64::MAX)
+}
+
+/// One loaded guest with a page at `GVA`: its VS-stage and G-stage flags are given.
+fn world(vs_flags: u64, g_flags: u64) -> (World, u64) {
+    let mut world = World::sv39();
+    let page = world.page(g_flags);
+    world.map(GVA, page.gpa, vs_flags, 0);
+    world.load();
+    act_as_supervisor(true);
+    (world, page.gpa)
+}
+
+fn probe(deviation: Deviation) -> bool {
+    match deviation {
+        Deviation::AccessFaultUnderBareSatp => {
+            world(0, USER);
+            // SAFETY: the kernel runs where it is linked with translation off, too.
+            unsafe { csr::satp::write(0) };
+            cause(raw::hlv_d(GVA, 0)) == 5
+        }
+        Deviation::FetchCauses => {
+            world(0, USER);
+            cause(raw::hlvx_hu(GVA, 0)) == 12
+        }
+        Deviation::FetchChecksRead => {
+            world(V | R | W | A | D, USER);
+            raw::hlvx_hu(GVA, 0).is_ok()
+        }
+        Deviation::SumIgnored => {
+            world(SUPERVISOR | U, USER);
+            raw::hlv_d(GVA, 0).is_ok()
+        }
+        Deviation::PrivilegeNotCached => {
+            world(SUPERVISOR, USER);
+            let filled = raw::hlv_d(GVA, 0);
+            act_as_supervisor(false);
+            filled.is_ok() && raw::hlv_d(GVA, 0).is_ok()
+        }
+        Deviation::VsMxrIgnored => {
+            // SAFETY: guest state.
+            unsafe { csr::vsstatus::write(STATUS_MXR) };
+            world(V | X | A | D, USER);
+            raw::hlv_d(GVA, 0).is_err()
+        }
+        Deviation::VsMxrAtGStage => {
+            // SAFETY: guest state.
+            unsafe { csr::vsstatus::write(STATUS_MXR | STATUS_SUM) };
+            world(SUPERVISOR, V | X | U | A | D);
+            raw::hlv_d(GVA, 0).is_ok()
+        }
+        Deviation::StaleVsatp => {
+            let (mut world, first) = world(SUPERVISOR, USER);
+            let other = world.page(USER);
+            let same = world.g_entry(GVA, 0);
+            arena::write(same, leaf(other.spa, USER));
+            arena::write(other.spa, 1);
+            arena::write(crate::tables::spa_of(first), 2);
+            world.fence();
+            let mapped = raw::hlv_d(GVA, 0);
+            // SAFETY: guest state.
+            unsafe { csr::vsatp::write(0) };
+            mapped == Ok(2) && raw::hlv_d(GVA, 0) == Ok(2)
+        }
+        Deviation::StaleHgatp => {
+            let mut one = World::guest_physical();
+            let page = one.page(USER);
+            let other = World::guest_physical();
+            one.load();
+            let mapped = raw::hlv_d(page.gpa, 0);
+            // SAFETY: guest state; `other` maps nothing.
+            unsafe { csr::hgatp::write(other.hgatp) };
+            mapped.is_ok() && raw::hlv_d(page.gpa, 0).is_ok()
+        }
+        Deviation::WideGpa => {
+            let mut world = World::guest_physical();
+            let page = arena::page();
+            world.map_g((1 << 41) - 4096, page, USER, 0);
+            world.load();
+            raw::hlv_d(u64::MAX - 4095, 0).is_ok()
+        }
+        Deviation::ImplicitIsLoad => {
+            let (mut world, _) = world(SUPERVISOR, USER);
+            let table = world.vs_entry(GVA, 0).gpa & !0xfff;
+            let entry = world.g_entry(table, 0);
+            arena::write(entry, 0);
+            world.fence();
+            cause(raw::hsv_d(GVA, 0)) == 21
+        }
+        Deviation::NoHtinst => {
+            world(SUPERVISOR, 0);
+            raw::hlv_d(GVA, 0).is_err_and(|trap| trap.info.htinst == 0)
+        }
+        Deviation::AnyMode => {
+            // SAFETY: guest state, and no guest access follows.
+            unsafe { csr::vsatp::write(15 << 60) };
+            csr::vsatp::read() >> 60 == 15
+        }
+        Deviation::UpdateIgnoresG => {
+            let (mut world, _) = world(SUPERVISOR & !A & !D, USER);
+            let entry = world.vs_entry(GVA, 0);
+            let g_entry = world.g_entry(entry.gpa, 0);
+            arena::write(g_entry, leaf(entry.spa & !0xfff, USER & !W));
+            world.fence();
+            raw::hlv_d(GVA, 0).is_ok() && arena::read(entry.spa) & A != 0
+        }
+    }
+}

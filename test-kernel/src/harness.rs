@@ -1,0 +1,287 @@
+//! What a test is, what it may answer, and the lines that are printed for it.
+//!
+//! The one idea: a test can only pass by what the specification says, or by a *named* deviation that this machine showed when
+//! it was probed. Any other difference, and any trap that nobody asked for, fails it; the run goes on with the next.
+
+use core::fmt;
+
+use guest_mem::csr::HSTATUS_SPVP;
+
+use crate::console::{print, println};
+use crate::deviation::{Deviation, Machine};
+use crate::text::Text;
+use crate::trap::{self, Trap};
+use crate::{arena, boot, csr};
+
+/// Why a test did not pass.
+#[derive(Clone, Copy)]
+pub enum Stop {
+    /// It failed.
+    Failed(Text),
+    /// This machine cannot show it.
+    Skipped(Text),
+}
+
+/// What a test answers.
+pub type Outcome = Result<(), Stop>;
+
+/// One test: its name, which begins with its rule, and its body.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// The function's name.
+    pub name: &'static str,
+    /// The function.
+    pub run: fn(&mut Test) -> Outcome,
+}
+
+/// The tests of a section, by the names of their functions.
+macro_rules! cases {
+    ($($function:ident),* $(,)?) => {
+        /// The tests of this file.
+        pub const CASES: &[$crate::harness::Case] =
+            &[$($crate::harness::Case { name: stringify!($function), run: $function }),*];
+    };
+}
+
+/// Ends the test as failed.
+macro_rules! fail {
+    ($($text:tt)*) => {
+        return Err($crate::harness::Stop::Failed($crate::text::Text::format(format_args!($($text)*))))
+    };
+}
+
+/// Ends the test as one that this machine cannot show.
+macro_rules! skip {
+    ($($text:tt)*) => {
+        return Err($crate::harness::Stop::Skipped($crate::text::Text::format(format_args!($($text)*))))
+    };
+}
+
+/// Fails the test unless the condition holds.
+macro_rules! check {
+    ($condition:expr, $($text:tt)*) => {
+        if !$condition {
+            $crate::harness::fail!($($text)*);
+        }
+    };
+}
+
+pub(crate) use {cases, check, fail, skip};
+
+/// What a single access is expected to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expect {
+    /// It reads this value (a store reads what it was given).
+    Value(u64),
+    /// It goes through.
+    Works,
+    /// It traps with this cause.
+    Cause(u64),
+}
+
+impl Expect {
+    fn fits(self, result: &Result<u64, Trap>) -> bool {
+        match (self, result) {
+            (Self::Value(expected), Ok(value)) => expected == *value,
+            (Self::Works, Ok(_)) => true,
+            (Self::Cause(cause), Err(trap)) => trap.info.scause == cause,
+            _ => false,
+        }
+    }
+}
+
+/// A running test.
+pub struct Test<'a> {
+    /// What is known of the machine.
+    pub machine: &'a Machine,
+    seen: [bool; Deviation::COUNT],
+}
+
+impl Test<'_> {
+    /// Fails unless the two are equal.
+    pub fn equal<T: PartialEq + fmt::Debug>(
+        &self,
+        what: impl fmt::Display,
+        observed: T,
+        expected: T,
+    ) -> Outcome {
+        if observed != expected {
+            fail!("{what}: saw {observed:#x?}, expected {expected:#x?}");
+        }
+        Ok(())
+    }
+
+    /// Fails unless the access does what is expected.
+    pub fn access(
+        &self,
+        what: impl fmt::Display,
+        result: Result<u64, Trap>,
+        expected: Expect,
+    ) -> Outcome {
+        if !expected.fits(&result) {
+            fail!("{what}: saw {result:#x?}, expected {expected:?}");
+        }
+        Ok(())
+    }
+
+    /// Fails unless the access does what the specification says, or what a deviation *that this machine has* makes of it.
+    pub fn access_or(
+        &mut self,
+        what: impl fmt::Display,
+        result: Result<u64, Trap>,
+        expected: Expect,
+        deviations: &[(Deviation, Expect)],
+    ) -> Outcome {
+        if expected.fits(&result) {
+            return Ok(());
+        }
+        for &(deviation, instead) in deviations {
+            if self.machine.has(deviation) && instead.fits(&result) {
+                self.deviates(deviation);
+                return Ok(());
+            }
+        }
+        fail!("{what}: saw {result:#x?}, expected {expected:?}")
+    }
+
+    /// Fails unless the condition holds, or the machine has the deviation that breaks it.
+    pub fn holds_or(
+        &mut self,
+        what: impl fmt::Display,
+        condition: bool,
+        deviation: Deviation,
+    ) -> Outcome {
+        if condition {
+            return Ok(());
+        }
+        if self.machine.has(deviation) {
+            self.deviates(deviation);
+            return Ok(());
+        }
+        fail!("{what}")
+    }
+
+    /// Notes that the test met a deviation.
+    pub fn deviates(&mut self, deviation: Deviation) {
+        self.seen[deviation as usize] = true;
+    }
+}
+
+/// The counts of the closing line.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    passed: usize,
+    failed: usize,
+    deviations: usize,
+    skipped: usize,
+}
+
+/// Runs the tests and counts.
+pub struct Runner<'a> {
+    machine: &'a Machine,
+    satp: u64,
+    counts: Counts,
+}
+
+impl<'a> Runner<'a> {
+    /// For a machine, with the host's `satp`.
+    pub fn new(machine: &'a Machine, satp: u64) -> Self {
+        Self {
+            machine,
+            satp,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Runs the tests of a section.
+    pub fn run(&mut self, cases: &[Case]) {
+        for case in cases {
+            self.one(case);
+        }
+    }
+
+    fn one(&mut self, case: &Case) {
+        print!("test {} ... ", case.name);
+        let mut test = Test {
+            machine: self.machine,
+            seen: [false; Deviation::COUNT],
+        };
+        let outcome = trap::catch(|| (case.run)(&mut test));
+        boot::reset_csrs(self.satp);
+        arena::release_all();
+        match outcome {
+            Ok(Ok(())) if test.seen.contains(&true) => {
+                self.counts.deviations += 1;
+                print!("deviation: ");
+                let mut separator = "";
+                for deviation in Deviation::ALL {
+                    if test.seen[deviation as usize] {
+                        print!("{separator}{deviation}");
+                        separator = "; ";
+                    }
+                }
+                println!(" (ok)");
+            }
+            Ok(Ok(())) => {
+                self.counts.passed += 1;
+                println!("ok");
+            }
+            Ok(Err(Stop::Failed(reason))) => {
+                self.counts.failed += 1;
+                println!("FAILED: {}", OneLine(reason.as_str()));
+            }
+            Ok(Err(Stop::Skipped(reason))) => {
+                self.counts.skipped += 1;
+                println!("skipped: {}", OneLine(reason.as_str()));
+            }
+            Err(trap) => {
+                self.counts.failed += 1;
+                let panic = crate::take_panic();
+                if panic.is_empty() {
+                    println!("FAILED: unexpected trap: {trap:?}");
+                } else {
+                    println!("FAILED: {}", OneLine(panic.as_str()));
+                }
+            }
+        }
+    }
+
+    /// Prints the closing line.
+    pub fn close(&self) {
+        let Counts {
+            passed,
+            failed,
+            deviations,
+            skipped,
+        } = self.counts;
+        println!(
+            "test-kernel: {passed} passed, {failed} failed, {deviations} deviations, {skipped} skipped"
+        );
+    }
+}
+
+/// Text with its line breaks and runs of spaces as single spaces.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for word in self.0.split_whitespace() {
+            write!(f, "{separator}{word}")?;
+            separator = " ";
+        }
+        Ok(())
+    }
+}
+
+/// Makes the next guest accesses act as VS-mode, or as VU-mode (R2).
+pub fn act_as_supervisor(supervisor: bool) {
+    // SAFETY: SPVP is read by guest accesses only.
+    unsafe {
+        if supervisor {
+            csr::hstatus::set(HSTATUS_SPVP);
+        } else {
+            csr::hstatus::clear(HSTATUS_SPVP);
+        }
+    }
+}

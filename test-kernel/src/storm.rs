@@ -1,0 +1,82 @@
+//! An interrupt storm: what a test asks for to see that an access window keeps interrupts out.
+//!
+//! The one idea: the handler looks at what a host's interrupt handler would be hurt by (`vsatp`, `hstatus.SPVP`) and counts
+//! every interrupt that found them borrowed (R26).
+
+use guest_mem::csr::HSTATUS_SPVP;
+
+use crate::csr;
+use crate::global::Global;
+use crate::trap::Frame;
+
+/// `sie`/`sip`: supervisor software interrupt.
+const SOFTWARE: u64 = 1 << 1;
+/// `sie`/`sip`: supervisor timer interrupt.
+const TIMER: u64 = 1 << 5;
+
+/// What must hold in every interrupt handler, and how often it did.
+#[derive(Clone, Copy, Default)]
+pub struct Storm {
+    /// Ticks of `time` between two interrupts.
+    pub period: u64,
+    /// `vsatp` outside of access windows.
+    pub vsatp: u64,
+    /// `hstatus.SPVP` outside of access windows.
+    pub spvp: u64,
+    /// Interrupts taken.
+    pub taken: u64,
+    /// Interrupts that found either changed.
+    pub violations: u64,
+}
+
+static STORM: Global<Storm> = Global::new(Storm {
+    period: 0,
+    vsatp: 0,
+    spvp: 0,
+    taken: 0,
+    violations: 0,
+});
+
+/// Runs `body` with a timer interrupt every `period` ticks, and answers what the interrupts saw.
+pub fn during(period: u64, body: impl FnOnce()) -> Storm {
+    STORM.set(Storm {
+        period,
+        vsatp: csr::vsatp::read(),
+        spvp: csr::hstatus::read() & HSTATUS_SPVP,
+        ..Storm::default()
+    });
+    sbi_rt::set_timer(csr::time::read() + period);
+    // SAFETY: the handler of these interrupts is `interrupt` below.
+    unsafe {
+        csr::sie::write(TIMER | SOFTWARE);
+        csr::sstatus::set(guest_mem::csr::STATUS_SIE);
+    }
+    body();
+    // SAFETY: interrupts off is how the kernel runs everywhere else.
+    unsafe {
+        csr::sstatus::clear(guest_mem::csr::STATUS_SIE);
+        csr::sie::write(0);
+    }
+    sbi_rt::set_timer(u64::MAX);
+    STORM.replace(Storm::default())
+}
+
+/// Takes an interrupt: looks, counts, and arms the next.
+pub fn interrupt(frame: &mut Frame) {
+    let mut storm = STORM.get();
+    storm.taken += 1;
+    if csr::vsatp::read() != storm.vsatp || frame.hstatus & HSTATUS_SPVP != storm.spvp {
+        storm.violations += 1;
+    }
+    STORM.set(storm);
+    // SAFETY: clearing a pending software interrupt.
+    unsafe { csr::sip::clear(SOFTWARE) };
+    if storm.period == 0 {
+        // A late interrupt of a storm that is over.
+        // SAFETY: nothing waits for an interrupt outside of a storm.
+        unsafe { csr::sie::write(0) };
+        sbi_rt::set_timer(u64::MAX);
+    } else {
+        sbi_rt::set_timer(csr::time::read() + storm.period);
+    }
+}

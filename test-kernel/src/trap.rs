@@ -1,0 +1,263 @@
+//! Traps of the boot hart in HS-mode: the entry, and what becomes of each trap.
+//!
+//! The one idea: a trap is, in this order, the library's (its exception table knows the pc), an interrupt of a storm that a
+//! test asked for, the answer to a raw access (`raw`), or else the end of the innermost [`catch`], of which the test runner
+//! holds the outermost. So no trap ends the run.
+
+use core::arch::global_asm;
+use core::fmt;
+use core::mem::MaybeUninit;
+
+use guest_mem::TrapInfo;
+
+use crate::csr;
+use crate::global::Global;
+use crate::{raw, storm};
+
+/// What the entry saves: everything that the interrupted code has, and what the hardware wrote.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Frame {
+    /// The general registers; `x[0]` is unused.
+    pub x: [u64; 32],
+    /// `sepc`.
+    pub sepc: u64,
+    /// `sstatus`.
+    pub sstatus: u64,
+    /// `hstatus`.
+    pub hstatus: u64,
+    /// `scause`, `stval`, `htval`, `htinst`.
+    pub info: TrapInfo,
+    /// Keeps the stack 16-byte aligned.
+    pub padding: u64,
+}
+
+/// A trap, as the hardware reported it.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trap {
+    /// `scause`, `stval`, `htval`, `htinst`.
+    pub info: TrapInfo,
+    /// `sepc`.
+    pub sepc: u64,
+    /// `sstatus`.
+    pub sstatus: u64,
+    /// `hstatus`.
+    pub hstatus: u64,
+}
+
+impl Trap {
+    /// The trap of a frame.
+    pub const fn of(frame: &Frame) -> Self {
+        Self {
+            info: frame.info,
+            sepc: frame.sepc,
+            sstatus: frame.sstatus,
+            hstatus: frame.hstatus,
+        }
+    }
+
+    /// The guest-physical address in `htval`, without its low two bits.
+    pub const fn gpa(&self) -> u64 {
+        self.info.htval << 2
+    }
+}
+
+impl fmt::Debug for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "cause {} at {:#x} stval {:#x} htval {:#x} htinst {:#x} sstatus {:#x} hstatus {:#x}",
+            self.info.scause as i64,
+            self.sepc,
+            self.info.stval,
+            self.info.htval,
+            self.info.htinst,
+            self.sstatus,
+            self.hstatus
+        )
+    }
+}
+
+global_asm!(
+    r#"
+    .section .text
+    .balign 4
+    .globl __trap_entry
+__trap_entry:
+    # In: the interrupted code's registers; sp is always a stack with room. All registers come back as the frame says.
+    addi    sp, sp, -{size}
+    sd      x1, 8(sp)
+    .irp    n, 3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+    sd      x\n, 8*\n(sp)
+    .endr
+    addi    t0, sp, {size}
+    csrr    t1, sepc
+    csrr    t2, sstatus
+    csrr    t3, 0x600
+    csrr    t4, scause
+    csrr    t5, stval
+    sd      t0, 16(sp)
+    sd      t1, 256(sp)
+    sd      t2, 264(sp)
+    sd      t3, 272(sp)
+    sd      t4, 280(sp)
+    sd      t5, 288(sp)
+    csrr    t0, 0x643
+    csrr    t1, 0x64a
+    sd      t0, 296(sp)
+    sd      t1, 304(sp)
+    mv      a0, sp
+    call    {handler}
+    ld      t0, 256(sp)
+    ld      t1, 264(sp)
+    ld      t2, 272(sp)
+    csrw    sepc, t0
+    csrw    sstatus, t1
+    csrw    0x600, t2
+    .irp    n, 1,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+    ld      x\n, 8*\n(sp)
+    .endr
+    ld      sp, 16(sp)
+    sret
+
+    .globl __trap_catch
+__trap_catch:
+    # extern "C" fn(data: *mut u8, body: extern "C" fn(*mut u8), buffer: *mut [u64; 14]) -> u64
+    # Runs body(data); returns 0, or 1 if a trap ended it: then the handler has put back what is saved here.
+    sd      ra, 0(a2)
+    sd      sp, 8(a2)
+    sd      s0, 16(a2)
+    sd      s1, 24(a2)
+    sd      s2, 32(a2)
+    sd      s3, 40(a2)
+    sd      s4, 48(a2)
+    sd      s5, 56(a2)
+    sd      s6, 64(a2)
+    sd      s7, 72(a2)
+    sd      s8, 80(a2)
+    sd      s9, 88(a2)
+    sd      s10, 96(a2)
+    sd      s11, 104(a2)
+    addi    sp, sp, -16
+    sd      ra, 0(sp)
+    jalr    a1
+    ld      ra, 0(sp)
+    addi    sp, sp, 16
+    li      a0, 0
+    ret
+    "#,
+    size = const core::mem::size_of::<Frame>(),
+    handler = sym handle,
+);
+
+/// ra, sp, s0 to s11 at a [`catch`].
+type JumpBuffer = [u64; 14];
+
+unsafe extern "C" {
+    fn __trap_entry();
+    fn __trap_catch(
+        data: *mut u8,
+        body: unsafe extern "C" fn(*mut u8),
+        buffer: *mut JumpBuffer,
+    ) -> u64;
+}
+
+/// The innermost [`catch`]'s buffer, or null.
+static INNERMOST: Global<*mut JumpBuffer> = Global::new(core::ptr::null_mut());
+
+/// The trap that ended the last [`catch`].
+static CAUGHT: Global<Option<Trap>> = Global::new(None);
+
+/// The address of the trap entry, for `stvec`.
+pub fn entry() -> u64 {
+    __trap_entry as *const () as u64
+}
+
+struct Body<F, R> {
+    function: Option<F>,
+    result: MaybeUninit<R>,
+}
+
+unsafe extern "C" fn run_body<F: FnOnce() -> R, R>(data: *mut u8) {
+    // SAFETY: `catch` passes its own `Body` of these very types, which nothing else uses meanwhile.
+    let body = unsafe { &mut *data.cast::<Body<F, R>>() };
+    if let Some(function) = body.function.take() {
+        body.result.write(function());
+    }
+}
+
+/// Runs `function`; a trap that is nobody else's ends it there, and is the answer. Nothing of what `function` owned is
+/// dropped then.
+pub fn catch<R: Copy>(function: impl FnOnce() -> R) -> Result<R, Trap> {
+    fn start<F: FnOnce() -> R, R: Copy>(function: F) -> Result<R, Trap> {
+        let mut body = Body {
+            function: Some(function),
+            result: MaybeUninit::uninit(),
+        };
+        let mut buffer = [0; 14];
+        let outer = INNERMOST.replace(&raw mut buffer);
+        // SAFETY: the buffer and the body live until the call returns, by either way; after that INNERMOST is the outer one
+        // again.
+        let trapped =
+            unsafe { __trap_catch((&raw mut body).cast(), run_body::<F, R>, &raw mut buffer) };
+        INNERMOST.set(outer);
+        if trapped != 0 {
+            return Err(CAUGHT.get().unwrap_or_default());
+        }
+        // SAFETY: without a trap the body ran to its end and wrote the result.
+        Ok(unsafe { body.result.assume_init() })
+    }
+    start(function)
+}
+
+/// Decides what becomes of a trap; the entry resumes at what the frame says then.
+extern "C" fn handle(frame: &mut Frame) {
+    if library_takes(frame) {
+        return;
+    }
+    if frame.info.scause as i64 >= 0 {
+        if !raw::answers(frame) {
+            end_innermost(frame);
+        }
+    } else {
+        storm::interrupt(frame);
+    }
+}
+
+/// Whether the trap was a guest access of the library, which then goes on at its fixup.
+fn library_takes(_frame: &mut Frame) -> bool {
+    false
+}
+
+/// Makes the entry return from the innermost [`catch`] with the trap.
+fn end_innermost(frame: &mut Frame) {
+    let buffer = INNERMOST.get();
+    CAUGHT.set(Some(Trap::of(frame)));
+    assert!(
+        !buffer.is_null(),
+        "trap outside of any test: {:?}",
+        Trap::of(frame)
+    );
+    // SAFETY: a buffer stays valid while it is the innermost.
+    let saved = unsafe { *buffer };
+    frame.sepc = saved[0];
+    frame.x[1] = saved[0];
+    frame.x[2] = saved[1];
+    frame.x[8..=9].copy_from_slice(&saved[2..=3]);
+    frame.x[18..=27].copy_from_slice(&saved[4..=13]);
+    frame.x[10] = 1;
+    // Back in HS-mode, interrupts off, whatever mode the trap came from.
+    frame.sstatus = guest_mem::csr::STATUS_SPP;
+    frame.hstatus &= !guest_mem::csr::HSTATUS_SPV;
+}
+
+/// Whether a [`catch`] is running, so that a trap leads back to it.
+pub fn is_caught() -> bool {
+    !INNERMOST.get().is_null()
+}
+
+/// Puts the HS trap vector back, after code that had its own.
+pub fn install() {
+    // SAFETY: the kernel's own entry.
+    unsafe { csr::stvec::write(entry()) };
+}
