@@ -281,10 +281,10 @@ pub trait GuestMemory {
                 let offset = piece.offset + done;
                 if let Err(error) = self.read(at, part) {
                     let whole = error.completed;
-                    if whole > 0 {
-                        if let ControlFlow::Break(value) = visit(offset, &part[..whole]) {
-                            return Ok(ControlFlow::Break(value));
-                        }
+                    if whole > 0
+                        && let ControlFlow::Break(value) = visit(offset, &part[..whole])
+                    {
+                        return Ok(ControlFlow::Break(value));
                     }
                     return Err(error.later(offset));
                 }

@@ -10,6 +10,7 @@ compile_error!("guest-mem is for RV64 hypervisors and 64-bit development machine
 
 pub mod access;
 pub mod address;
+pub mod copy;
 pub mod csr;
 pub mod fault;
 pub mod guest_memory;
@@ -18,9 +19,17 @@ pub mod guest_virtual;
 pub mod hart;
 pub mod inject;
 pub mod instruction;
+pub mod sync;
 pub mod translate;
 
 pub use access::{AccessKind, GuestPrivilege, Width};
 pub use address::{Gpa, Gva, Spa};
+pub use copy::{
+    copy_from_guest, copy_from_guest_va, copy_to_guest, copy_to_guest_va, fetch_guest_instruction,
+};
 pub use fault::{AccessError, Fault, FaultKind, Operation, Resolution, TrapInfo};
 pub use guest_memory::GuestMemory;
+pub use guest_virtual::LoadedVcpu;
+#[cfg(target_arch = "riscv64")]
+pub use hart::riscv64::try_fixup;
+pub use sync::sync_instructions;

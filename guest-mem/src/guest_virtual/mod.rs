@@ -16,6 +16,7 @@ use crate::fault::{Fault, FaultKind, Operation};
 use crate::hart::{Csr, Hart};
 
 mod access;
+mod fetch;
 mod physical;
 mod view;
 mod window;

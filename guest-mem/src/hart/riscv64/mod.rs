@@ -202,9 +202,10 @@ impl<R: Recovery> Riscv64<R> {
             return Ok(());
         }
         // SAFETY: a routine that leaves bytes has stored the trap.
+        let trap = unsafe { trap.assume_init() };
         Err(Interrupted {
             completed: *total,
-            trap: unsafe { trap.assume_init() },
+            trap,
         })
     }
 

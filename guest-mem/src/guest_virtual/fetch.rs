@@ -1,0 +1,61 @@
+//! Fetching the instruction that trapped.
+
+use super::LoadedVcpu;
+use super::window::{Borrow, Window};
+use crate::access::GuestPrivilege;
+use crate::address::Gva;
+use crate::fault::{AccessError, Fault, FaultKind, Operation, Space};
+use crate::hart::Hart;
+use crate::instruction::Instruction;
+
+impl<H: Hart> LoadedVcpu<'_, H> {
+    /// Fetches the instruction of 2 or 4 bytes at `gva` by `hlvx.hu`, one parcel at a time (R8).
+    ///
+    /// `gva` is the `sepc` of the guest's exit, and `privilege` that of the guest there (`sstatus.SPP`). The second half of
+    /// a 4-byte instruction may lie on another page, with a fault of its own: [`AccessError::completed`] is then 2.
+    ///
+    /// Needs X at both stages, not R (R5). As for a real fetch, a page with U=1 is refused to VS-mode whatever
+    /// `vsstatus.SUM` says (R7), and a fault is to be injected as a fetch fault (12, 1). The A bits of the pages may be
+    /// set. Interrupts are off for two accesses.
+    ///
+    /// The guest may rewrite the instruction meanwhile: what comes back may not be what trapped, and
+    /// [`decode_trapped`](crate::instruction::decode_trapped) checks that it fits (R58).
+    ///
+    /// # Errors
+    ///
+    /// [`FaultKind::Misaligned`] if `gva` is odd; [`FaultKind::OutOfRange`] if a second half would lie past the top of the
+    /// address space; [`FaultKind::GStageBare`] or [`FaultKind::UnsupportedRegime`]; the fault of the access.
+    pub fn fetch_instruction(
+        &self,
+        gva: Gva,
+        privilege: GuestPrivilege,
+    ) -> Result<Instruction, AccessError> {
+        let refuse = |kind| Fault::new(Operation::Fetch, kind).at_gva(gva);
+        if !gva.is_aligned_to(2) {
+            return Err(refuse(FaultKind::Misaligned).after(0));
+        }
+        self.check_g_stage(Operation::Fetch)
+            .and_then(|_| self.check_vs_stage(Operation::Fetch, privilege))
+            .map_err(|fault| fault.at_gva(gva).after(0))?;
+        // SAFETY: the token promises that its CSRs are in the hart.
+        let window =
+            unsafe { Window::open(self.hart, &self.csrs, Borrow::Instructions(privilege)) };
+        let parcel = |address: Gva, completed| {
+            // SAFETY: a window is open and the G-stage is on.
+            unsafe { self.hart.fetch_parcel(address.value()) }.map_err(|trap| {
+                Fault::from_trap(Operation::Fetch, Space::Virtual, trap).after(completed)
+            })
+        };
+        let first = parcel(gva, 0)?;
+        let second = if Instruction::length_of(first) == 4 {
+            let next = gva
+                .checked_add(2)
+                .ok_or(refuse(FaultKind::OutOfRange).after(2))?;
+            parcel(next, 2)?
+        } else {
+            0
+        };
+        drop(window);
+        Ok(Instruction::from_parcels(first, second))
+    }
+}
