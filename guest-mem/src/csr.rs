@@ -115,3 +115,12 @@ impl GMode {
         }
     }
 }
+
+/// `henvcfg.SSE` and `menvcfg.SSE`: shadow-stack pages exist (Zicfiss).
+pub const ENVCFG_SSE: u64 = 1 << 3;
+/// Where the two bits of `henvcfg.PMM` and `senvcfg.PMM` begin: pointer masking (R14).
+pub const ENVCFG_PMM_SHIFT: u32 = 32;
+/// `henvcfg.ADUE` and `menvcfg.ADUE`: the hardware updates A and D bits (R55).
+pub const ENVCFG_ADUE: u64 = 1 << 61;
+/// `henvcfg.PBMTE` and `menvcfg.PBMTE`: page-based memory types exist (R52).
+pub const ENVCFG_PBMTE: u64 = 1 << 62;
