@@ -1,0 +1,32 @@
+//! A hypervisor whose trap entry cannot be changed lets the library put a vector of its own into `stvec` around each
+//! access.
+//!
+//! There is nothing to implement. Traps that are not faults of a guest access reach the hypervisor's own entry as the
+//! hardware raised them, and a recovered fault leaves `sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus` and `hstatus`
+//! as the guest's exit left them.
+
+use guest_mem::hart::riscv64::{Riscv64, ScopedStvec};
+use guest_mem::{AccessError, GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
+
+/// Reads a buffer that the guest named by a guest-virtual address.
+///
+/// # Safety
+///
+/// The vCPU's `hgatp`, `vsatp` and `vsstatus` are in this hart's CSRs.
+///
+/// # Errors
+///
+/// The fault, and how many bytes came before it.
+pub unsafe fn read_guest_buffer(
+    privilege: GuestPrivilege,
+    buffer: Gva,
+    destination: &mut [u8],
+) -> Result<(), AccessError> {
+    // A value a call is fine on a machine that needs no fences; `guest_mem::probe` tells whether this is one, and then the
+    // value is to be kept, one a hart.
+    // SAFETY: this is HS-mode of a machine with the H extension.
+    let hart = unsafe { Riscv64::<ScopedStvec>::new() };
+    // SAFETY: the caller's promise; the token ends with this function.
+    let vcpu = unsafe { LoadedVcpu::new(&hart) };
+    vcpu.guest_virtual(privilege).read(buffer, destination)
+}
