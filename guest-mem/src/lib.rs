@@ -19,6 +19,7 @@ pub mod guest_virtual;
 pub mod hart;
 pub mod inject;
 pub mod instruction;
+pub mod probe;
 pub mod sync;
 pub mod translate;
 

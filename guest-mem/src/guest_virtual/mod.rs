@@ -16,11 +16,13 @@ use crate::fault::{Fault, FaultKind, Operation};
 use crate::hart::{Csr, Hart};
 
 mod access;
+mod backed;
 mod fetch;
 mod physical;
 mod view;
 mod window;
 
+pub use backed::{BackedVirtual, BackingMemory, VsEnvironment};
 pub use physical::LoadedPhysical;
 pub use view::GuestVirtual;
 

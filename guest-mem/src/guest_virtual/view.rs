@@ -20,8 +20,8 @@ use crate::hart::Hart;
 /// An access is cut at page boundaries, and interrupts are off for one page of copying at most (at most 4096 bytes).
 #[derive(Debug)]
 pub struct GuestVirtual<'v, 'h, H: Hart> {
-    vcpu: &'v LoadedVcpu<'h, H>,
-    privilege: GuestPrivilege,
+    pub(super) vcpu: &'v LoadedVcpu<'h, H>,
+    pub(super) privilege: GuestPrivilege,
 }
 
 impl<H: Hart> Clone for GuestVirtual<'_, '_, H> {

@@ -42,7 +42,7 @@ impl FenceState {
         self.stale_vsatp.get()
     }
 
-    /// Says what the boot probe found.
+    /// Says what [`probe`](crate::probe::probe) found.
     pub fn set_stale_vsatp(&self, stale: bool) {
         self.stale_vsatp.set(stale);
         self.last.set(None);

@@ -1,7 +1,7 @@
 //! The machine under us: the seam between what an access means and how it is carried out.
 //!
 //! The one idea: everything above this module is portable and asks a [`Hart`]; below it there are the real instructions
-//! ([`riscv64`]) and a software hart ([`model`]) that behaves as the specification says, so that the portable part runs,
+//! (`riscv64`, on such a machine) and a software hart ([`model`]) that behaves as the specification says, so that the portable part runs,
 //! and is tested, on any machine.
 
 use crate::access::Width;

@@ -81,7 +81,7 @@ pub(crate) const CAUSES_WITH_GVA: u32 = causes(&[
     cause::STORE_GUEST_PAGE,
 ]);
 
-/// A trap that the host's handler holds, as [`try_fixup`] needs it.
+/// A trap that the host's handler holds, as `try_fixup` needs it.
 ///
 /// The handler implements this on its saved register frame.
 ///
@@ -93,7 +93,7 @@ pub unsafe trait TrapContext {
     /// `sepc` of the trap.
     fn pc(&self) -> usize;
 
-    /// The trap CSRs. A handler that calls [`try_fixup`] before anything that could trap again reads them from the hart:
+    /// The trap CSRs. A handler that calls `try_fixup` before anything that could trap again reads them from the hart:
     /// `TrapInfo::from_csrs()` on riscv64.
     fn trap_info(&self) -> TrapInfo;
 

@@ -1,0 +1,355 @@
+//! The guest-virtual space with the guest's memory beside it: what the hardware's translation alone cannot do.
+//!
+//! The one idea: the fast path is the same `hlv` or `hsv`; the software walk over the guest's memory is there for the three
+//! cases where the hardware has no answer. A *compare-and-exchange* has no `hsv` form (R17). A *write while a slot logs*
+//! must be seen by the dirty log, to which `hsv` shows no guest-physical address. And a *fault* may be a race with the
+//! guest's own page-table edits (R46), or may not say enough (R16, R22, R59).
+
+use core::sync::atomic::Ordering;
+
+use super::{GuestVirtual, LoadedVcpu};
+use crate::access::{AccessKind, Width};
+use crate::address::{Gpa, Gva, Pieces};
+use crate::fault::{AccessError, Fault, FaultKind, Operation};
+use crate::guest_memory::GuestMemory;
+use crate::hart::{Csr, Hart};
+use crate::translate::{
+    Access, GStage, Purpose, StageRules, Translation, VsCsrs, VsRegime, translate,
+};
+
+/// Guest-physical memory that the host maps, as the guest-virtual space uses it: to walk the guest's page tables, and to
+/// reach what they lead to.
+pub trait BackingMemory: GStage + GuestMemory<Address = Gpa> {
+    /// Whether writes have to be seen by a dirty log at the moment.
+    fn is_logging(&self) -> bool;
+}
+
+/// What the VS-stage depends on beside the loaded CSRs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VsEnvironment {
+    /// What page-table entries may hold, and who updates A and D bits: see [`probe`](crate::probe::probe).
+    pub rules: StageRules,
+    /// `henvcfg` of the vCPU: pointer masking, shadow stacks.
+    pub henvcfg: u64,
+    /// `senvcfg` of the vCPU: pointer masking of VU-mode (R14).
+    pub senvcfg: u64,
+}
+
+impl VsEnvironment {
+    /// No extensions; A and D bits are left to the guest (Svade).
+    pub const BASE: Self = Self {
+        rules: StageRules::BASE,
+        henvcfg: 0,
+        senvcfg: 0,
+    };
+}
+
+/// A [`GuestVirtual`] space with the guest's memory beside it: [`GuestVirtual::with_memory`].
+///
+/// What it adds, each only where it is needed:
+/// - [`compare_exchange`](GuestMemory::compare_exchange), by a walk in software and the host's mapping.
+/// - Writes while [`BackingMemory::is_logging`] go by a walk a page and the host's mapping, so that the dirty log has them.
+/// - A VS-stage fault that a walk does not confirm was a race with the guest's page-table edits: the translation is fenced
+///   and the access tried once more (R46).
+/// - A fault that says too little (no `htval`, R22; an access fault that may be a page fault, R59, or a shadow stack, R16)
+///   is classified by a walk.
+///
+/// Walks set A and D bits exactly where the machine's hardware would ([`VsEnvironment::rules`]), but walks for classifying
+/// set none.
+#[derive(Debug)]
+pub struct BackedVirtual<'v, 'h, H: Hart, M> {
+    hardware: GuestVirtual<'v, 'h, H>,
+    memory: &'v M,
+    environment: VsEnvironment,
+}
+
+impl<'v, 'h, H: Hart> GuestVirtual<'v, 'h, H> {
+    /// This space with the guest's memory beside it.
+    pub fn with_memory<M: BackingMemory>(
+        self,
+        memory: &'v M,
+        environment: VsEnvironment,
+    ) -> BackedVirtual<'v, 'h, H, M> {
+        BackedVirtual {
+            hardware: self,
+            memory,
+            environment,
+        }
+    }
+}
+
+impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
+    fn vcpu(&self) -> &LoadedVcpu<'h, H> {
+        self.hardware.vcpu
+    }
+
+    /// What the VS-stage is at the moment.
+    fn regime(&self, operation: Operation) -> Result<VsRegime, Fault> {
+        let vcpu = self.vcpu();
+        vcpu.check_vs_stage(operation, self.hardware.privilege)?;
+        let csrs = VsCsrs {
+            vsatp: vcpu.csrs.vsatp,
+            vsstatus: vcpu.csrs.vsstatus,
+            // `sstatus.MXR` is clear in every access window (I8).
+            sstatus: 0,
+            hstatus: vcpu.hart.read_csr(Csr::Hstatus),
+            henvcfg: self.environment.henvcfg,
+            senvcfg: self.environment.senvcfg,
+        };
+        let mut regime = VsRegime::from_csrs(&csrs, self.environment.rules)
+            .map_err(|kind| Fault::new(operation, kind))?;
+        // What the probe measured counts, not what henvcfg says (R65).
+        regime.rules.ad = self.environment.rules.ad;
+        Ok(regime)
+    }
+
+    /// Where an access leads: walks the guest's page tables through its memory.
+    ///
+    /// Under a probed hardware update of A and D bits the walk sets them, as the access would.
+    ///
+    /// # Errors
+    ///
+    /// The fault that the guest's own access would meet.
+    pub fn translate(&self, gva: Gva, access: AccessKind) -> Result<Translation<M::Page>, Fault> {
+        let operation = match access {
+            AccessKind::Load => Operation::Read,
+            AccessKind::Store => Operation::Write,
+            AccessKind::Fetch => Operation::Fetch,
+        };
+        let regime = self.regime(operation)?;
+        self.walk(&regime, operation, gva)
+    }
+
+    fn walk(
+        &self,
+        regime: &VsRegime,
+        operation: Operation,
+        gva: Gva,
+    ) -> Result<Translation<M::Page>, Fault> {
+        let purpose = match operation.access_kind() {
+            AccessKind::Load => Purpose::Load,
+            AccessKind::Store => Purpose::Store,
+            AccessKind::Fetch => Purpose::Fetch,
+        };
+        let access = Access {
+            gva,
+            purpose,
+            privilege: self.hardware.privilege,
+        };
+        translate(regime, self.memory, access).map_err(|fault| Fault { operation, ..fault })
+    }
+
+    /// Runs `access` from an offset, until it is done or its fault stands. A fault that a walk does not confirm is retried
+    /// once at each page (R46).
+    fn confirmed(
+        &self,
+        gva: Gva,
+        len: usize,
+        mut access: impl FnMut(Gva, usize) -> Result<(), AccessError>,
+    ) -> Result<(), AccessError> {
+        let mut done = 0;
+        let mut retried_page = None;
+        loop {
+            let at = Gva::new(gva.value().wrapping_add(done as u64));
+            let Err(error) = access(at, done) else {
+                return Ok(());
+            };
+            done += error.completed;
+            let page = error.fault.gva.map(Gva::page_base);
+            match self.classify(error.fault) {
+                Verdict::Stands(fault) => return Err(fault.after(done)),
+                Verdict::Raced(_) if done < len && retried_page != page => {
+                    retried_page = page;
+                    self.vcpu().hart.hfence_vvma(page.map(Gva::value));
+                }
+                Verdict::Raced(fault) => return Err(fault.after(done)),
+            }
+        }
+    }
+
+    /// What a hardware fault was, by a walk that leaves no trace.
+    fn classify(&self, fault: Fault) -> Verdict {
+        let Some(gva) = fault.gva else {
+            return Verdict::Stands(fault);
+        };
+        let doubtful = match fault.kind {
+            FaultKind::Page => true,
+            FaultKind::Access => fault.trap.is_some(),
+            FaultKind::GuestPage { .. } => fault.gpa.is_none(),
+            _ => false,
+        };
+        if !doubtful {
+            return Verdict::Stands(fault);
+        }
+        let Ok(regime) = self.regime(fault.operation) else {
+            return Verdict::Stands(fault);
+        };
+        match self.walk(&regime.looking(), fault.operation, gva) {
+            Err(walked) => match (fault.kind, walked.kind) {
+                // The stages disagree only if the tables changed since; the next access will tell.
+                (FaultKind::Page, FaultKind::Page) => Verdict::Stands(fault),
+                (FaultKind::Access, FaultKind::Page | FaultKind::ShadowStack) => {
+                    Verdict::Stands(Fault {
+                        kind: walked.kind,
+                        ..fault
+                    })
+                }
+                (FaultKind::GuestPage { .. }, FaultKind::GuestPage { .. }) => {
+                    Verdict::Stands(Fault {
+                        kind: walked.kind,
+                        gpa: walked.gpa,
+                        ..fault
+                    })
+                }
+                (FaultKind::Page, _) => Verdict::Raced(fault),
+                _ => Verdict::Stands(fault),
+            },
+            Ok(found) => match fault.kind {
+                FaultKind::Page => Verdict::Raced(fault),
+                // The slots have the page and the G-stage table does not (yet).
+                FaultKind::GuestPage { .. } => Verdict::Stands(Fault {
+                    gpa: Some(found.gpa),
+                    ..fault
+                }),
+                _ => Verdict::Stands(fault),
+            },
+        }
+    }
+
+    /// Runs `part` at the guest-physical address of each page's piece of a guest-virtual range.
+    fn by_walk(
+        &self,
+        operation: Operation,
+        gva: Gva,
+        len: usize,
+        mut part: impl FnMut(Gpa, usize, usize) -> Result<(), AccessError>,
+    ) -> Result<(), AccessError> {
+        if len == 0 {
+            return Ok(());
+        }
+        let refuse = |fault: Fault| fault.at_gva(gva).after(0);
+        let pieces = Pieces::new(gva, len)
+            .ok_or_else(|| refuse(Fault::new(operation, FaultKind::OutOfRange)))?;
+        self.vcpu().check_g_stage(operation).map_err(refuse)?;
+        let regime = self.regime(operation).map_err(refuse)?;
+        for piece in pieces {
+            let found = self
+                .walk(&regime, operation, piece.address)
+                .map_err(|fault| fault.after(piece.offset))?;
+            part(found.gpa, piece.offset, piece.len).map_err(|error| {
+                let gva = Gva::new(piece.address.value() + error.completed as u64);
+                let fault = Fault {
+                    operation,
+                    ..error.fault
+                }
+                .at_gva(gva);
+                fault.after(error.completed + piece.offset)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn aligned(operation: Operation, gva: Gva, width: Width) -> Result<(), AccessError> {
+        if gva.is_aligned_to(width.bytes() as u64) {
+            return Ok(());
+        }
+        Err(Fault::new(operation, FaultKind::Misaligned)
+            .at_gva(gva)
+            .after(0))
+    }
+}
+
+/// Whether a fault of the hardware is true.
+enum Verdict {
+    /// It is, as this fault says.
+    Stands(Fault),
+    /// The guest's tables say otherwise by now.
+    Raced(Fault),
+}
+
+impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
+    type Address = Gva;
+
+    fn read(&self, address: Gva, destination: &mut [u8]) -> Result<(), AccessError> {
+        let len = destination.len();
+        self.confirmed(address, len, |at, done| {
+            self.hardware.read(at, &mut destination[done..])
+        })
+    }
+
+    fn write(&self, address: Gva, source: &[u8]) -> Result<(), AccessError> {
+        if self.memory.is_logging() {
+            return self.by_walk(
+                Operation::Write,
+                address,
+                source.len(),
+                |gpa, offset, len| self.memory.write(gpa, &source[offset..offset + len]),
+            );
+        }
+        self.confirmed(address, source.len(), |at, done| {
+            self.hardware.write(at, &source[done..])
+        })
+    }
+
+    fn fill(&self, address: Gva, byte: u8, len: usize) -> Result<(), AccessError> {
+        if self.memory.is_logging() {
+            return self.by_walk(Operation::Fill, address, len, |gpa, _, len| {
+                self.memory.fill(gpa, byte, len)
+            });
+        }
+        self.confirmed(address, len, |at, done| {
+            self.hardware.fill(at, byte, len - done)
+        })
+    }
+
+    fn load_width(&self, address: Gva, width: Width, order: Ordering) -> Result<u64, AccessError> {
+        let mut value = 0;
+        self.confirmed(address, width.bytes(), |at, _| {
+            value = self.hardware.load_width(at, width, order)?;
+            Ok(())
+        })?;
+        Ok(value)
+    }
+
+    fn store_width(
+        &self,
+        address: Gva,
+        width: Width,
+        value: u64,
+        order: Ordering,
+    ) -> Result<(), AccessError> {
+        if self.memory.is_logging() {
+            Self::aligned(Operation::Store, address, width)?;
+            return self.by_walk(Operation::Store, address, width.bytes(), |gpa, _, _| {
+                self.memory.store_width(gpa, width, value, order)
+            });
+        }
+        self.confirmed(address, width.bytes(), |at, _| {
+            self.hardware.store_width(at, width, value, order)
+        })
+    }
+
+    fn compare_exchange_width(
+        &self,
+        address: Gva,
+        width: Width,
+        current: u64,
+        new: u64,
+        order: Ordering,
+    ) -> Result<u64, AccessError> {
+        Self::aligned(Operation::CompareExchange, address, width)?;
+        let mut found = 0;
+        self.by_walk(
+            Operation::CompareExchange,
+            address,
+            width.bytes(),
+            |gpa, _, _| {
+                found = self
+                    .memory
+                    .compare_exchange_width(gpa, width, current, new, order)?;
+                Ok(())
+            },
+        )?;
+        Ok(found)
+    }
+}

@@ -1,0 +1,344 @@
+//! What this machine does where the specification leaves it open, or where machines are known to deviate.
+//!
+//! The one idea: ask the machine, not its name. ISA strings do not tell who updates A and D bits, and version numbers do
+//! not tell whether a write to `vsatp` is seen at once; a scratch guest of a few pages does, in a few dozen accesses.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::access::Width;
+use crate::address::{PAGE_SIZE, Spa};
+use crate::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SDT, STATUS_SIE, STATUS_SUM};
+use crate::fault::{TrapInfo, cause};
+use crate::hart::{Csr, Hart};
+use crate::translate::AdPolicy;
+
+/// What [`probe`] found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineProfile {
+    /// The machine goes on using a translation after `vsatp` or `hgatp` was written (QEMU before 9.0, R34): accesses fence
+    /// when what they run under changes (R35). Already told to [`Hart::fence_state`].
+    pub stale_vsatp: bool,
+    /// What the VS-stage does about clear A and D bits of accesses by `hlv` and `hsv`: to be put into the rules of
+    /// [`translate`](crate::translate).
+    pub vs_stage_ad: AdPolicy,
+    /// What the G-stage does about clear A and D bits.
+    pub g_stage_ad: AdPolicy,
+    /// Refusals of the VS-stage arrive as access faults (QEMU before 8.2 while the host's `satp` is Bare, R59): cause 5 or
+    /// 7 then says nothing, and only a walk in software does.
+    pub page_faults_as_access_faults: bool,
+    /// `hlvx` asks for X, as specified. QEMU before 8.1 asks for R instead (R61).
+    pub hlvx_needs_execute: bool,
+}
+
+/// Why [`probe`] could not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeError {
+    /// The scratch memory is not aligned to 16 KiB, which the root of a G-stage table needs.
+    Misaligned,
+    /// `hgatp` does not take Sv39x4, or `vsatp` does not take Sv39: what was read back instead.
+    ModeRefused {
+        /// The value that was read back.
+        read_back: u64,
+    },
+    /// An access of the scratch guest that must succeed trapped.
+    Trapped(TrapInfo),
+}
+
+impl core::fmt::Display for ProbeError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Misaligned => f.write_str("the probe's scratch memory is not aligned to 16 KiB"),
+            Self::ModeRefused { read_back } => {
+                write!(f, "Sv39 over Sv39x4 is refused: read back {read_back:#x}")
+            }
+            Self::Trapped(trap) => write!(f, "an access of the probe trapped: {trap:x?}"),
+        }
+    }
+}
+
+impl core::error::Error for ProbeError {}
+
+/// Bytes of scratch memory that [`probe`] needs, aligned to 16 KiB.
+pub const PROBE_BYTES: usize = 12 * PAGE_SIZE as usize;
+
+/// Words in a page.
+const WORDS: usize = PAGE_SIZE as usize / 8;
+
+/// Pages of the scratch memory. The guest sees page n at guest-physical page n, identity-mapped by 4 KiB entries.
+mod page {
+    /// The G-stage root takes pages 0 to 3.
+    pub const G_MIDDLE: usize = 4;
+    pub const G_LEAF: usize = 5;
+    pub const VS_ROOT: usize = 6;
+    pub const VS_MIDDLE: usize = 7;
+    pub const VS_LEAF: usize = 8;
+    /// Data at guest-physical page 9; at guest-virtual page 9 there is page 10.
+    pub const FIRST: usize = 9;
+    pub const SECOND: usize = 10;
+    pub const TABLES_END: usize = 11;
+}
+
+mod pte {
+    pub const V: u64 = 1 << 0;
+    pub const R: u64 = 1 << 1;
+    pub const W: u64 = 1 << 2;
+    pub const X: u64 = 1 << 3;
+    pub const U: u64 = 1 << 4;
+    pub const A: u64 = 1 << 6;
+    pub const D: u64 = 1 << 7;
+    /// Everything but U.
+    pub const ALL: u64 = V | R | W | X | A | D;
+}
+
+const SV39: u64 = 8 << 60;
+const FIRST_MARK: u64 = 0x1111_1111_1111_1111;
+const SECOND_MARK: u64 = 0x2222_2222_2222_2222;
+
+/// Probes this hart with a scratch guest, tells [`Hart::fence_state`] whether accesses need fences, and answers the rest.
+///
+/// To be called once on each hart, before its first guest. Takes a few dozen accesses; interrupts are off meanwhile. Every
+/// CSR is put back and all translations are fenced.
+///
+/// # Errors
+///
+/// [`ProbeError`]; then nothing is known, and [`Hart::fence_state`] is unchanged.
+///
+/// # Safety
+///
+/// `scratch` points to [`PROBE_BYTES`] bytes of memory that is the probe's alone, at machine address `address`, and that
+/// the machine's page-table walks may read and write. No vCPU is loaded. The hart recovers from faults.
+pub unsafe fn probe<H: Hart>(
+    hart: &H,
+    scratch: *mut u64,
+    address: Spa,
+) -> Result<MachineProfile, ProbeError> {
+    if !address.is_aligned_to(16 << 10) {
+        return Err(ProbeError::Misaligned);
+    }
+    // SAFETY: the caller gives the memory for the length of the call; the page-table walker's accesses are atomic too.
+    let words =
+        unsafe { core::slice::from_raw_parts(scratch.cast::<AtomicU64>(), PROBE_BYTES / 8) };
+    let scratch = Scratch { words, address };
+    scratch.build();
+    let before = Before::save(hart);
+    let result = Guest { hart, scratch }.measure();
+    before.restore(hart);
+    let profile = result?;
+    hart.fence_state().set_stale_vsatp(profile.stale_vsatp);
+    Ok(profile)
+}
+
+/// The CSRs that the probe borrows.
+struct Before {
+    sstatus: u64,
+    hstatus: u64,
+    vsstatus: u64,
+    vsatp: u64,
+    hgatp: u64,
+}
+
+const STATUS_BORROWED: u64 = STATUS_SIE | STATUS_SDT | STATUS_MXR;
+
+impl Before {
+    fn save<H: Hart>(hart: &H) -> Self {
+        // SAFETY: `restore` puts back what changes.
+        unsafe {
+            Self {
+                sstatus: hart.clear_csr_bits(Csr::Sstatus, STATUS_BORROWED),
+                hstatus: hart.set_csr_bits(Csr::Hstatus, HSTATUS_SPVP),
+                vsstatus: hart.clear_csr_bits(Csr::Vsstatus, STATUS_SUM | STATUS_MXR),
+                vsatp: hart.swap_csr(Csr::Vsatp, 0),
+                hgatp: hart.read_csr(Csr::Hgatp),
+            }
+        }
+    }
+
+    fn restore<H: Hart>(self, hart: &H) {
+        // SAFETY: these are the values that `save` found. `vsatp` is 0 while `hgatp` changes (R32).
+        unsafe {
+            hart.swap_csr(Csr::Vsatp, 0);
+            hart.swap_csr(Csr::Hgatp, self.hgatp);
+            hart.swap_csr(Csr::Vsatp, self.vsatp);
+            hart.swap_csr(Csr::Vsstatus, self.vsstatus);
+            if self.hstatus & HSTATUS_SPVP == 0 {
+                hart.clear_csr_bits(Csr::Hstatus, HSTATUS_SPVP);
+            }
+        }
+        hart.hfence_gvma(None);
+        hart.hfence_vvma(None);
+        // SAFETY: as above; interrupts come last.
+        unsafe {
+            hart.set_csr_bits(Csr::Sstatus, self.sstatus & STATUS_BORROWED);
+        }
+    }
+}
+
+struct Scratch<'s> {
+    words: &'s [AtomicU64],
+    address: Spa,
+}
+
+impl Scratch<'_> {
+    fn word(&self, page: usize, index: usize) -> &AtomicU64 {
+        &self.words[page * WORDS + index]
+    }
+
+    /// The entry that leads the G-stage to a page of the scratch memory.
+    fn g_entry(&self, page: usize, flags: u64) -> u64 {
+        (self.address.page_number() + page as u64) << 10 | flags
+    }
+
+    fn build(&self) {
+        for word in self.words {
+            word.store(0, Ordering::Relaxed);
+        }
+        let set = |page: usize, index: usize, value: u64| {
+            self.word(page, index).store(value, Ordering::Relaxed)
+        };
+        set(0, 0, self.g_entry(page::G_MIDDLE, pte::V));
+        set(page::G_MIDDLE, 0, self.g_entry(page::G_LEAF, pte::V));
+        for guest_page in 0..page::TABLES_END {
+            set(
+                page::G_LEAF,
+                guest_page,
+                self.g_entry(guest_page, pte::ALL | pte::U),
+            );
+        }
+        let vs_entry = |page: usize, flags: u64| (page as u64) << 10 | flags;
+        set(page::VS_ROOT, 0, vs_entry(page::VS_MIDDLE, pte::V));
+        set(page::VS_MIDDLE, 0, vs_entry(page::VS_LEAF, pte::V));
+        set(page::VS_LEAF, page::FIRST, vs_entry(page::SECOND, pte::ALL));
+        set(page::FIRST, 0, FIRST_MARK);
+        set(page::SECOND, 0, SECOND_MARK);
+    }
+}
+
+/// The scratch guest on this hart.
+struct Guest<'p, H: Hart> {
+    hart: &'p H,
+    scratch: Scratch<'p>,
+}
+
+/// The address that is probed: its guest-virtual page leads to [`page::SECOND`], its guest-physical one is
+/// [`page::FIRST`].
+const PROBED: u64 = page::FIRST as u64 * PAGE_SIZE;
+
+impl<H: Hart> Guest<'_, H> {
+    fn vsatp(&self) -> u64 {
+        SV39 | page::VS_ROOT as u64
+    }
+
+    fn fence(&self) {
+        self.hart.hfence_gvma(None);
+        self.hart.hfence_vvma(None);
+    }
+
+    fn write(&self, csr: Csr, value: u64) {
+        // SAFETY: the probe saved these CSRs and puts them back.
+        unsafe { self.hart.swap_csr(csr, value) };
+    }
+
+    fn load(&self) -> Result<u64, TrapInfo> {
+        // SAFETY: interrupts are off and the G-stage shows the scratch memory only.
+        unsafe { self.hart.load_guest(PROBED, Width::Double) }
+    }
+
+    fn store(&self) -> Result<(), TrapInfo> {
+        // SAFETY: as in `load`.
+        unsafe { self.hart.store_guest(PROBED, Width::Double, SECOND_MARK) }
+    }
+
+    fn measure(&self) -> Result<MachineProfile, ProbeError> {
+        let hgatp = SV39 | self.scratch.address.page_number();
+        for (csr, value) in [(Csr::Hgatp, hgatp), (Csr::Vsatp, self.vsatp())] {
+            self.write(csr, value);
+            let read_back = self.hart.read_csr(csr);
+            if read_back != value {
+                return Err(ProbeError::ModeRefused { read_back });
+            }
+        }
+        self.fence();
+        let stale_vsatp = self.stale_vsatp()?;
+        self.write(Csr::Vsatp, self.vsatp());
+        self.fence();
+        Ok(MachineProfile {
+            stale_vsatp,
+            vs_stage_ad: self.ad_policy(page::VS_LEAF, page::FIRST)?,
+            g_stage_ad: self.ad_policy(page::G_LEAF, page::SECOND)?,
+            page_faults_as_access_faults: self.page_faults_as_access_faults()?,
+            hlvx_needs_execute: self.hlvx_needs_execute()?,
+        })
+    }
+
+    /// Loads at the same number under Sv39, Bare, Sv39 without a fence: each must see its own page (R28, R34).
+    fn stale_vsatp(&self) -> Result<bool, ProbeError> {
+        let mut stale = false;
+        for (vsatp, mark) in [
+            (self.vsatp(), SECOND_MARK),
+            (0, FIRST_MARK),
+            (self.vsatp(), SECOND_MARK),
+        ] {
+            self.write(Csr::Vsatp, vsatp);
+            stale |= self.load().map_err(ProbeError::Trapped)? != mark;
+        }
+        Ok(stale)
+    }
+
+    /// Runs `access` with the flags of one leaf entry changed, and puts the entry back.
+    fn with_leaf<T>(
+        &self,
+        table: usize,
+        index: usize,
+        clear: u64,
+        access: impl FnOnce() -> Result<T, TrapInfo>,
+    ) -> (Result<T, TrapInfo>, u64) {
+        let entry = self.scratch.word(table, index);
+        let old = entry.load(Ordering::Relaxed);
+        entry.store(old & !clear, Ordering::SeqCst);
+        self.fence();
+        let result = access();
+        let after = entry.load(Ordering::SeqCst);
+        entry.store(old, Ordering::SeqCst);
+        self.fence();
+        (result, after)
+    }
+
+    fn ad_policy(&self, table: usize, index: usize) -> Result<AdPolicy, ProbeError> {
+        let (result, after) = self.with_leaf(table, index, pte::A | pte::D, || self.store());
+        match result {
+            Ok(()) if after & pte::D != 0 => Ok(AdPolicy::Update),
+            Ok(()) => Ok(AdPolicy::Ignore),
+            Err(trap) if expected_store_fault(&trap) => Ok(AdPolicy::Fault),
+            Err(trap) => Err(ProbeError::Trapped(trap)),
+        }
+    }
+
+    fn page_faults_as_access_faults(&self) -> Result<bool, ProbeError> {
+        let (result, _) = self.with_leaf(page::VS_LEAF, page::FIRST, pte::V, || self.load());
+        match result {
+            Err(trap) if trap.scause == cause::LOAD_ACCESS => Ok(true),
+            Err(trap) if trap.scause == cause::LOAD_PAGE => Ok(false),
+            Err(trap) => Err(ProbeError::Trapped(trap)),
+            Ok(_) => Err(ProbeError::Trapped(TrapInfo::default())),
+        }
+    }
+
+    fn hlvx_needs_execute(&self) -> Result<bool, ProbeError> {
+        let (result, _) = self.with_leaf(page::VS_LEAF, page::FIRST, pte::X, || {
+            // SAFETY: as in `load`.
+            unsafe { self.hart.fetch_parcel(PROBED) }
+        });
+        Ok(result.is_err())
+    }
+}
+
+/// Whether a store to a page with D clear faulted as a stage that leaves A and D to software faults. Cause 7 is a page
+/// fault on machines that [deviate](MachineProfile::page_faults_as_access_faults).
+fn expected_store_fault(trap: &TrapInfo) -> bool {
+    [
+        cause::STORE_PAGE,
+        cause::STORE_GUEST_PAGE,
+        cause::STORE_ACCESS,
+    ]
+    .contains(&trap.scause)
+}
