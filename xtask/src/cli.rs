@@ -32,6 +32,12 @@ pub enum Command {
         #[arg(long)]
         allow_elsewhere: bool,
     },
+    /// List the tests of each rule in docs/rules.md
+    Rules {
+        /// Change nothing; fail if the list is out of date
+        #[arg(long)]
+        check: bool,
+    },
     /// Run every test, on this machine and on the RISC-V target; the last line is the total
     Test(Test),
 }

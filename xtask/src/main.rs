@@ -11,6 +11,7 @@ mod guest;
 mod process;
 mod progress;
 mod qemu;
+mod rules;
 mod run;
 mod setup;
 mod size;
@@ -63,6 +64,14 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
                 "{}: the {entries} entries of the exception table are right",
                 elf.display()
             );
+            Ok(ExitCode::SUCCESS)
+        }
+        cli::Command::Rules { check } => {
+            rules::run(if check {
+                rules::Mode::Check
+            } else {
+                rules::Mode::Write
+            })?;
             Ok(ExitCode::SUCCESS)
         }
         cli::Command::Run(options) => run::run(&options),
