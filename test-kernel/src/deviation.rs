@@ -5,9 +5,10 @@
 
 use core::fmt;
 
-use guest_mem::csr::{STATUS_MXR, STATUS_SUM};
+use guest_mem::csr::{HSTATUS_GVA, STATUS_MXR, STATUS_SUM};
 
 use crate::console::println;
+use crate::guest::{self, Mode};
 use crate::harness::act_as_supervisor;
 use crate::tables::bits::{A, D, R, SUPERVISOR, U, USER, V, W, X};
 use crate::tables::{World, leaf};
@@ -53,18 +54,32 @@ deviations! {
     VsMxrIgnored "R63" "vsstatus.MXR does nothing at the VS-stage";
     /// `vsstatus.MXR` acts at the G-stage.
     VsMxrAtGStage "R63" "vsstatus.MXR acts at the G-stage";
+    /// `sstatus.MXR` does nothing at the G-stage.
+    HostMxrNotAtGStage "R63" "sstatus.MXR does nothing at the G-stage";
+    /// `sstatus.MXR` acts on the reads of VS-stage page tables, too.
+    MxrOnPageTables "R4" "sstatus.MXR applies to page-table reads";
+    /// A refusal by physical memory protection is reported as the G-stage's.
+    ProtectionIsGuestPage "R67" "an access that PMP refuses is a guest-page fault";
+    /// An access fault comes through the firmware, which clears `hstatus.GVA`.
+    RedirectClearsGva "R21" "an access fault comes with hstatus.GVA clear";
+    /// `henvcfg.ADUE` has no say in accesses from HS.
+    EnvironmentIgnored "R65" "henvcfg has no say in accesses from HS";
     /// `vsatp` writes leave translations behind.
     StaleVsatp "R34" "translations outlive a write of vsatp";
     /// `hgatp` writes leave translations behind.
     StaleHgatp "R34" "translations outlive a write of hgatp";
     /// A guest-physical address is sign-extended.
-    WideGpa "R13" "a negative guest-physical address is not refused";
+    WideGpa "R13" "guest-physical addresses are sign-extended";
     /// An implicit access of a store's walk is reported as a load's.
     ImplicitIsLoad "R67" "a store whose page-table entry is not mapped raises 21 instead of 23";
     /// `htinst` is 0 for loads and stores.
     NoHtinst "R66" "htinst is 0 for loads and stores";
     /// Any mode can be written to `vsatp` and `hgatp`.
     AnyMode "R41" "an unsupported mode reads back";
+    /// `hgatp.PPN[1:0]` can be written.
+    RootBitsWritable "R41" "hgatp.PPN[1:0] is writable";
+    /// `hfence` in VU-mode is illegal instead of virtual.
+    FenceInVuIllegal "R39" "hfence in VU-mode raises 2 instead of 22";
     /// The VS-stage A/D update ignores the G-stage's W.
     UpdateIgnoresG "R64" "A/D updates go through a G-stage page without W";
 }
@@ -73,6 +88,12 @@ deviations! {
 pub struct Machine {
     has: [bool; Deviation::COUNT],
 }
+
+/// Memory that the firmware keeps to itself by PMP: its own, at the start of RAM.
+pub const FIRMWARE: u64 = 0x8000_0000;
+
+/// `henvcfg.ADUE`: hardware sets A and D at the VS-stage.
+pub const HENVCFG_ADUE: u64 = 1 << 61;
 
 /// Where the probes map their page.
 const GVA: u64 = 0x1000;
@@ -158,6 +179,45 @@ fn probe(deviation: Deviation) -> bool {
             world(SUPERVISOR, V | X | U | A | D);
             raw::hlv_d(GVA, 0).is_ok()
         }
+        Deviation::HostMxrNotAtGStage => {
+            // SAFETY: the host has no pages that MXR would open.
+            unsafe { csr::sstatus::set(STATUS_MXR) };
+            world(SUPERVISOR, V | X | U | A | D);
+            raw::hlv_d(GVA, 0).is_err()
+        }
+        Deviation::MxrOnPageTables => {
+            let (mut world, _) = world(SUPERVISOR, USER);
+            let entry = world.vs_entry(GVA, 0);
+            world.map_g(entry.gpa & !0xfff, entry.spa & !0xfff, USER & !R & !W, 0);
+            world.fence();
+            // SAFETY: the host has no pages that MXR would open.
+            unsafe { csr::sstatus::set(STATUS_MXR) };
+            raw::hlv_d(GVA, 0).is_ok()
+        }
+        Deviation::ProtectionIsGuestPage => {
+            let mut world = World::guest_physical();
+            world.map_g(GVA, FIRMWARE, USER, 0);
+            world.load();
+            cause(raw::hlv_d(GVA, 0)) == 21
+        }
+        Deviation::RedirectClearsGva => {
+            let mut world = World::guest_physical();
+            world.map_g(GVA, FIRMWARE, USER, 0);
+            world.load();
+            raw::hlv_d(GVA, 0).is_err_and(|trap| trap.hstatus & HSTATUS_GVA == 0)
+        }
+        Deviation::EnvironmentIgnored => {
+            let (mut world, _) = world(SUPERVISOR & !A, USER);
+            let entry = world.vs_entry(GVA, 0);
+            let before = csr::henvcfg::read();
+            // SAFETY: guest state.
+            unsafe { csr::henvcfg::clear(HENVCFG_ADUE) };
+            boot::fence_everything();
+            let updated = raw::hlv_d(GVA, 0).is_ok() && arena::read(entry.spa) & A != 0;
+            // SAFETY: as it was.
+            unsafe { csr::henvcfg::write(before) };
+            updated
+        }
         Deviation::StaleVsatp => {
             let (mut world, first) = world(SUPERVISOR, USER);
             let other = world.page(USER);
@@ -204,6 +264,17 @@ fn probe(deviation: Deviation) -> bool {
             // SAFETY: guest state, and no guest access follows.
             unsafe { csr::vsatp::write(15 << 60) };
             csr::vsatp::read() >> 60 == 15
+        }
+        Deviation::RootBitsWritable => {
+            // SAFETY: guest state, and no guest access follows.
+            unsafe { csr::hgatp::write(8 << 60 | 3) };
+            csr::hgatp::read() & 3 != 0
+        }
+        Deviation::FenceInVuIllegal => {
+            let fence = raw::words().find(|(name, _)| name.starts_with("hfence"));
+            let word = fence.map_or(0, |(_, word)| word);
+            let (_world, mut guest) = guest::with_code(GVA, &[word], Mode::Vu);
+            guest.run(Mode::Vu).info.scause == 2
         }
         Deviation::UpdateIgnoresG => {
             let (mut world, _) = world(SUPERVISOR & !A & !D, USER);

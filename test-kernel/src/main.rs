@@ -18,6 +18,8 @@ mod deviation;
 #[cfg(target_os = "none")]
 mod global;
 #[cfg(target_os = "none")]
+mod guest;
+#[cfg(target_os = "none")]
 mod harness;
 #[cfg(target_os = "none")]
 mod raw;

@@ -41,6 +41,14 @@ macro_rules! accesses {
         unsafe extern "C" {
             $(fn $symbol(address: u64, value: u64) -> u64;)*
         }
+
+        /// Every instruction here by name, as the word that a guest executes: it takes its address in a0.
+        pub fn words() -> impl Iterator<Item = (&'static str, u32)> {
+            [$((stringify!($name), $symbol as *const u32)),*]
+                .into_iter()
+                // SAFETY: each routine begins with its instruction, 4 bytes at a multiple of 2.
+                .map(|(name, start)| (name, unsafe { start.read_unaligned() }))
+        }
         $(
             $(#[$doc])*
             pub fn $name(address: u64, value: u64) -> Result<u64, Trap> {

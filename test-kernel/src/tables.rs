@@ -107,6 +107,15 @@ impl World {
         Self::new(GMode::Sv39x4, VsMode::Sv39)
     }
 
+    /// Sv39x4 and Sv39, loaded, with one page at `gva` that the two stages map with the given flags.
+    pub fn with_page(gva: u64, vs_flags: u64, g_flags: u64) -> (Self, Page) {
+        let mut world = Self::sv39();
+        let page = world.page(g_flags);
+        world.map(gva, page.gpa, vs_flags, 0);
+        world.load();
+        (world, page)
+    }
+
     /// Sv39x4 and no VS-stage.
     pub fn guest_physical() -> Self {
         Self::new(GMode::Sv39x4, VsMode::Bare)

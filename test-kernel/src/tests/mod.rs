@@ -1,9 +1,20 @@
 //! The tests, by section of the rules.
 
 pub mod access;
+pub mod fences;
 pub mod selftest;
+pub mod shapes;
+pub mod switching;
+pub mod traps;
 
 use crate::harness::Case;
 
 /// Every section, in order.
-pub const SECTIONS: &[&[Case]] = &[selftest::CASES, access::CASES];
+pub const SECTIONS: &[&[Case]] = &[
+    selftest::CASES,
+    access::CASES,
+    shapes::CASES,
+    traps::CASES,
+    switching::CASES,
+    fences::CASES,
+];

@@ -1,0 +1,280 @@
+//! Section A, shapes: widths, alignment, byte order, protected memory, and what a racing hart sees.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use guest_mem::csr::HSTATUS_VSBE;
+
+use crate::deviation::Deviation::{FetchCauses, ProtectionIsGuestPage};
+use crate::deviation::FIRMWARE;
+use crate::harness::{Expect, Outcome, Test, act_as_supervisor, cases, check, skip};
+use crate::tables::World;
+use crate::tables::bits::{A, D, R, SUPERVISOR, USER, V, W};
+use crate::{arena, boot, csr, raw};
+
+cases![
+    r8_hlvx_reads_parcels_of_two_and_four_bytes,
+    r9_data_of_a_big_endian_guest_is_swapped,
+    r10_loads_of_every_width_extend_and_may_be_misaligned,
+    r11_a_store_across_pages_faults_at_the_second,
+    r15_protected_memory_raises_access_faults,
+    r16_a_shadow_stack_page_is_read_and_refuses_stores,
+    r17_an_aligned_double_never_tears,
+];
+
+const GVA: u64 = 0x20_1000;
+const PATTERN: u64 = 0x8182_8384_8586_8788;
+
+/// An access of [`raw`].
+type Access = fn(u64, u64) -> Result<u64, crate::trap::Trap>;
+
+fn r8_hlvx_reads_parcels_of_two_and_four_bytes(t: &mut Test) -> Outcome {
+    let (_, page) = World::with_page(GVA, SUPERVISOR, USER);
+    act_as_supervisor(true);
+    arena::write(page.spa, PATTERN);
+    for offset in [0, 2, 4, 6] {
+        let half = PATTERN >> (8 * offset) & 0xffff;
+        t.access(
+            "hlvx.hu",
+            raw::hlvx_hu(GVA + offset, 0),
+            Expect::Value(half),
+        )?;
+    }
+    for offset in [0, 4] {
+        let word = PATTERN >> (8 * offset) & 0xffff_ffff;
+        t.access(
+            "hlvx.wu",
+            raw::hlvx_wu(GVA + offset, 0),
+            Expect::Value(word),
+        )?;
+    }
+    Ok(())
+}
+
+fn r9_data_of_a_big_endian_guest_is_swapped(t: &mut Test) -> Outcome {
+    // SAFETY: guest state.
+    unsafe { csr::hstatus::set(HSTATUS_VSBE) };
+    if csr::hstatus::read() & HSTATUS_VSBE == 0 {
+        skip!("hstatus.VSBE is read-only zero");
+    }
+    let mut world = World::guest_physical();
+    let page = world.page(USER);
+    world.load();
+    arena::write(page.spa, PATTERN);
+    act_as_supervisor(true);
+    let result = raw::hlv_d(page.gpa, 0);
+    // SAFETY: as it was.
+    unsafe { csr::hstatus::clear(HSTATUS_VSBE) };
+    t.access("hlv.d", result, Expect::Value(PATTERN.swap_bytes()))
+}
+
+fn r10_loads_of_every_width_extend_and_may_be_misaligned(t: &mut Test) -> Outcome {
+    let (mut world, page) = World::with_page(GVA, SUPERVISOR, USER);
+    let next = world.page_at(GVA + 4096, SUPERVISOR);
+    world.fence();
+    act_as_supervisor(true);
+    let loads: [(&str, Access, u32, bool); 7] = [
+        ("hlv.b", raw::hlv_b, 1, true),
+        ("hlv.bu", raw::hlv_bu, 1, false),
+        ("hlv.h", raw::hlv_h, 2, true),
+        ("hlv.hu", raw::hlv_hu, 2, false),
+        ("hlv.w", raw::hlv_w, 4, true),
+        ("hlv.wu", raw::hlv_wu, 4, false),
+        ("hlv.d", raw::hlv_d, 8, false),
+    ];
+    let stores: [(&str, Access, u32); 4] = [
+        ("hsv.b", raw::hsv_b, 1),
+        ("hsv.h", raw::hsv_h, 2),
+        ("hsv.w", raw::hsv_w, 4),
+        ("hsv.d", raw::hsv_d, 8),
+    ];
+    for offset in (0..16).chain(4080..4096) {
+        let bytes: [u8; 8] =
+            core::array::from_fn(|at| 0x80 + (offset as u8).wrapping_add(at as u8) % 0x70);
+        let value = u64::from_le_bytes(bytes);
+        let spa = |at: u64| {
+            if at < 4096 {
+                page.spa + at
+            } else {
+                next.spa + at - 4096
+            }
+        };
+        for (name, load, width, signed) in loads {
+            for (at, &byte) in bytes.iter().enumerate() {
+                // SAFETY: a byte of the arena.
+                unsafe { (spa(offset + at as u64) as *mut u8).write_volatile(byte) };
+            }
+            let shift = 64 - 8 * width;
+            let expected = if signed {
+                ((value << shift) as i64 >> shift) as u64
+            } else {
+                value << shift >> shift
+            };
+            let result = load(GVA + offset, 0);
+            let aligned = offset % u64::from(width) == 0;
+            let refused = !aligned && result.is_err_and(|trap| trap.info.scause == 4);
+            if !refused {
+                t.access(
+                    format_args!("{name} at {offset:#x}"),
+                    result,
+                    Expect::Value(expected),
+                )?;
+            }
+        }
+        for (name, store, width) in stores {
+            let result = store(GVA + offset, PATTERN);
+            let aligned = offset % u64::from(width) == 0;
+            if !aligned && result.is_err_and(|trap| trap.info.scause == 6) {
+                continue;
+            }
+            t.access(format_args!("{name} at {offset:#x}"), result, Expect::Works)?;
+            for at in 0..width {
+                // SAFETY: a byte of the arena.
+                let byte = unsafe { (spa(offset + u64::from(at)) as *const u8).read_volatile() };
+                t.equal(
+                    format_args!("{name}, byte {at}"),
+                    byte,
+                    (PATTERN >> (8 * at)) as u8,
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn r11_a_store_across_pages_faults_at_the_second(t: &mut Test) -> Outcome {
+    // Who refuses the second page, and as what.
+    for (vs_flags, g_flags, cause) in [
+        (V | R | A | D, USER, 15),
+        (SUPERVISOR, USER & !W & !D, 23),
+        (SUPERVISOR, 0, 23),
+    ] {
+        for offset in 1..8 {
+            let (mut world, first) = World::with_page(GVA, SUPERVISOR, USER);
+            let second = world.page(g_flags);
+            world.map(GVA + 4096, second.gpa, vs_flags, 0);
+            world.fence();
+            act_as_supervisor(true);
+            let start = 4096 - offset;
+            let Err(trap) = raw::hsv_d(GVA + start, u64::MAX) else {
+                crate::harness::fail!("a store into a page that refuses it went through");
+            };
+            if trap.info.scause == 6 {
+                continue;
+            }
+            t.equal("cause", trap.info.scause, cause)?;
+            t.equal("stval", trap.info.stval, GVA + 4096)?;
+            if cause == 23 {
+                t.equal("guest-physical address", trap.gpa(), second.gpa)?;
+            }
+            t.equal("the second page", arena::read(second.spa), 0)?;
+            let before = arena::read(first.spa + 4096 - 16);
+            t.equal("what lies before the store", before, 0)?;
+            arena::release_all();
+        }
+    }
+    Ok(())
+}
+
+fn r15_protected_memory_raises_access_faults(t: &mut Test) -> Outcome {
+    let mut world = World::guest_physical();
+    let gpa = crate::tables::RAM;
+    world.map_g(gpa, FIRMWARE, USER, 0);
+    world.load();
+    act_as_supervisor(true);
+    for (name, result, cause, guest_page, fetch) in [
+        ("hlv.d", raw::hlv_d(gpa, 0), 5, 21, 5),
+        ("hsv.d", raw::hsv_d(gpa, 0), 7, 23, 7),
+        ("hlvx.hu", raw::hlvx_hu(gpa, 0), 5, 21, 1),
+    ] {
+        let deviations = [
+            (FetchCauses, Expect::Cause(fetch)),
+            (ProtectionIsGuestPage, Expect::Cause(guest_page)),
+        ];
+        t.access_or(name, result, Expect::Cause(cause), &deviations)?;
+        let trap = result.unwrap_err();
+        t.equal("stval", trap.info.stval, gpa)?;
+        if trap.info.scause < 20 {
+            t.equal("htval", trap.info.htval, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn r16_a_shadow_stack_page_is_read_and_refuses_stores(t: &mut Test) -> Outcome {
+    const SSE: u64 = 1 << 3;
+    // SAFETY: shadow stacks of a guest that is the test's.
+    unsafe { csr::henvcfg::set(SSE) };
+    let has = csr::henvcfg::read() & SSE != 0;
+    if !has {
+        skip!("no Zicfiss: henvcfg.SSE is read-only zero");
+    }
+    World::with_page(GVA, V | W | A | D, USER);
+    act_as_supervisor(true);
+    let results = (raw::hlv_d(GVA, 0), raw::hsv_d(GVA, 0));
+    // SAFETY: as it was.
+    unsafe { csr::henvcfg::clear(SSE) };
+    boot::fence_everything();
+    t.access("hlv.d", results.0, Expect::Value(0))?;
+    t.access("hsv.d", results.1, Expect::Cause(7))
+}
+
+/// What the second hart writes to, and whether it is to go on.
+static TARGET: AtomicU64 = AtomicU64::new(0);
+static GO_ON: AtomicBool = AtomicBool::new(false);
+static ROUNDS: AtomicU64 = AtomicU64::new(0);
+
+/// The second hart: writes all zeros and all ones in turn.
+extern "C" fn write_in_turn() -> ! {
+    let target = TARGET.load(Ordering::Acquire) as *mut u64;
+    while GO_ON.load(Ordering::Acquire) {
+        for value in [0, u64::MAX] {
+            // SAFETY: a double of the arena that the first hart only reads meanwhile.
+            unsafe { target.write_volatile(value) };
+        }
+        ROUNDS.fetch_add(1, Ordering::Release);
+    }
+    TARGET.store(0, Ordering::Release);
+    loop {
+        sbi_rt::hart_stop();
+    }
+}
+
+fn r17_an_aligned_double_never_tears(t: &mut Test) -> Outcome {
+    let mut world = World::guest_physical();
+    let page = world.page(USER);
+    world.load();
+    TARGET.store(page.spa, Ordering::Release);
+    GO_ON.store(true, Ordering::Release);
+    ROUNDS.store(0, Ordering::Release);
+    let entry = boot::_second_start as *const () as usize;
+    let other = (0..2)
+        .find(|&hart| sbi_rt::hart_start(hart, entry, write_in_turn as *const () as usize).is_ok());
+    if other.is_none() {
+        skip!("no second hart");
+    }
+    while ROUNDS.load(Ordering::Acquire) == 0 {
+        core::hint::spin_loop();
+    }
+    let (mut seen, mut torn) = ([false; 2], None);
+    for round in 0..20_000_000 {
+        // Until both values were seen: the other hart may not run for a while.
+        if round >= 200_000 && seen == [true; 2] {
+            break;
+        }
+        match raw::hlv_d(page.gpa, 0) {
+            Ok(0) => seen[0] = true,
+            Ok(u64::MAX) => seen[1] = true,
+            other => torn = Some(other),
+        }
+    }
+    GO_ON.store(false, Ordering::Release);
+    while TARGET.load(Ordering::Acquire) != 0 {
+        core::hint::spin_loop();
+    }
+    t.equal("what was neither all zeros nor all ones", torn, None)?;
+    check!(
+        seen == [true; 2],
+        "the other hart's writes were not seen: {seen:?}"
+    );
+    Ok(())
+}
