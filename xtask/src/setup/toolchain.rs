@@ -106,6 +106,7 @@ fn debian_cargo(folder: &Path) -> anyhow::Result<(Command, PathBuf)> {
     let mut cargo = Command::new(programs.join("cargo"));
     cargo
         .current_dir(workspace::root())
+        .arg("-Zbuild-std=core,alloc")
         // Settings that rustup and the outer cargo have made for their own toolchain.
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("RUSTC_WRAPPER")
@@ -115,7 +116,6 @@ fn debian_cargo(folder: &Path) -> anyhow::Result<(Command, PathBuf)> {
         // What lets a stable compiler accept `-Zbuild-std`.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_RISCV64GC_UNKNOWN_NONE_ELF_LINKER", linker)
-        .env("CARGO_UNSTABLE_BUILD_STD", "core,alloc")
         .env("CARGO_TARGET_DIR", &target_dir);
     Ok((cargo, target_dir))
 }
