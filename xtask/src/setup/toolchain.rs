@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use super::apt::Apt;
 use super::debian::Release;
@@ -88,9 +88,40 @@ fn fetch() -> anyhow::Result<PathBuf> {
         |folder| {
             super::unpack_packages(folder, |apt| {
                 Apt::for_this_machine(apt, &release, &[])?.download_missing(&PACKAGES, None)
-            })
+            })?;
+            check_version(folder)
         },
     )
+}
+
+/// Refuses an unpacked compiler that is older than the workspace asks for: only Debian's security suite, which a
+/// machine should have but may lack, has a recent one.
+fn check_version(folder: &Path) -> anyhow::Result<()> {
+    let mut rustc = Command::new(folder.join("usr/bin/rustc"));
+    let text = process::output(
+        rustc
+            .arg("--version")
+            .env("LD_LIBRARY_PATH", super::library_path(folder)?),
+    )?;
+    let wanted = env!("CARGO_PKG_RUST_VERSION");
+    let recent = minor_version(&text)
+        .zip(minor_version(&format!("rustc {wanted}")))
+        .is_some_and(|(has, wants)| has >= wants);
+    ensure!(
+        recent,
+        "Debian's is {}, older than {wanted}: is its security suite among apt's sources?",
+        text.trim()
+    );
+    Ok(())
+}
+
+/// The `N` of `rustc 1.N.M`.
+fn minor_version(text: &str) -> Option<u32> {
+    text.strip_prefix("rustc 1.")?
+        .split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// Debian's cargo, set to build the library too and to link with the linker of rustup's toolchain.
@@ -118,4 +149,19 @@ fn debian_cargo(folder: &Path) -> anyhow::Result<(Command, PathBuf)> {
         .env("CARGO_TARGET_RISCV64GC_UNKNOWN_NONE_ELF_LINKER", linker)
         .env("CARGO_TARGET_DIR", &target_dir);
     Ok((cargo, target_dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert_eq!(
+            minor_version("rustc 1.96.0 (abc 2026-05-01) (built from a source tarball)"),
+            Some(96)
+        );
+        assert_eq!(minor_version("rustc 1.88"), Some(88));
+        assert_eq!(minor_version("gcc 12"), None);
+    }
 }
