@@ -1,7 +1,7 @@
 //! The five functions with the signatures that callers of today's copy loops have: a count in place of an error, and the
 //! privilege as a `bool`.
 //!
-//! The one idea: a count is what is left of an [`AccessError`](guest_mem::AccessError) when the fault is dropped. It is the
+//! The one idea: a count is what is left of an [`AccessError`] when the fault is dropped. It is the
 //! exact number of bytes transferred, so that a caller who compares it with the length is right; one who wants to know
 //! *why* asks the library itself.
 
