@@ -39,7 +39,8 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    const fn kind(self) -> AccessKind {
+    /// The type of the access that a refusal names.
+    pub(crate) const fn kind(self) -> AccessKind {
         match self {
             Self::ReadEntry => AccessKind::Load,
             Self::WriteEntry => AccessKind::Store,

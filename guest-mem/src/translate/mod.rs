@@ -70,6 +70,9 @@ pub use regime::{AdPolicy, GRegime, PointerMask, StageRules, VsCsrs, VsRegime};
 pub use trace::{Observer, Outcome, Stage, Step, WalkTrace};
 pub use trap::trap_of;
 
+pub(crate) use g_stage::{Need, check as check_g_leaf};
+pub(crate) use vs_stage::{check as check_vs_leaf, walk as walk_vs_stage};
+
 /// What an access does with the byte it reaches, and which instruction does it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
@@ -94,7 +97,7 @@ impl Purpose {
         }
     }
 
-    const fn operation(self) -> Operation {
+    pub(crate) const fn operation(self) -> Operation {
         match self {
             Self::Load => Operation::Load,
             Self::Store => Operation::Store,
@@ -268,7 +271,7 @@ pub fn translate_observed<G: GStage>(
 ) -> Result<Translation<G::Page>, Fault> {
     let gva = vs.effective_address(access);
     let access = Access { gva, ..access };
-    let (gpa, leaf) = vs_stage::walk(vs, g, access, observer)?;
+    let (gpa, leaf) = walk_vs_stage(vs, g, access, observer)?;
     match g.locate(gpa, access.purpose) {
         Ok(page) => Ok(Translation {
             gva,

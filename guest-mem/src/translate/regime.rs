@@ -8,7 +8,7 @@ use crate::access::GuestPrivilege;
 use crate::address::{Gpa, Gva, PAGE_SHIFT, Spa};
 use crate::csr::{
     ATP_PPN, ENVCFG_ADUE, ENVCFG_PBMTE, ENVCFG_PMM_SHIFT, ENVCFG_SSE, GMode, HSTATUS_VSBE,
-    STATUS_MXR, STATUS_SUM, STATUS_UBE, VsMode,
+    STATUS_MXR, STATUS_SUM, VsMode,
 };
 use crate::fault::FaultKind;
 
@@ -158,9 +158,9 @@ impl VsRegime {
     ///
     /// # Errors
     ///
-    /// [`FaultKind::UnsupportedRegime`] for an unknown mode or a big-endian guest (R9, R41).
+    /// [`FaultKind::UnsupportedRegime`] for an unknown mode (R41), or big-endian page tables (R9).
     pub const fn from_csrs(csrs: &VsCsrs, rules: StageRules) -> Result<Self, FaultKind> {
-        if csrs.hstatus & HSTATUS_VSBE != 0 || csrs.vsstatus & STATUS_UBE != 0 {
+        if csrs.hstatus & HSTATUS_VSBE != 0 {
             return Err(FaultKind::UnsupportedRegime);
         }
         let Some(mode) = VsMode::of(csrs.vsatp) else {

@@ -1,1 +1,197 @@
-//! A software hart that behaves as the specification says.
+//! A software hart that behaves as the specification says, so that code above [`Hart`](super::Hart) runs, and is tested, on any machine.
+//!
+//! The one idea: the model is strict. What the specification leaves open is chosen by [`Machine`]; what would be a bug of the
+//! host on a real machine (a guest access without a G-stage, with interrupts on, or a double trap) is a panic here.
+//!
+//! # Testing a hypervisor's own code
+//!
+//! Code that takes `&impl Hart`, or a `LoadedVcpu` over one, runs unchanged:
+//!
+//! ```
+//! use guest_mem::hart::Hart;
+//! use guest_mem::hart::model::{ModelGuest, RamArray};
+//! use guest_mem::translate::entry;
+//! use guest_mem::{Gpa, GuestMemory, GuestPrivilege, Gva, Spa, Width};
+//!
+//! // A machine with 128 KiB of memory, and a guest in it: guest-physical memory begins at 0x8000_0000.
+//! let memory = RamArray::<32>::new();
+//! let guest = ModelGuest::new(memory.at(Spa::new(0x8_0000_0000)))?;
+//! guest.map(Gva::new(0x10_0000), Gpa::new(0x8000_3000), entry::R | entry::W | entry::U)?;
+//! let hart = guest.hart();
+//!
+//! // `hlv.d` as VU-mode.
+//! guest.write(Gpa::new(0x8000_3008), &0x1122_3344_5566_7788_u64.to_le_bytes()).unwrap();
+//! // SAFETY: interrupts are off in a new hart, and the guest's G-stage is loaded.
+//! let value = unsafe { hart.load_guest(0x10_0008, Width::Double) };
+//! assert_eq!(value, Ok(0x1122_3344_5566_7788));
+//!
+//! // The hypervisor takes the page away; the guest keeps its mapping.
+//! guest.unback(Gpa::new(0x8000_3000))?;
+//! let trap = unsafe { hart.load_guest(0x10_0008, Width::Double) }.unwrap_err();
+//! assert_eq!((trap.scause, trap.stval, trap.htval), (21, 0x10_0008, 0x8000_3008 >> 2));
+//! assert_eq!(hart.counts().loads, 2);
+//! # Ok::<(), guest_mem::translate::builder::BuildError>(())
+//! ```
+
+use core::cell::{Cell, RefCell};
+
+use super::FenceState;
+use crate::address::Spa;
+use crate::translate::Purpose;
+
+mod execute;
+mod guest;
+mod instructions;
+mod machine;
+mod ram;
+mod registers;
+mod tlb;
+
+pub use guest::ModelGuest;
+pub use machine::{Counts, Machine, Misaligned, Protection, Quirks, Recovery, Translations};
+pub use ram::{Ram, RamArray};
+pub use registers::Register;
+
+use registers::Registers;
+use tlb::Tlb;
+
+/// What `sepc` holds after a fault of a guest access: the pc of the one instruction that the model has.
+pub const ACCESS_PC: u64 = 0x8020_0400;
+
+/// Protections that a hart can have.
+const PROTECTIONS: usize = 8;
+
+/// One guest access that is about to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The address, as the instruction names it.
+    pub address: u64,
+    /// The instruction.
+    pub purpose: Purpose,
+    /// Accesses before this one.
+    pub index: u64,
+}
+
+/// A hart in HS-mode, in software.
+pub struct ModelHart<'a> {
+    ram: Ram<'a>,
+    machine: Machine,
+    registers: Registers,
+    protections: RefCell<[Option<Protection>; PROTECTIONS]>,
+    tlb: Tlb,
+    counts: Cell<Counts>,
+    before_access: Cell<Option<&'a dyn Fn(Event)>>,
+    fences: FenceState,
+}
+
+impl<'a> ModelHart<'a> {
+    /// A hart of the given kind over `ram`. Its CSRs are zero: interrupts are off, and no guest is loaded.
+    pub const fn new(ram: Ram<'a>, machine: Machine) -> Self {
+        Self {
+            ram,
+            machine,
+            registers: Registers::new(),
+            protections: RefCell::new([const { None }; PROTECTIONS]),
+            tlb: Tlb::new(),
+            counts: Cell::new(Counts::ZERO),
+            before_access: Cell::new(None),
+            fences: FenceState::new(),
+        }
+    }
+
+    /// The machine's memory.
+    pub const fn ram(&self) -> Ram<'a> {
+        self.ram
+    }
+
+    /// What kind of machine it is.
+    pub const fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// What a CSR holds. For a test's own use: it is not counted.
+    pub fn register(&self, register: Register) -> u64 {
+        self.registers.get(register)
+    }
+
+    /// Writes a CSR as the host would outside of guest accesses. Not counted. As on hardware, a mode that does not exist is
+    /// not taken (R31, R41).
+    pub fn set_register(&self, register: Register, value: u64) {
+        self.registers.set(register, value);
+    }
+
+    /// Gives a range of machine memory fewer rights, also for the walks of page tables. The first protection that names an
+    /// address decides.
+    ///
+    /// # Panics
+    ///
+    /// If the hart has eight already.
+    pub fn protect(&self, protection: Protection) {
+        let mut all = self.protections.borrow_mut();
+        let free = all.iter_mut().find(|slot| slot.is_none());
+        *free.expect("a hart has eight protections") = Some(protection);
+    }
+
+    /// Takes all protections back.
+    pub fn unprotect(&self) {
+        *self.protections.borrow_mut() = [const { None }; PROTECTIONS];
+    }
+
+    /// What the hart has done.
+    pub fn counts(&self) -> Counts {
+        self.counts.get()
+    }
+
+    /// Counts from zero again.
+    pub fn reset_counts(&self) {
+        self.counts.set(Counts::ZERO);
+    }
+
+    /// Calls `hook` before each guest access: it may change memory, as another hart would.
+    pub fn before_each_access(&self, hook: &'a dyn Fn(Event)) {
+        self.before_access.set(Some(hook));
+    }
+
+    /// Enters the guest and leaves it again, as far as translations are concerned: the stale ones of
+    /// [`Quirks::stale_vsatp`] are gone. Nothing else changes.
+    pub fn enter_and_exit_guest(&self) {
+        self.tlb.change_of_v();
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.get();
+        change(&mut counts);
+        self.counts.set(counts);
+    }
+
+    /// Whether physical memory protection and the memory map allow it (R15). `hlvx` needs X and R (R5).
+    fn permits(&self, at: Spa, bytes: u64, purpose: Purpose) -> bool {
+        let Some(last) = at.checked_add(bytes - 1) else {
+            return false;
+        };
+        if self.ram.host_ptr(at).is_none() || self.ram.host_ptr(last).is_none() {
+            return false;
+        }
+        let protections = self.protections.borrow();
+        let protection = protections
+            .iter()
+            .flatten()
+            .find(|protection| protection.range.start <= last && at < protection.range.end);
+        protection.is_none_or(|protection| match purpose {
+            Purpose::Load => protection.read,
+            Purpose::Store => protection.write,
+            Purpose::ExecutableLoad => protection.read && protection.execute,
+            Purpose::Fetch => protection.execute,
+        })
+    }
+}
+
+impl core::fmt::Debug for ModelHart<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ModelHart")
+            .field("machine", &self.machine)
+            .field("registers", &self.registers)
+            .field("counts", &self.counts.get())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,225 @@
+//! The machine's memory, borrowed from the test.
+//!
+//! The one idea: memory is a slice of atomics that the test owns, so that the model, the code under test (through
+//! [`Ram::host_ptr`]) and other threads may all touch it at once, and no reference to plain bytes is ever made.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::access::Width;
+use crate::address::{PAGE_SIZE, Spa};
+
+const WORDS_OF_A_PAGE: usize = PAGE_SIZE as usize / 8;
+
+/// Memory for a [`Ram`], `PAGES` pages of it, page-aligned: for a `static`, or a test's stack.
+///
+/// ```
+/// use guest_mem::hart::model::RamArray;
+///
+/// static MEMORY: RamArray<16> = RamArray::new();
+/// assert_eq!(MEMORY.at(guest_mem::Spa::new(0x8000_0000)).len(), 0x1_0000);
+/// ```
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub struct RamArray<const PAGES: usize> {
+    pages: [[AtomicU64; WORDS_OF_A_PAGE]; PAGES],
+}
+
+impl<const PAGES: usize> RamArray<PAGES> {
+    /// Zeroed memory.
+    pub const fn new() -> Self {
+        Self {
+            pages: [const { [const { AtomicU64::new(0) }; WORDS_OF_A_PAGE] }; PAGES],
+        }
+    }
+
+    /// This memory as the machine's, from `base` on. See [`Ram::new`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Ram::new`].
+    pub const fn at(&self, base: Spa) -> Ram<'_> {
+        Ram::new(base, self.pages.as_flattened())
+    }
+}
+
+impl<const PAGES: usize> Default for RamArray<PAGES> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The machine's memory: words at consecutive machine addresses, little-endian. Nothing is elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Ram<'a> {
+    base: Spa,
+    words: &'a [AtomicU64],
+}
+
+impl<'a> Ram<'a> {
+    /// `words` as the machine's memory from `base` on.
+    ///
+    /// # Panics
+    ///
+    /// If `base` is not the address of a page, or the memory would run past the top of the address space.
+    pub const fn new(base: Spa, words: &'a [AtomicU64]) -> Self {
+        assert!(base.page_offset() == 0, "memory begins at a page");
+        assert!(
+            base.checked_add(words.len() as u64 * 8).is_some(),
+            "memory ends below 2^64"
+        );
+        Self { base, words }
+    }
+
+    /// Its first address.
+    pub const fn base(&self) -> Spa {
+        self.base
+    }
+
+    /// Its bytes.
+    pub const fn len(&self) -> usize {
+        self.words.len() * 8
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// Where the byte at `at` is in this process, or `None` if it is not memory. Valid for the rest of the memory, for atomic
+    /// and volatile accesses, as long as the borrow `'a` lasts.
+    pub fn host_ptr(&self, at: Spa) -> Option<NonNull<u8>> {
+        let offset = self.offset(at)?;
+        // The pointer comes from the whole slice of atomics, so that writing through it is allowed.
+        let start = NonNull::from(self.words).cast::<u8>();
+        // SAFETY: `offset` is less than the slice's size in bytes.
+        Some(unsafe { start.add(offset) })
+    }
+
+    /// The word at `at`, which has to be a multiple of 8.
+    pub fn word(&self, at: Spa) -> Option<&'a AtomicU64> {
+        if !at.is_aligned_to(8) {
+            return None;
+        }
+        self.words.get(self.offset(at)? / 8)
+    }
+
+    /// Loads `width` bytes, zero-extended, in one access. `None` unless `at` is a multiple of `width` in memory.
+    pub fn load(&self, at: Spa, width: Width) -> Option<u64> {
+        let (word, shift) = self.part(at, width)?;
+        Some(word.load(Ordering::Relaxed) >> shift & width.mask())
+    }
+
+    /// Stores the low `width` bytes of `value`, in one access. `None` unless `at` is a multiple of `width` in memory.
+    pub fn store(&self, at: Spa, width: Width, value: u64) -> Option<()> {
+        let (word, shift) = self.part(at, width)?;
+        if width == Width::Double {
+            word.store(value, Ordering::Relaxed);
+            return Some(());
+        }
+        let mask = width.mask() << shift;
+        let change = |old| Some(old & !mask | value << shift & mask);
+        // Only this part of the word changes, whatever others do to the rest of it.
+        let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+        Some(())
+    }
+
+    /// Copies memory out. `None`, and nothing copied, unless all of it is memory.
+    pub fn read(&self, at: Spa, bytes: &mut [u8]) -> Option<()> {
+        self.range(at, bytes.len())?;
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = self.load(at.checked_add(index as u64)?, Width::Byte)? as u8;
+        }
+        Some(())
+    }
+
+    /// Copies bytes in. `None`, and nothing copied, unless all of it is memory.
+    pub fn write(&self, at: Spa, bytes: &[u8]) -> Option<()> {
+        self.range(at, bytes.len())?;
+        for (index, &byte) in bytes.iter().enumerate() {
+            self.store(at.checked_add(index as u64)?, Width::Byte, byte.into())?;
+        }
+        Some(())
+    }
+
+    fn range(&self, at: Spa, len: usize) -> Option<()> {
+        match len.checked_sub(1) {
+            Some(more) => self
+                .offset(at.checked_add(more as u64)?)
+                .and(self.offset(at)),
+            None => Some(0),
+        }
+        .map(drop)
+    }
+
+    fn offset(&self, at: Spa) -> Option<usize> {
+        let offset = at.value().checked_sub(self.base.value())?;
+        let offset = usize::try_from(offset).ok()?;
+        (offset < self.len()).then_some(offset)
+    }
+
+    fn part(&self, at: Spa, width: Width) -> Option<(&'a AtomicU64, u32)> {
+        if !at.is_aligned_to(width.bytes() as u64) {
+            return None;
+        }
+        let word = self.words.get(self.offset(at)? / 8)?;
+        Some((word, (at.value() % 8) as u32 * 8))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_touches_its_own_bytes_only() {
+        let memory = RamArray::<1>::new();
+        let base = Spa::new(0x8000_0000);
+        let ram = memory.at(base);
+        for width in Width::ALL {
+            for offset in (0..16).step_by(width.bytes()) {
+                ram.write(base, &[0x11; 24]).unwrap();
+                let at = base.checked_add(offset).unwrap();
+                ram.store(at, width, 0x8877_6655_4433_2299).unwrap();
+                assert_eq!(
+                    ram.load(at, width),
+                    Some(0x8877_6655_4433_2299 & width.mask())
+                );
+                let mut bytes = [0; 24];
+                ram.read(base, &mut bytes).unwrap();
+                let range = offset as usize..offset as usize + width.bytes();
+                for (index, byte) in bytes.into_iter().enumerate() {
+                    assert_eq!(byte == 0x11, !range.contains(&index));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_memory_or_not_aligned_answers_none() {
+        let memory = RamArray::<1>::new();
+        let ram = memory.at(Spa::new(0x1000));
+        for at in [0xff8, 0x2000, 0, u64::MAX - 7] {
+            assert_eq!(ram.load(Spa::new(at), Width::Double), None);
+            assert_eq!(ram.host_ptr(Spa::new(at)), None);
+        }
+        assert_eq!(ram.load(Spa::new(0x1004), Width::Double), None);
+        assert_eq!(ram.read(Spa::new(0x1ffc), &mut [0; 5]), None);
+        assert_eq!(ram.write(Spa::new(0xfff), &[0; 2]), None);
+        assert_eq!(ram.read(Spa::new(0), &mut []), Some(()));
+    }
+
+    #[test]
+    fn a_host_pointer_sees_the_same_bytes() {
+        let memory = RamArray::<2>::new();
+        let ram = memory.at(Spa::new(0x1000));
+        let pointer = ram.host_ptr(Spa::new(0x1ffe)).unwrap();
+        // SAFETY: four bytes from there on are memory; nothing else runs.
+        unsafe {
+            pointer.cast::<[u8; 4]>().write_volatile([1, 2, 3, 4]);
+            assert_eq!(ram.load(Spa::new(0x1ffe), Width::Half), Some(0x0201));
+            ram.store(Spa::new(0x2000), Width::Half, 0x0605).unwrap();
+            assert_eq!(pointer.cast::<[u8; 4]>().read_volatile(), [1, 2, 5, 6]);
+        }
+    }
+}
