@@ -1,0 +1,298 @@
+//! Moving guest bytes through the host's own mapping.
+//!
+//! The one idea: guests change this memory at any time, so it is only ever touched by atomic accesses (relaxed, aligned,
+//! eight bytes where the alignment of the guest's side allows) at raw pointers: no reference, no `memcpy` (invariant 2). On
+//! riscv64 these compile to plain `lb`/`ld`/`sb`/`sd`.
+
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use crate::access::Width;
+use crate::guest_memory::GuestInteger;
+
+const WORD: usize = size_of::<u64>();
+
+/// Words that the loops move before they look at their counter.
+const UNROLL: usize = 8;
+
+/// Bytes before the first aligned word at or after `address`, `len` at most.
+#[inline]
+fn head(address: *const u8, len: usize) -> usize {
+    (address.addr().wrapping_neg() % WORD).min(len)
+}
+
+/// # Safety
+///
+/// `at` is valid for an atomic read of a byte.
+#[inline]
+unsafe fn get_byte(at: *const u8) -> u8 {
+    // SAFETY: by the contract.
+    unsafe { AtomicU8::from_ptr(at.cast_mut()) }.load(Ordering::Relaxed)
+}
+
+/// # Safety
+///
+/// `at` is aligned to 8 and valid for an atomic read of 8 bytes.
+#[inline]
+unsafe fn get_word(at: *const u8) -> u64 {
+    // SAFETY: by the contract.
+    unsafe { AtomicU64::from_ptr(at.cast_mut().cast()) }.load(Ordering::Relaxed)
+}
+
+/// # Safety
+///
+/// `at` is valid for an atomic write of a byte.
+#[inline]
+unsafe fn put_byte(at: *mut u8, byte: u8) {
+    // SAFETY: by the contract.
+    unsafe { AtomicU8::from_ptr(at) }.store(byte, Ordering::Relaxed);
+}
+
+/// # Safety
+///
+/// `at` is aligned to 8 and valid for an atomic write of 8 bytes.
+#[inline]
+unsafe fn put_word(at: *mut u8, word: u64) {
+    // SAFETY: by the contract.
+    unsafe { AtomicU64::from_ptr(at.cast()) }.store(word, Ordering::Relaxed);
+}
+
+/// Copies guest bytes into the host's buffer.
+///
+/// # Safety
+///
+/// The `destination.len()` bytes at `source` are valid for atomic reads and do not overlap `destination`.
+pub(super) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
+    let (first, rest) = destination.split_at_mut(head(source, destination.len()));
+    let (body, last) = rest.split_at_mut(rest.len() / WORD * WORD);
+    let from = source.wrapping_add(first.len());
+    let tail = from.wrapping_add(body.len());
+    for (at, byte) in first.iter_mut().enumerate() {
+        // SAFETY: within the range of the contract.
+        *byte = unsafe { get_byte(source.add(at)) };
+    }
+    // SAFETY: every byte pattern is a `u64` and the other way round.
+    let (before, words, after) = unsafe { body.align_to_mut::<u64>() };
+    if before.is_empty() && after.is_empty() {
+        // SAFETY: within the range of the contract; aligned by `head`, or there are no words.
+        unsafe { words_from(from, words) };
+    } else {
+        for (at, bytes) in body.chunks_exact_mut(WORD).enumerate() {
+            // SAFETY: as above.
+            bytes.copy_from_slice(&unsafe { get_word(from.add(at * WORD)) }.to_ne_bytes());
+        }
+    }
+    for (at, byte) in last.iter_mut().enumerate() {
+        // SAFETY: within the range of the contract.
+        *byte = unsafe { get_byte(tail.add(at)) };
+    }
+}
+
+/// # Safety
+///
+/// `source` is aligned to 8 and valid for atomic reads of as many words as `destination` has.
+unsafe fn words_from(mut source: *const u8, destination: &mut [u64]) {
+    let (batches, rest) = destination.as_chunks_mut::<UNROLL>();
+    for batch in batches {
+        for (at, word) in batch.iter_mut().enumerate() {
+            // SAFETY: by the contract.
+            *word = unsafe { get_word(source.add(at * WORD)) };
+        }
+        source = source.wrapping_add(UNROLL * WORD);
+    }
+    for (at, word) in rest.iter_mut().enumerate() {
+        // SAFETY: by the contract.
+        *word = unsafe { get_word(source.add(at * WORD)) };
+    }
+}
+
+/// Copies the host's bytes into guest memory.
+///
+/// # Safety
+///
+/// The `source.len()` bytes at `destination` are valid for atomic writes and do not overlap `source`.
+pub(super) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
+    let (first, rest) = source.split_at(head(destination, source.len()));
+    let (body, last) = rest.split_at(rest.len() / WORD * WORD);
+    let to = destination.wrapping_add(first.len());
+    let tail = to.wrapping_add(body.len());
+    for (at, &byte) in first.iter().enumerate() {
+        // SAFETY: within the range of the contract.
+        unsafe { put_byte(destination.add(at), byte) };
+    }
+    // SAFETY: every byte pattern is a `u64`.
+    let (before, words, after) = unsafe { body.align_to::<u64>() };
+    if before.is_empty() && after.is_empty() {
+        // SAFETY: within the range of the contract; aligned by `head`, or there are no words.
+        unsafe { words_to(to, words) };
+    } else {
+        for (at, &bytes) in body.as_chunks::<WORD>().0.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { put_word(to.add(at * WORD), u64::from_ne_bytes(bytes)) };
+        }
+    }
+    for (at, &byte) in last.iter().enumerate() {
+        // SAFETY: within the range of the contract.
+        unsafe { put_byte(tail.add(at), byte) };
+    }
+}
+
+/// # Safety
+///
+/// `destination` is aligned to 8 and valid for atomic writes of as many words as `source` has.
+unsafe fn words_to(mut destination: *mut u8, source: &[u64]) {
+    let (batches, rest) = source.as_chunks::<UNROLL>();
+    for batch in batches {
+        for (at, &word) in batch.iter().enumerate() {
+            // SAFETY: by the contract.
+            unsafe { put_word(destination.add(at * WORD), word) };
+        }
+        destination = destination.wrapping_add(UNROLL * WORD);
+    }
+    for (at, &word) in rest.iter().enumerate() {
+        // SAFETY: by the contract.
+        unsafe { put_word(destination.add(at * WORD), word) };
+    }
+}
+
+/// Sets guest bytes to one value.
+///
+/// # Safety
+///
+/// The `len` bytes at `destination` are valid for atomic writes.
+pub(super) unsafe fn fill(destination: *mut u8, byte: u8, len: usize) {
+    let word = u64::from_ne_bytes([byte; WORD]);
+    let body = head(destination, len);
+    let tail = len - (len - body) % WORD;
+    for at in (0..body).chain(tail..len) {
+        // SAFETY: within the range of the contract.
+        unsafe { put_byte(destination.add(at), byte) };
+    }
+    for at in (body..tail).step_by(WORD) {
+        // SAFETY: within the range of the contract; aligned by `head`.
+        unsafe { put_word(destination.add(at), word) };
+    }
+}
+
+/// Runs `$body` with `$atomic` bound to the atomic of `$width` bits at `$at`.
+macro_rules! at_width {
+    ($width:expr, $at:expr, |$atomic:ident, $integer:ident| $body:expr) => {
+        match $width {
+            Width::Byte => at_width!(@ AtomicU8, u8, $at, $atomic, $integer, $body),
+            Width::Half => at_width!(@ AtomicU16, u16, $at, $atomic, $integer, $body),
+            Width::Word => at_width!(@ AtomicU32, u32, $at, $atomic, $integer, $body),
+            Width::Double => at_width!(@ AtomicU64, u64, $at, $atomic, $integer, $body),
+        }
+    };
+    (@ $kind:ident, $type:ident, $at:expr, $atomic:ident, $integer:ident, $body:expr) => {{
+        #[allow(dead_code, reason = "a load does not name the type")]
+        type $integer = $type;
+        // SAFETY: the contract of the function: `$at` is aligned to the width and valid for the access.
+        let $atomic = unsafe { $kind::from_ptr($at.cast()) };
+        $body
+    }};
+}
+
+/// One atomic load, zero-extended.
+///
+/// # Safety
+///
+/// `at` is aligned to `width` and valid for the atomic read.
+#[inline]
+pub(super) unsafe fn load(at: *mut u8, width: Width, order: Ordering) -> u64 {
+    at_width!(width, at, |atomic, Integer| atomic
+        .load(order)
+        .to_register())
+}
+
+/// One atomic store of the low bits of `value`.
+///
+/// # Safety
+///
+/// `at` is aligned to `width` and valid for the atomic write.
+#[inline]
+pub(super) unsafe fn store(at: *mut u8, width: Width, value: u64, order: Ordering) {
+    at_width!(width, at, |atomic, Integer| atomic
+        .store(value as Integer, order));
+}
+
+/// One compare-and-exchange; answers the value found. On riscv64 the 1- and 2-byte ones are LR/SC of the word around.
+///
+/// # Safety
+///
+/// `at` is aligned to `width` and valid for atomic reads and writes of the 4-byte word that holds it.
+#[inline]
+pub(super) unsafe fn compare_exchange(
+    at: *mut u8,
+    width: Width,
+    current: u64,
+    new: u64,
+    order: Ordering,
+) -> u64 {
+    let failure = match order {
+        Ordering::Release => Ordering::Relaxed,
+        Ordering::AcqRel => Ordering::Acquire,
+        other => other,
+    };
+    if current & !width.mask() != 0 {
+        // No value of this width equals it: the compare fails.
+        // SAFETY: by the contract.
+        return unsafe { load(at, width, failure) };
+    }
+    at_width!(width, at, |atomic, Integer| atomic
+        .compare_exchange(current as Integer, new as Integer, order, failure)
+        .unwrap_or_else(|found| found)
+        .to_register())
+}
+
+/// One volatile load of exactly `width` from a device. Any order but relaxed is a full fence, I/O included.
+///
+/// # Safety
+///
+/// `at` is aligned to `width`, and reading there is sound.
+pub(super) unsafe fn load_device(at: *mut u8, width: Width, order: Ordering) -> u64 {
+    device_fence(order);
+    // SAFETY: by the contract.
+    let value = unsafe {
+        match width {
+            Width::Byte => at.read_volatile().into(),
+            Width::Half => at.cast::<u16>().read_volatile().into(),
+            Width::Word => at.cast::<u32>().read_volatile().into(),
+            Width::Double => at.cast::<u64>().read_volatile(),
+        }
+    };
+    device_fence(order);
+    value
+}
+
+/// One volatile store of exactly `width` to a device. Any order but relaxed is a full fence, I/O included.
+///
+/// # Safety
+///
+/// `at` is aligned to `width`, and writing there is sound.
+pub(super) unsafe fn store_device(at: *mut u8, width: Width, value: u64, order: Ordering) {
+    device_fence(order);
+    // SAFETY: by the contract.
+    unsafe {
+        match width {
+            Width::Byte => at.write_volatile(value as u8),
+            Width::Half => at.cast::<u16>().write_volatile(value as u16),
+            Width::Word => at.cast::<u32>().write_volatile(value as u32),
+            Width::Double => at.cast::<u64>().write_volatile(value),
+        }
+    }
+    device_fence(order);
+}
+
+/// Orders device accesses with all others, which the fences of `core` do not.
+fn device_fence(order: Ordering) {
+    if order == Ordering::Relaxed {
+        return;
+    }
+    #[cfg(target_arch = "riscv64")]
+    // SAFETY: a fence has no operands and no effect but order.
+    unsafe {
+        core::arch::asm!("fence iorw, iorw", options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "riscv64"))]
+    core::sync::atomic::fence(Ordering::SeqCst);
+}

@@ -1,0 +1,292 @@
+//! A VM's guest-physical memory as its harts share it: two slot tables, of which one is read while the other is rebuilt.
+//!
+//! The one idea: a change builds the next table in the place of the last but one, publishes it by its generation number, whose
+//! lowest bit says which of the two it is in, and waits for the guards that may still read the old one. Nothing is allocated,
+//! nothing has to be reclaimed, and readers never wait.
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+use super::dirty_log;
+use super::mirror::StageMirror;
+use super::reader::{Reader, ReaderEntry, ReaderUnavailable, Tables};
+use super::slot::{Slot, SlotError};
+use super::table::Table;
+use crate::address::Gpa;
+use crate::csr::GMode;
+
+/// A VM's guest-physical memory: up to `SLOTS` slots, up to `READERS` readers (one for each vCPU or hart).
+///
+/// Shared by all harts. Slots may be added, removed and changed at any time; each change takes effect for later guards and
+/// returns when no earlier guard exists, so it must not be called by a hart that holds one. Changes take turns.
+///
+/// Nothing in it allocates; it can be a `static`.
+pub struct GuestPhysicalMemory<'m, const SLOTS: usize, const READERS: usize> {
+    /// The newest generation.
+    newest: AtomicU64,
+    /// Held during a change.
+    changing: AtomicBool,
+    tables: [UnsafeCell<Table<[Slot<'m>; SLOTS]>>; 2],
+    readers: [ReaderEntry; READERS],
+}
+
+// SAFETY: the tables are what is not `Sync` by itself. The newest one is only ever shared; the other one is written only by
+// who holds `changing`, after every guard that could read it is gone (`reader`'s ordering argument). Slots are `Send + Sync`.
+unsafe impl<const SLOTS: usize, const READERS: usize> Sync
+    for GuestPhysicalMemory<'_, SLOTS, READERS>
+{
+}
+
+impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS, READERS> {
+    /// Memory without slots, whose addresses have the width of the G-stage's mode (R13). A Bare G-stage has no
+    /// guest-physical space: every slot is refused.
+    pub const fn new(mode: GMode) -> Self {
+        Self {
+            newest: AtomicU64::new(0),
+            changing: AtomicBool::new(false),
+            tables: [
+                UnsafeCell::new(Table::new(mode)),
+                UnsafeCell::new(Table::new(mode)),
+            ],
+            readers: [const { ReaderEntry::new() }; READERS],
+        }
+    }
+
+    /// Claims the reader of the given index for a vCPU or hart; dropping it gives it back.
+    ///
+    /// # Errors
+    ///
+    /// [`ReaderUnavailable`]: there is no such reader, or somebody has it.
+    pub fn reader(&self, index: usize) -> Result<Reader<'_>, ReaderUnavailable> {
+        let readers = READERS;
+        let entry = self
+            .readers
+            .get(index)
+            .ok_or(ReaderUnavailable::NoSuchReader { index, readers })?;
+        let tables = Tables {
+            newest: &self.newest,
+            tables: [self.tables[0].get(), self.tables[1].get()],
+        };
+        Reader::claim(tables, entry).ok_or(ReaderUnavailable::Taken { index })
+    }
+
+    /// How often the slots have changed.
+    pub fn generation(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// Waits until every guard that exists now is gone, calling `serve` meanwhile (see [`StageMirror::serve`]).
+    ///
+    /// Whatever was taken away before the call (a page entry that was cleared or changed) is no longer used by direct accesses
+    /// after it. Harts that access by `hlv`, `hsv` or as the guest are not waited for: those are the shootdown's (R44).
+    ///
+    /// The caller holds no guard of this memory: it would wait for itself.
+    pub fn synchronize(&self, mut serve: impl FnMut()) {
+        // F_w of `reader`'s ordering argument.
+        fence(Ordering::SeqCst);
+        for reader in &self.readers {
+            reader.wait_for_guard(&mut serve);
+        }
+    }
+
+    /// Adds a slot.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError`] if it is empty, misaligned, out of range, overlaps another or there is no room; nothing has changed.
+    pub fn add(&self, slot: Slot<'m>, stage: &mut impl StageMirror) -> Result<(), SlotError> {
+        self.change(stage, |table| table.insert(slot))
+    }
+
+    /// Removes the slot that begins at `base`, takes its translations out of the G-stage, and answers it. Its memory may be
+    /// reused when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::NoSuchSlot`].
+    pub fn remove(&self, base: Gpa, stage: &mut impl StageMirror) -> Result<Slot<'m>, SlotError> {
+        let slot = self.change(stage, |table| table.remove(base))?;
+        stage.unmap(slot.base, slot.len);
+        stage.shoot_down();
+        Ok(slot)
+    }
+
+    /// Puts another slot in the place of the one that begins at `base`, in one step: no reader sees neither. The G-stage loses
+    /// its translations of the old one, whose memory may be reused when this returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add) and [`remove`](Self::remove); nothing has changed.
+    pub fn replace(
+        &self,
+        base: Gpa,
+        slot: Slot<'m>,
+        stage: &mut impl StageMirror,
+    ) -> Result<Slot<'m>, SlotError> {
+        let old = self.change(stage, |table| {
+            let old = table.remove(base)?;
+            table.insert(slot)?;
+            Ok(old)
+        })?;
+        stage.unmap(old.base, old.len);
+        stage.shoot_down();
+        Ok(old)
+    }
+
+    /// Makes a slot read-only or writable. The G-stage's pages of a slot that becomes read-only are write-protected.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::NoSuchSlot`].
+    pub fn set_read_only(
+        &self,
+        base: Gpa,
+        read_only: bool,
+        stage: &mut impl StageMirror,
+    ) -> Result<(), SlotError> {
+        let slot = self.change_slot(base, stage, |slot| {
+            slot.read_only = read_only;
+            Ok(())
+        })?;
+        if read_only {
+            stage.write_protect(slot.base, slot.len);
+            stage.shoot_down();
+        }
+        Ok(())
+    }
+
+    /// Begins to log writes to the slot that begins at `base`, with an empty log. When this returns, every write is logged:
+    /// direct ones by this library, others because their first one in each page faults
+    /// ([`StageMirror::write_protect`]).
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::NoSuchSlot`], [`SlotError::NoDirtyLog`].
+    pub fn start_logging(&self, base: Gpa, stage: &mut impl StageMirror) -> Result<(), SlotError> {
+        let slot = self.change_slot(base, stage, |slot| {
+            let bits = slot.dirty_log.ok_or(SlotError::NoDirtyLog { base })?;
+            if !slot.logging {
+                // Nobody marks yet: the log is still off for every guard.
+                dirty_log::clear(bits);
+            }
+            slot.logging = true;
+            Ok(())
+        })?;
+        stage.write_protect(slot.base, slot.len);
+        stage.shoot_down();
+        Ok(())
+    }
+
+    /// Ends logging. What was logged and not harvested is lost. The G-stage's pages become writable again as they fault.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::NoSuchSlot`].
+    pub fn stop_logging(&self, base: Gpa, stage: &mut impl StageMirror) -> Result<(), SlotError> {
+        self.change_slot(base, stage, |slot| {
+            slot.logging = false;
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    /// Takes the pages written since the last harvest out of the log of the slot that begins at `base`, write-protects them in
+    /// the G-stage again, and hands each to `visit`, in ascending order. A write that comes later, even one that `visit` does
+    /// or does not happen to see in the page, is in the next harvest.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::NoSuchSlot`], [`SlotError::NoDirtyLog`] if it is not logging.
+    pub fn harvest<S: StageMirror>(
+        &self,
+        base: Gpa,
+        stage: &mut S,
+        mut visit: impl FnMut(Gpa),
+    ) -> Result<(), SlotError> {
+        let changing = Changing::begin(&self.changing, || stage.serve());
+        // SAFETY: only who holds `changing` writes tables.
+        let table = unsafe { &*self.tables[self.newest_index()].get() };
+        let slot = table.get(base)?;
+        // The bits live for `'m`, so the table may change from here on.
+        drop(changing);
+        match slot.dirty_log {
+            Some(bits) if slot.logging => {
+                dirty_log::harvest(&slot, bits, stage, &mut visit);
+                Ok(())
+            }
+            _ => Err(SlotError::NoDirtyLog { base }),
+        }
+    }
+
+    fn newest_index(&self) -> usize {
+        (self.newest.load(Ordering::Relaxed) & 1) as usize
+    }
+
+    fn change_slot(
+        &self,
+        base: Gpa,
+        stage: &mut impl StageMirror,
+        change: impl FnOnce(&mut Slot<'m>) -> Result<(), SlotError>,
+    ) -> Result<Slot<'m>, SlotError> {
+        self.change(stage, |table| table.change(base, change))
+    }
+
+    /// Publishes the table that `edit` makes of the newest one, and waits for the guards of the older.
+    fn change<T>(
+        &self,
+        stage: &mut impl StageMirror,
+        edit: impl FnOnce(&mut Table<[Slot<'m>; SLOTS]>) -> Result<T, SlotError>,
+    ) -> Result<T, SlotError> {
+        let changing = Changing::begin(&self.changing, || stage.serve());
+        let newest = self.newest.load(Ordering::Relaxed);
+        let [shared, spare] = [newest & 1, !newest & 1].map(|index| &self.tables[index as usize]);
+        // The last change waited for the guards of the spare table already, unless it panicked half-way.
+        self.synchronize(|| stage.serve());
+        // SAFETY: only who holds `changing` writes tables, and never the newest.
+        let shared = unsafe { &*shared.get() };
+        // SAFETY: only who holds `changing` writes tables. Every guard that was taken while the spare table was the newest is
+        // gone, and none is taken on it before the store below.
+        let spare = unsafe { &mut *spare.get() };
+        spare.copy_slots_from(shared);
+        let outcome = edit(spare)?;
+        spare.generation = newest + 1;
+        // Release: a guard that sees the generation sees the table.
+        self.newest.store(newest + 1, Ordering::Release);
+        self.synchronize(|| stage.serve());
+        drop(changing);
+        Ok(outcome)
+    }
+}
+
+impl<const SLOTS: usize, const READERS: usize> fmt::Debug
+    for GuestPhysicalMemory<'_, SLOTS, READERS>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuestPhysicalMemory")
+            .field("generation", &self.generation())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to change the tables; given back on drop.
+struct Changing<'a>(&'a AtomicBool);
+
+impl<'a> Changing<'a> {
+    fn begin(lock: &'a AtomicBool, mut serve: impl FnMut()) -> Self {
+        while lock
+            .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            serve();
+            core::hint::spin_loop();
+        }
+        Self(lock)
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}

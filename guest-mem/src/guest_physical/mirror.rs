@@ -1,0 +1,39 @@
+//! What the hypervisor's G-stage table has to be told of slots.
+
+use crate::address::Gpa;
+
+/// The owner of the VM's G-stage table, as far as slots concern it.
+///
+/// `hlv`, `hsv` and the guest itself obey the G-stage table and nothing else, so a slot's read-only and logging states have to
+/// be there too. Each change of slots calls this after the slot table has changed, so a fault that its calls provoke is
+/// already judged by the new slots.
+///
+/// A guest-page fault by a store in a page that was write-protected is the hypervisor's to resolve: if the slot is read-only,
+/// refuse it; else [`mark_dirty`](super::PhysicalView::mark_dirty), then make the page writable, then retry.
+pub trait StageMirror {
+    /// Takes every translation of the range away. Takes effect with [`shoot_down`](Self::shoot_down).
+    fn unmap(&mut self, start: Gpa, len: u64);
+
+    /// Makes every page of the range fault on stores. Takes effect with [`shoot_down`](Self::shoot_down).
+    fn write_protect(&mut self, start: Gpa, len: u64);
+
+    /// Returns once no hart uses translations older than the calls before: local fence, and IPIs to every hart whose `hgatp`
+    /// holds this VM, those in HS-mode included (R44). Serves incoming requests of the same kind while it waits.
+    fn shoot_down(&mut self);
+
+    /// Called over and over while a change waits for another hart: serves that hart's shootdown requests, without which two
+    /// harts that change slots at once would wait for each other forever.
+    fn serve(&mut self) {
+        core::hint::spin_loop();
+    }
+}
+
+/// For a VM that no G-stage table shows yet: before its first vCPU runs, and in tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoGStage;
+
+impl StageMirror for NoGStage {
+    fn unmap(&mut self, _start: Gpa, _len: u64) {}
+    fn write_protect(&mut self, _start: Gpa, _len: u64) {}
+    fn shoot_down(&mut self) {}
+}

@@ -1,0 +1,147 @@
+//! The slot table: slots sorted by address, none overlapping.
+
+use super::slot::{Backing, Slot, SlotError};
+use crate::address::{Gpa, PAGE_SIZE};
+use crate::csr::GMode;
+
+/// A slot table of which the first `len` places are in use. `S` is an array of slots, or a slice once it is shared.
+pub(super) struct Table<S: ?Sized> {
+    /// Counts the changes of the memory's slots.
+    pub(super) generation: u64,
+    /// Addresses at or above this are outside the guest-physical space.
+    pub(super) limit: u64,
+    /// Some slot is logging.
+    pub(super) logging: bool,
+    len: usize,
+    places: S,
+}
+
+impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
+    pub(super) const fn new(mode: GMode) -> Self {
+        Self {
+            generation: 0,
+            limit: match mode {
+                GMode::Bare => 0,
+                _ => 1 << mode.gpa_bits(),
+            },
+            logging: false,
+            len: 0,
+            places: [Slot::EMPTY; SLOTS],
+        }
+    }
+
+    pub(super) fn copy_slots_from(&mut self, other: &Self) {
+        self.len = other.len;
+        self.logging = other.logging;
+        self.places = other.places;
+    }
+
+    fn check(&self, slot: &Slot<'m>) -> Result<(), SlotError> {
+        let (base, len) = (slot.base, slot.len);
+        if len == 0 {
+            return Err(SlotError::Empty { base });
+        }
+        let host = match slot.backing {
+            Backing::Linear { host } | Backing::Device { host } => host.addr().get() as u64,
+            Backing::Paged { .. } | Backing::GuestOnly | Backing::Trapped => 0,
+        };
+        for value in [base.value(), len, host] {
+            if !value.is_multiple_of(PAGE_SIZE) {
+                return Err(SlotError::Misaligned { value });
+            }
+        }
+        match base.checked_add(len) {
+            Some(end) if end.value() <= self.limit => {}
+            _ => {
+                return Err(SlotError::OutOfRange {
+                    base,
+                    len,
+                    gpa_bits: self.limit.checked_ilog2().unwrap_or(0),
+                });
+            }
+        }
+        match slot.dirty_log {
+            Some(bits) if (bits.len() as u64).saturating_mul(64) < slot.pages() => {
+                Err(SlotError::NoDirtyLog { base })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn insert(&mut self, slot: Slot<'m>) -> Result<(), SlotError> {
+        self.check(&slot)?;
+        let end = slot.base.value() + slot.len;
+        let at = self
+            .slots()
+            .partition_point(|other| other.base.value() + other.len <= slot.base.value());
+        if let Some(next) = self.slots().get(at)
+            && next.base.value() < end
+        {
+            return Err(SlotError::Overlap {
+                existing: next.base,
+            });
+        }
+        if self.len == SLOTS {
+            return Err(SlotError::Full { slots: SLOTS });
+        }
+        self.places.copy_within(at..self.len, at + 1);
+        self.places[at] = slot;
+        self.len += 1;
+        self.logging |= slot.logging;
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, base: Gpa) -> Result<Slot<'m>, SlotError> {
+        let at = self.position(base)?;
+        let slot = self.places[at];
+        self.places.copy_within(at + 1..self.len, at);
+        self.len -= 1;
+        self.logging = self.slots().iter().any(|slot| slot.logging);
+        Ok(slot)
+    }
+
+    /// Changes the slot that begins at `base` and answers it. `change` leaves its range and backing alone.
+    pub(super) fn change(
+        &mut self,
+        base: Gpa,
+        change: impl FnOnce(&mut Slot<'m>) -> Result<(), SlotError>,
+    ) -> Result<Slot<'m>, SlotError> {
+        let at = self.position(base)?;
+        change(&mut self.places[at])?;
+        self.logging = self.slots().iter().any(|slot| slot.logging);
+        Ok(self.places[at])
+    }
+
+    pub(super) fn get(&self, base: Gpa) -> Result<Slot<'m>, SlotError> {
+        self.position(base).map(|at| self.places[at])
+    }
+
+    fn position(&self, base: Gpa) -> Result<usize, SlotError> {
+        self.slots()
+            .binary_search_by_key(&base, |slot| slot.base)
+            .map_err(|_| SlotError::NoSuchSlot { base })
+    }
+
+    fn slots(&self) -> &[Slot<'m>] {
+        &self.places[..self.len]
+    }
+}
+
+impl<'m> Table<[Slot<'m>]> {
+    #[inline]
+    pub(super) fn shared_slots(&self) -> &[Slot<'m>] {
+        &self.places[..self.len]
+    }
+
+    /// The index of the slot that holds `gpa`; `hint` is looked at first.
+    #[inline]
+    pub(super) fn find(&self, gpa: Gpa, hint: usize) -> Option<usize> {
+        let slots = self.shared_slots();
+        if slots.get(hint).is_some_and(|slot| slot.contains(gpa)) {
+            return Some(hint);
+        }
+        let after = slots.partition_point(|slot| slot.base <= gpa);
+        let at = after.checked_sub(1)?;
+        slots[at].contains(gpa).then_some(at)
+    }
+}

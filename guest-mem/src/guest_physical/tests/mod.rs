@@ -1,0 +1,58 @@
+//! Claims about guest-physical memory as a whole.
+
+extern crate std;
+
+mod accesses;
+mod slots;
+
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+use std::boxed::Box;
+use std::vec::Vec;
+
+use super::*;
+use crate::address::{Gpa, PAGE_SIZE};
+
+/// A page of "guest memory" on the host's heap.
+#[repr(C, align(4096))]
+struct Frame(UnsafeCell<[u8; PAGE_SIZE as usize]>);
+
+/// Some pages in a row.
+struct Frames(Box<[Frame]>);
+
+// SAFETY: tests access frames only through the library (atomically), or when nobody else does.
+unsafe impl Sync for Frames {}
+// SAFETY: as above.
+unsafe impl Send for Frames {}
+
+impl Frames {
+    fn new(count: usize) -> Self {
+        let frame = |_| Frame(UnsafeCell::new([0; PAGE_SIZE as usize]));
+        Self((0..count).map(frame).collect())
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len() as u64 * PAGE_SIZE
+    }
+
+    /// The host address of the first page, good for all of them.
+    fn start(&self) -> NonNull<u8> {
+        NonNull::from(&*self.0).cast()
+    }
+
+    fn page(&self, index: usize) -> NonNull<u8> {
+        assert!(index < self.0.len());
+        // SAFETY: within the allocation.
+        unsafe { self.start().add(index * PAGE_SIZE as usize) }
+    }
+
+    fn linear(&self, base: u64) -> Slot<'_> {
+        // SAFETY: the frames outlive the slot's lifetime, and only the library touches them while a memory has the slot.
+        unsafe { Slot::linear(Gpa::new(base), self.len(), self.start()) }
+    }
+}
+
+/// Entries without pages.
+fn absent(count: usize) -> Vec<PageEntry> {
+    (0..count).map(|_| PageEntry::absent()).collect()
+}
