@@ -43,11 +43,14 @@ pub enum Command {
 }
 
 /// Which QEMU to use, and what it starts.
-#[derive(Args)]
+#[derive(Args, Clone, Default)]
 pub struct Machine {
     /// The qemu-system-riscv64 to use; without it, the one of PATH, else (on Debian) a package unpacked under target/
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
+    /// QEMU's processor model and features, such as `rv64,svadu=off` [default: rv64 with the H extension]
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
     /// SBI firmware image to use in place of the OpenSBI that comes with QEMU
     #[arg(long, value_name = "PATH")]
     pub bios: Option<PathBuf>,
@@ -57,7 +60,7 @@ pub struct Machine {
 }
 
 /// Options of `run`.
-#[derive(Args)]
+#[derive(Args, Clone, Default)]
 pub struct Run {
     /// `tour` (the guided tour), `linux` (Debian's kernel with a busybox userland), or a file with an S-mode guest
     /// (Linux Image, flat binary or ELF)
@@ -93,7 +96,7 @@ pub struct Run {
 }
 
 /// Options of `test`.
-#[derive(Args)]
+#[derive(Args, Clone, Default)]
 pub struct Test {
     /// The machine.
     #[command(flatten)]

@@ -4,7 +4,7 @@
 //! for every guest.
 
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,7 +30,16 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(options)?;
     let qemu = qemu::resolve::for_running(options.machine.qemu.as_deref())?;
-    plan.carry_out(&qemu)?;
+    let program = if plan.bare {
+        "the guest itself"
+    } else {
+        "the hypervisor"
+    };
+    progress::say(&format!(
+        "starting {program} on QEMU {} with {} harts",
+        qemu.version, plan.machine.harts
+    ));
+    plan.carry_out(&qemu, &mut std::io::stdout())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,6 +76,7 @@ impl Plan {
         );
         refuse_linux_options(options)?;
         let machine = Machine {
+            cpu: cpu(options),
             harts: GUEST_HARTS,
             memory: ByteSize(GUEST_MEMORY.0 + HYPERVISOR_MEMORY.0),
             kernel: artifacts::build_hypervisor()?,
@@ -145,6 +155,7 @@ impl Plan {
                 guest.kernel.display()
             );
             Machine {
+                cpu: cpu(options),
                 harts,
                 memory,
                 kernel: guest.kernel.to_owned(),
@@ -155,6 +166,7 @@ impl Plan {
         } else {
             let bundle = guest.bundle(harts, memory)?;
             Machine {
+                cpu: cpu(options),
                 harts,
                 memory: ByteSize(memory.0.saturating_add(HYPERVISOR_MEMORY.0)),
                 kernel: artifacts::build_hypervisor()?,
@@ -175,23 +187,14 @@ impl Plan {
         })
     }
 
-    /// Starts the machine, shows its console, and judges what was seen.
-    pub fn carry_out(self, qemu: &Qemu) -> anyhow::Result<()> {
-        let firmware = if self.bare {
-            "the guest itself"
-        } else {
-            "the hypervisor"
-        };
-        let harts = self.machine.harts;
-        progress::say(&format!(
-            "starting {firmware} on QEMU {} with {harts} harts",
-            qemu.version
-        ));
+    /// Starts the machine, shows its console on `screen`, and judges what was seen.
+    pub fn carry_out(self, qemu: &Qemu, screen: &mut dyn Write) -> anyhow::Result<()> {
         let mut seen = Seen::default();
         let ended = session::run(
             self.machine.command(qemu),
             self.console,
             self.limit,
+            screen,
             |line| seen.line(line),
         )?;
         match ended {
@@ -273,6 +276,10 @@ fn guest_end(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("hypervisor: guest ")?;
     rest.rsplit_once(" ended: ")
         .map(|(_, reason)| reason.trim_end())
+}
+
+fn cpu(options: &cli::Run) -> String {
+    options.machine.cpu.clone().unwrap_or(qemu::CPU.to_owned())
 }
 
 fn limit(options: &cli::Run) -> Option<Duration> {

@@ -6,8 +6,13 @@ use std::process::Command;
 use super::Qemu;
 use crate::size::ByteSize;
 
+/// The processor that has the H extension on every QEMU.
+pub const CPU: &str = "rv64,h=true";
+
 /// One virtual machine, about to be started.
 pub struct Machine {
+    /// Processor model and features.
+    pub cpu: String,
     /// Number of harts.
     pub harts: u32,
     /// Size of RAM.
@@ -25,7 +30,7 @@ pub struct Machine {
 impl Machine {
     /// The command that starts this machine on `qemu`, its console on standard input and output.
     ///
-    /// `h=true` only says what QEMU defaults to: the H extension. `mon:stdio` gives the terminal to the guest, with
+    /// `mon:stdio` gives the terminal to the guest, with
     /// Ctrl-C as a plain character and QEMU's own keys behind Ctrl-A.
     pub fn command(&self, qemu: &Qemu) -> Command {
         let mut command = qemu.command();
@@ -33,14 +38,13 @@ impl Machine {
             .args([
                 "-M",
                 "virt",
-                "-cpu",
-                "rv64,h=true",
                 "-nographic",
                 "-no-reboot",
                 "-nodefaults",
                 "-serial",
                 "mon:stdio",
             ])
+            .args(["-cpu", &self.cpu])
             .args(["-smp", &self.harts.to_string()])
             .args(["-m", &format!("{}K", self.memory.0.div_ceil(1024))])
             .arg("-kernel")

@@ -44,11 +44,12 @@ impl Drop for Guard {
     }
 }
 
-/// Runs QEMU to its end, or to `limit`; shows its console and gives each finished line of it to `watch`.
+/// Runs QEMU to its end, or to `limit`; shows its console on `screen` and gives each finished line of it to `watch`.
 pub fn run(
     mut command: Command,
     console: Console,
     limit: Option<Duration>,
+    screen: &mut dyn Write,
     mut watch: impl FnMut(&str),
 ) -> anyhow::Result<Ended> {
     match console {
@@ -68,7 +69,6 @@ pub fn run(
     let pieces = read_in_background(child.0.stdout.take().expect("standard output is a pipe"));
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut lines = Lines::default();
-    let mut terminal = std::io::stdout().lock();
     loop {
         let piece = match deadline {
             Some(deadline) => {
@@ -78,8 +78,8 @@ pub fn run(
         };
         match piece {
             Ok(piece) => {
-                terminal.write_all(&piece)?;
-                terminal.flush()?;
+                screen.write_all(&piece)?;
+                screen.flush()?;
                 lines.push(&piece, &mut watch);
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -199,6 +199,7 @@ mod tests {
             shell("echo begun; exec sleep 60"),
             Console::Unattended,
             limit,
+            &mut std::io::sink(),
             |line| seen.push(line.to_owned()),
         );
         assert_eq!(ended.unwrap(), Ended::TimedOut);
@@ -210,7 +211,14 @@ mod tests {
     fn a_failing_qemu_is_told_from_one_that_powered_off() {
         for (script, expected) in [("exit 0", Ended::ByItself), ("exit 1", Ended::Failed)] {
             assert_eq!(
-                run(shell(script), Console::Unattended, None, |_| ()).unwrap(),
+                run(
+                    shell(script),
+                    Console::Unattended,
+                    None,
+                    &mut std::io::sink(),
+                    |_| ()
+                )
+                .unwrap(),
                 expected
             );
         }

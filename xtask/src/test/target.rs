@@ -4,23 +4,25 @@
 //! `test NAME ... skipped: REASON`, and last `test-kernel: N passed, N failed, N deviations, N skipped`, where `passed`
 //! counts no deviation.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-
-use object::{Object, ObjectSegment};
 
 use super::tally::Tally;
 use crate::cli;
 use crate::qemu::session::{self, Console, Ended};
-use crate::qemu::{Machine, Qemu};
+use crate::qemu::{CPU, Machine, Qemu};
 use crate::size::ByteSize;
 
 /// Time limit of the test kernel, in seconds.
 const TIMEOUT: u64 = 240;
 
+/// What QEMU can do beside its default, and the kernel has tests for.
+const FEATURES: &str = "svinval=true,svnapot=true,svpbmt=true";
+
 /// Boots `kernel` on `qemu` and counts its tests.
 pub fn run(qemu: &Qemu, kernel: PathBuf, options: &cli::Machine) -> anyhow::Result<Tally> {
     let machine = Machine {
+        cpu: options.cpu.clone().unwrap_or(format!("{CPU},{FEATURES}")),
         harts: 2,
         memory: ByteSize::mebibytes(512),
         kernel,
@@ -34,18 +36,10 @@ pub fn run(qemu: &Qemu, kernel: PathBuf, options: &cli::Machine) -> anyhow::Resu
         machine.command(qemu),
         Console::Unattended,
         Some(limit),
+        &mut std::io::stdout(),
         |line| report.line(line),
     )?;
     Ok(report.finish(ended))
-}
-
-/// Whether `kernel` is linked where the firmware starts its successor.
-pub fn is_bootable(kernel: &Path) -> anyhow::Result<bool> {
-    let bytes = std::fs::read(kernel)?;
-    let elf = object::File::parse(&*bytes)?;
-    Ok(elf
-        .segments()
-        .any(|segment| segment.address() == 0x8020_0000))
 }
 
 /// What the test kernel has said so far.
