@@ -51,3 +51,22 @@ pub fn write(address: u64, value: u64) {
     // SAFETY: callers name addresses of blocks they took.
     unsafe { (address as *mut u64).write_volatile(value) };
 }
+
+/// Whether `len` bytes at `address` lie in the arena.
+pub fn contains(address: u64, len: u64) -> bool {
+    address >= start() && address + len <= (&raw const __arena_end) as u64
+}
+
+/// Writes bytes of the arena, one at a time.
+pub fn write_bytes(address: u64, bytes: impl IntoIterator<Item = u8>) {
+    for (at, byte) in (address..).zip(bytes) {
+        // SAFETY: callers name addresses of blocks they took.
+        unsafe { (at as *mut u8).write_volatile(byte) };
+    }
+}
+
+/// Reads a byte of the arena.
+pub fn read_byte(address: u64) -> u8 {
+    // SAFETY: callers name addresses of blocks they took.
+    unsafe { (address as *const u8).read_volatile() }
+}

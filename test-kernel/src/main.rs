@@ -22,6 +22,8 @@ mod guest;
 #[cfg(target_os = "none")]
 mod harness;
 #[cfg(target_os = "none")]
+mod library;
+#[cfg(target_os = "none")]
 mod raw;
 #[cfg(target_os = "none")]
 mod storm;

@@ -9,6 +9,7 @@ use core::fmt;
 use core::mem::MaybeUninit;
 
 use guest_mem::TrapInfo;
+use guest_mem::hart::recovery::TrapContext;
 
 use crate::csr;
 use crate::global::Global;
@@ -166,7 +167,7 @@ unsafe extern "C" {
 static INNERMOST: Global<*mut JumpBuffer> = Global::new(core::ptr::null_mut());
 
 /// The trap that ended the last [`catch`].
-static CAUGHT: Global<Option<Trap>> = Global::new(None);
+static CAUGHT: Global<Option<Frame>> = Global::new(None);
 
 /// The address of the trap entry, for `stvec`.
 pub fn entry() -> u64 {
@@ -202,7 +203,9 @@ pub fn catch<R: Copy>(function: impl FnOnce() -> R) -> Result<R, Trap> {
             unsafe { __trap_catch((&raw mut body).cast(), run_body::<F, R>, &raw mut buffer) };
         INNERMOST.set(outer);
         if trapped != 0 {
-            return Err(CAUGHT.get().unwrap_or_default());
+            return Err(CAUGHT
+                .get()
+                .map_or_else(Trap::default, |frame| Trap::of(&frame)));
         }
         // SAFETY: without a trap the body ran to its end and wrote the result.
         Ok(unsafe { body.result.assume_init() })
@@ -212,7 +215,7 @@ pub fn catch<R: Copy>(function: impl FnOnce() -> R) -> Result<R, Trap> {
 
 /// Decides what becomes of a trap; the entry resumes at what the frame says then.
 extern "C" fn handle(frame: &mut Frame) {
-    if library_takes(frame) {
+    if guest_mem::try_fixup(frame) {
         return;
     }
     if frame.info.scause as i64 >= 0 {
@@ -224,15 +227,33 @@ extern "C" fn handle(frame: &mut Frame) {
     }
 }
 
-/// Whether the trap was a guest access of the library, which then goes on at its fixup.
-fn library_takes(_frame: &mut Frame) -> bool {
-    false
+// SAFETY: the entry filled the frame before anything else could trap, and resumes at what it says.
+unsafe impl TrapContext for Frame {
+    fn pc(&self) -> usize {
+        self.sepc as usize
+    }
+
+    fn trap_info(&self) -> TrapInfo {
+        self.info
+    }
+
+    fn hstatus(&self) -> u64 {
+        self.hstatus
+    }
+
+    fn set_pc(&mut self, pc: usize) {
+        self.sepc = pc as u64;
+    }
+
+    fn set_register(&mut self, x: usize, value: u64) {
+        self.x[x] = value;
+    }
 }
 
 /// Makes the entry return from the innermost [`catch`] with the trap.
 fn end_innermost(frame: &mut Frame) {
     let buffer = INNERMOST.get();
-    CAUGHT.set(Some(Trap::of(frame)));
+    CAUGHT.set(Some(*frame));
     assert!(
         !buffer.is_null(),
         "trap outside of any test: {:?}",
@@ -249,6 +270,11 @@ fn end_innermost(frame: &mut Frame) {
     // Back in HS-mode, interrupts off, whatever mode the trap came from.
     frame.sstatus = guest_mem::csr::STATUS_SPP;
     frame.hstatus &= !guest_mem::csr::HSTATUS_SPV;
+}
+
+/// The registers at the trap that ended the last [`catch`].
+pub fn caught_registers() -> [u64; 32] {
+    CAUGHT.get().map_or([0; 32], |frame| frame.x)
 }
 
 /// Whether a [`catch`] is running, so that a trap leads back to it.

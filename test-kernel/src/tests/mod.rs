@@ -1,6 +1,7 @@
 //! The tests, by section of the rules.
 
 pub mod access;
+pub mod copies;
 pub mod fences;
 pub mod selftest;
 pub mod shapes;
@@ -14,6 +15,7 @@ pub const SECTIONS: &[&[Case]] = &[
     selftest::CASES,
     access::CASES,
     shapes::CASES,
+    copies::CASES,
     traps::CASES,
     switching::CASES,
     fences::CASES,

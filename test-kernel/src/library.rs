@@ -1,0 +1,190 @@
+//! What the tests of the library share: harts in both forms of fault recovery, a hart that counts, and the machine's memory
+//! as the software walk reads it.
+
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use guest_mem::hart::riscv64::{HandlerHook, Recovery, Riscv64, ScopedStvec};
+use guest_mem::hart::{Csr, FenceState, Hart, Interrupted};
+use guest_mem::probe::{self, MachineProfile};
+use guest_mem::translate::{EntryMemory, Refused};
+use guest_mem::{Spa, TrapInfo, Width};
+
+use crate::arena;
+use crate::harness::Stop;
+use crate::text::Text;
+
+/// This hart with the trap handler's hook.
+pub type Hook = Riscv64<HandlerHook>;
+
+/// This hart with a scoped `stvec`.
+pub type Scoped = Riscv64<ScopedStvec>;
+
+/// This hart, probed. No guest may be loaded.
+pub fn probed<R: Recovery>() -> Result<(Riscv64<R>, MachineProfile), Stop> {
+    // SAFETY: HS-mode with the H extension; the trap handler calls `try_fixup`; everything is mapped.
+    let hart = unsafe { Riscv64::<R>::new() };
+    let scratch = arena::take(probe::PROBE_BYTES.next_power_of_two() as u64);
+    // SAFETY: the block is the arena's, identity-mapped, and taken for this; no vCPU is loaded.
+    let profile = unsafe { probe::probe(&hart, scratch as *mut u64, Spa::new(scratch)) };
+    match profile {
+        Ok(profile) => Ok((hart, profile)),
+        Err(error) => Err(Stop::Failed(Text::format(format_args!("probe: {error}")))),
+    }
+}
+
+/// Runs `$body(test, &hart)` with a probed hart of each form.
+macro_rules! in_both_forms {
+    ($test:expr, $body:expr) => {{
+        let (hart, _) = $crate::library::probed::<guest_mem::hart::riscv64::HandlerHook>()?;
+        $body($test, &hart)?;
+        $crate::boot::reset_csrs($crate::csr::satp::read());
+        let (hart, _) = $crate::library::probed::<guest_mem::hart::riscv64::ScopedStvec>()?;
+        $body($test, &hart)
+    }};
+}
+
+pub(crate) use in_both_forms;
+
+/// A hart that counts its fences and accesses, and may show another `vsatp` than the CSR's.
+pub struct Spy<'h, H> {
+    hart: &'h H,
+    /// Fences issued.
+    pub fences: Cell<u32>,
+    /// Accesses issued.
+    pub accesses: Cell<u32>,
+    /// What `vsatp` reads as.
+    pub vsatp: Cell<Option<u64>>,
+}
+
+impl<'h, H: Hart> Spy<'h, H> {
+    /// Watches `hart`.
+    pub fn on(hart: &'h H) -> Self {
+        Self {
+            hart,
+            fences: Cell::new(0),
+            accesses: Cell::new(0),
+            vsatp: Cell::new(None),
+        }
+    }
+
+    fn access(&self) -> &H {
+        self.accesses.set(self.accesses.get() + 1);
+        self.hart
+    }
+
+    fn fence(&self) -> &H {
+        self.fences.set(self.fences.get() + 1);
+        self.hart
+    }
+}
+
+// SAFETY: every method is the watched hart's; only the value of `vsatp` that is shown may differ, and then nothing is
+// accessed under it: the library refuses it, which is what the test that sets it looks at.
+unsafe impl<H: Hart> Hart for Spy<'_, H> {
+    fn read_csr(&self, csr: Csr) -> u64 {
+        match (csr, self.vsatp.get()) {
+            (Csr::Vsatp, Some(vsatp)) => vsatp,
+            _ => self.hart.read_csr(csr),
+        }
+    }
+
+    unsafe fn swap_csr(&self, csr: Csr, value: u64) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { self.hart.swap_csr(csr, value) }
+    }
+
+    unsafe fn set_csr_bits(&self, csr: Csr, bits: u64) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { self.hart.set_csr_bits(csr, bits) }
+    }
+
+    unsafe fn clear_csr_bits(&self, csr: Csr, bits: u64) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { self.hart.clear_csr_bits(csr, bits) }
+    }
+
+    unsafe fn copy_from_guest(
+        &self,
+        source: u64,
+        destination: *mut u8,
+        len: usize,
+    ) -> Result<(), Interrupted> {
+        // SAFETY: the caller's promise.
+        unsafe { self.access().copy_from_guest(source, destination, len) }
+    }
+
+    unsafe fn copy_to_guest(
+        &self,
+        destination: u64,
+        source: *const u8,
+        len: usize,
+    ) -> Result<(), Interrupted> {
+        // SAFETY: the caller's promise.
+        unsafe { self.access().copy_to_guest(destination, source, len) }
+    }
+
+    unsafe fn fill_guest(&self, destination: u64, byte: u8, len: usize) -> Result<(), Interrupted> {
+        // SAFETY: the caller's promise.
+        unsafe { self.access().fill_guest(destination, byte, len) }
+    }
+
+    unsafe fn load_guest(&self, address: u64, width: Width) -> Result<u64, TrapInfo> {
+        // SAFETY: the caller's promise.
+        unsafe { self.access().load_guest(address, width) }
+    }
+
+    unsafe fn store_guest(&self, address: u64, width: Width, value: u64) -> Result<(), TrapInfo> {
+        // SAFETY: the caller's promise.
+        unsafe { self.access().store_guest(address, width, value) }
+    }
+
+    unsafe fn fetch_parcel(&self, address: u64) -> Result<u16, TrapInfo> {
+        // SAFETY: the caller's promise.
+        unsafe { self.access().fetch_parcel(address) }
+    }
+
+    fn hfence_vvma(&self, gva: Option<u64>) {
+        self.fence().hfence_vvma(gva);
+    }
+
+    fn hfence_gvma(&self, gpa: Option<u64>) {
+        self.fence().hfence_gvma(gpa);
+    }
+
+    fn fence_i(&self) {
+        self.hart.fence_i();
+    }
+
+    fn fence_state(&self) -> &FenceState {
+        self.hart.fence_state()
+    }
+}
+
+/// The arena as machine memory: where the tests keep all their tables.
+pub struct ArenaMemory;
+
+impl ArenaMemory {
+    fn entry(at: Spa) -> Result<&'static AtomicU64, Refused> {
+        if !arena::contains(at.value(), 8) || at.value() % 8 != 0 {
+            return Err(Refused);
+        }
+        // SAFETY: an aligned double of the arena, which is mapped for all of the run and whose users are volatile or atomic.
+        Ok(unsafe { AtomicU64::from_ptr(at.value() as *mut u64) })
+    }
+}
+
+impl EntryMemory for ArenaMemory {
+    fn read_entry(&self, at: Spa) -> Result<u64, Refused> {
+        Ok(Self::entry(at)?.load(Ordering::Relaxed))
+    }
+
+    fn compare_exchange_entry(
+        &self,
+        at: Spa,
+        current: u64,
+        new: u64,
+    ) -> Result<Result<u64, u64>, Refused> {
+        Ok(Self::entry(at)?.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst))
+    }
+}
