@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod copies;
+pub mod faults;
 pub mod fences;
 pub mod selftest;
 pub mod shapes;
@@ -17,6 +18,7 @@ pub const SECTIONS: &[&[Case]] = &[
     shapes::CASES,
     copies::CASES,
     traps::CASES,
+    faults::CASES,
     switching::CASES,
     fences::CASES,
 ];
