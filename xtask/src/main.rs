@@ -37,13 +37,7 @@ fn main() -> ExitCode {
 fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
     match xtask.command {
         cli::Command::Setup => {
-            setup::toolchain::Toolchain::resolve()?;
-            for qemu in qemu::resolve::for_testing(None)? {
-                match qemu {
-                    Ok(qemu) => progress::say(&format!("QEMU {} is ready", qemu.version)),
-                    Err(reason) => progress::say(&format!("skipped: {reason}")),
-                }
-            }
+            setup_all()?;
             Ok(ExitCode::SUCCESS)
         }
         cli::Command::Build => {
@@ -77,4 +71,20 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
         cli::Command::Run(options) => run::run(&options),
         cli::Command::Test(options) => test::run(&options),
     }
+}
+
+/// Sets up all that the other commands would; what only some of the tests need may be missing.
+fn setup_all() -> anyhow::Result<()> {
+    setup::toolchain::Toolchain::resolve()?;
+    for qemu in qemu::resolve::for_testing(None)? {
+        match qemu {
+            Ok(qemu) => progress::say(&format!("QEMU {} is ready", qemu.version)),
+            Err(reason) => progress::say(&format!("skipped: {reason}")),
+        }
+    }
+    match guest::linux::Files::get(None, None) {
+        Ok(_) => progress::say("Debian's riscv64 kernel and busybox are ready"),
+        Err(error) => progress::say(&format!("skipped: {error:#}")),
+    }
+    Ok(())
 }

@@ -60,15 +60,53 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The command as a person would name it: program and first argument.
+/// The command as a person would name it: the program and what it is told to do, without options.
 fn describe(command: &Command) -> String {
     let program = command.get_program().to_string_lossy();
-    let name = program.rsplit('/').next().unwrap_or_default();
-    match command
+    let mut name = program.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut arguments = command
         .get_args()
-        .find(|argument| !argument.to_string_lossy().starts_with('-'))
-    {
-        Some(argument) => format!("`{name} {}`", argument.to_string_lossy()),
-        None => format!("`{name}`"),
+        .map(|argument| argument.to_string_lossy());
+    while let Some(argument) = arguments.next() {
+        if argument == "-o" {
+            arguments.next();
+        } else if !argument.starts_with('-') {
+            name.push(' ');
+            name.push_str(&argument);
+            break;
+        }
+    }
+    format!("`{name}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_command_and_carries_its_output() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo said; echo complained >&2; exit 3"]);
+        let error = output(&mut command).unwrap_err().to_string();
+        assert!(
+            error.contains("said")
+                && error.contains("complained")
+                && error.contains("exit status: 3"),
+            "{error}"
+        );
+        let mut command = Command::new("/usr/bin/apt-get");
+        command.args(["-o", "Dir::Cache=/x", "--assume-yes", "install", "qemu"]);
+        assert_eq!(describe(&command), "`apt-get install`");
+    }
+
+    #[test]
+    fn a_child_ends_with_the_thread_that_started_it() {
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        end_with_xtask(&mut command, Signal::KILL);
+        let mut child = std::thread::spawn(move || command.spawn().unwrap())
+            .join()
+            .unwrap();
+        assert!(!child.wait().unwrap().success());
     }
 }

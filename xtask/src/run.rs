@@ -28,8 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The command.
 pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
-    let plan = Plan::new(options)?;
     let qemu = qemu::resolve::for_running(options.machine.qemu.as_deref())?;
+    let plan = Plan::new(options)?;
     let program = if plan.bare {
         "the guest itself"
     } else {

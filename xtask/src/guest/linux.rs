@@ -49,18 +49,15 @@ impl Files {
 
 /// Fetches the packages, keeps the two files.
 fn fetch() -> anyhow::Result<Files> {
-    let release = || {
-        Release::of_this_machine().context(
-            "xtask takes them from Debian's packages, and this machine does not run Debian",
-        )
-    };
+    let release = Release::of_this_machine()
+        .context("xtask takes them from Debian's packages, and this machine does not run Debian")?;
     let message =
         "fetching Debian's riscv64 kernel and busybox into target/ (nothing is installed)";
     let folder = setup::once("linux-riscv64", message, |folder| {
         let unpacked = folder.join("packages");
         fs::create_dir(&unpacked)?;
         setup::unpack_packages(&unpacked, |apt| {
-            Apt::for_architecture(apt, &release()?, "riscv64", SUITE)?.download(&PACKAGES)
+            Apt::for_architecture(apt, &release, "riscv64", SUITE)?.download(&PACKAGES)
         })?;
         let kernel = find(&unpacked, &|path| path.ends_with("riscv64/linux"))?
             .context("no kernel in the package")?;

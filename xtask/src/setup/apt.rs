@@ -85,6 +85,8 @@ impl Apt {
             format!("Dir::Cache={}", cache.display()),
             // The lock of the system's package database is not ours to take, and nothing is installed.
             "Debug::NoLocking=1".to_owned(),
+            // Without it apt takes lists that it could not fetch for a warning.
+            "APT::Update::Error-Mode=any".to_owned(),
             // Descriptions for software centres, which nothing here reads.
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
             "Acquire::Languages=none".to_owned(),
@@ -100,6 +102,7 @@ impl Apt {
         command
             .env("LC_ALL", "C")
             .env("DEBIAN_FRONTEND", "noninteractive")
+            .arg("-qq")
             .current_dir(&self.folder);
         for option in &self.options {
             command.args(["-o", option]);
