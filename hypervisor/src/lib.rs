@@ -11,6 +11,34 @@
 
 extern crate alloc;
 
+pub mod boot;
 pub mod device_tree;
 pub mod devices;
+pub mod features;
 pub mod image;
+pub mod memory;
+pub mod sbi;
+pub mod statistics;
+pub mod vcpu;
+pub mod vm;
+
+#[cfg(target_os = "none")]
+mod console;
+#[cfg(target_os = "none")]
+mod csr;
+#[cfg(target_os = "none")]
+mod exit;
+#[cfg(target_os = "none")]
+mod guest;
+#[cfg(target_os = "none")]
+mod power;
+#[cfg(target_os = "none")]
+mod report;
+#[cfg(target_os = "none")]
+mod trap;
+
+/// What the program does with a panic: says it and turns the machine off.
+#[cfg(target_os = "none")]
+pub fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
+    power::give_up(format_args!("{info}"))
+}

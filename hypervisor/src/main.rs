@@ -6,8 +6,8 @@ use hypervisor as _;
 
 #[cfg(target_os = "none")]
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
+fn panic(info: &core::panic::PanicInfo) -> ! {
+    hypervisor::panicked(info)
 }
 
 #[cfg(not(target_os = "none"))]

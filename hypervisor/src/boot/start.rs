@@ -1,0 +1,131 @@
+//! Bringing the machine up: the first hart does everything once, the others join as vCPUs.
+
+use alloc::boxed::Box;
+use core::ffi::c_void;
+
+use spin::Once;
+
+use crate::boot::hart_local::{self, HartLocal};
+use crate::boot::host_tables;
+use crate::boot::machine::{MAX_HARTS, Machine, MachineError};
+use crate::console;
+use crate::memory::frames::Range;
+use crate::memory::host;
+use crate::vcpu::Hart;
+use crate::{guest, power, vcpu};
+
+unsafe extern "C" {
+    fn settle(local: *const c_void, next: extern "C" fn() -> !) -> !;
+    fn secondary_start();
+}
+
+/// What the boot found out, for the hart that sets up the guest.
+static MACHINE: Once<Machine<'static>> = Once::new();
+
+/// Called by `_start` on the hart that the firmware picked, with translation off.
+pub(super) extern "C" fn primary(hart_id: u64, device_tree: *const u8) -> ! {
+    console::initialize();
+    log::info!(
+        "guest-mem hypervisor {} on hart {hart_id}",
+        env!("CARGO_PKG_VERSION")
+    );
+    // SAFETY: the firmware's a1 is the machine's device tree, which lies in RAM that nothing else uses.
+    let blob = unsafe { device_tree_bytes(device_tree) };
+    let machine = blob.and_then(Machine::from_device_tree);
+    let machine = match machine {
+        Ok(machine) => MACHINE.call_once(|| machine),
+        Err(error) => power::give_up(format_args!("{error}")),
+    };
+    let blob = blob.map_or(Range::default(), |blob| Range {
+        start: blob.as_ptr() as u64,
+        end: blob.as_ptr() as u64 + blob.len() as u64,
+    });
+    let bundle = machine.initrd.unwrap_or_default();
+    let mut taken = machine.reserved;
+    for range in [host_tables::image(), blob, bundle] {
+        if !taken.push(range) {
+            power::give_up(format_args!(
+                "{}",
+                MachineError::TooManyRanges("reserved memory")
+            ));
+        }
+    }
+    // SAFETY: called once, first; `taken` is all that firmware, loader and this image use of the RAM.
+    unsafe { host::initialize(machine.memory.as_slice(), taken.as_slice()) };
+    let satp = match host_tables::build(machine) {
+        Ok(satp) => satp,
+        Err(error) => power::give_up(format_args!("host page table: {error}")),
+    };
+    let local = new_hart(0, hart_id, satp);
+    let local = core::ptr::from_ref(local).cast();
+    // SAFETY: the table maps the image, its stacks and all of RAM to themselves; `run_guest` never returns.
+    unsafe { settle(local, run_guest) }
+}
+
+/// # Safety
+///
+/// `address` points to a flattened device tree, or to readable memory that is none.
+unsafe fn device_tree_bytes(address: *const u8) -> Result<&'static [u8], MachineError> {
+    const MAGIC: u32 = 0xd00d_feed;
+    if address.is_null() || !address.addr().is_multiple_of(4) {
+        return Err(MachineError::NotADeviceTree);
+    }
+    // SAFETY: readable by the caller's promise, aligned as checked.
+    let [magic, len] = unsafe { address.cast::<[u32; 2]>().read() };
+    if u32::from_be(magic) != MAGIC {
+        return Err(MachineError::NotADeviceTree);
+    }
+    // SAFETY: the second word of a device tree is its length, and nobody writes to it from here on.
+    Ok(unsafe { core::slice::from_raw_parts(address, u32::from_be(len) as usize) })
+}
+
+fn new_hart(index: usize, id: u64, satp: u64) -> &'static HartLocal {
+    let (stack_top, trap_stack_top) = hart_local::stack_tops(index);
+    Box::leak(Box::new(HartLocal {
+        stack_top,
+        trap_stack_top,
+        satp,
+        index,
+        id,
+        // SAFETY: the machine has the H extension (`primary` runs in HS-mode), the value is reached through this hart's `tp`
+        // only, the trap vector calls `try_fixup`, and firmware delegates or redirects the causes (R25).
+        hart: unsafe { Hart::new() },
+    }))
+}
+
+/// The first hart, with everything in place: makes the guest, starts the other harts, and runs the guest's first vCPU.
+extern "C" fn run_guest() -> ! {
+    let machine = MACHINE.get().expect("the boot hart has set it");
+    let local = HartLocal::current();
+    let others = machine
+        .harts
+        .as_slice()
+        .iter()
+        .copied()
+        .filter(|&id| id != local.id);
+    let mut harts = [local.id; MAX_HARTS];
+    let mut count = 1;
+    for (slot, id) in harts[1..].iter_mut().zip(others) {
+        *slot = id;
+        count += 1;
+    }
+    let vm = match guest::create(machine, &harts[..count]) {
+        Ok(vm) => vm,
+        Err(error) => power::give_up(format_args!("{error}")),
+    };
+    for (index, &id) in harts.iter().enumerate().take(vm.harts()).skip(1) {
+        let local = new_hart(index, id, local.satp);
+        let opaque = core::ptr::from_ref(local) as usize;
+        let started =
+            sbi_rt::hart_start(id as usize, secondary_start as *const () as usize, opaque);
+        if let Err(error) = started.into_result() {
+            power::give_up(format_args!("hart {id} does not start: {error:?}"));
+        }
+    }
+    vcpu::run(vm, local.index)
+}
+
+/// Every other hart, settled by `secondary_start`.
+pub(super) extern "C" fn secondary() -> ! {
+    vcpu::run(guest::get(), HartLocal::current().index)
+}

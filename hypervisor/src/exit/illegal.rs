@@ -1,0 +1,48 @@
+//! Instructions that a guest may not execute.
+//!
+//! The one idea: a virtual-instruction exit (22) is an instruction that would be legal in HS-mode. The guest was not given
+//! the H extension, so for it the instruction does not exist: it takes an illegal-instruction exception, as on a machine
+//! without it.
+
+use guest_mem::inject::Injection;
+use guest_mem::{Fault, Resolution};
+
+use crate::vcpu::{Next, Vcpu};
+
+/// An exit with cause 22.
+pub fn virtual_instruction(vcpu: &mut Vcpu<'_>) -> Next {
+    refuse(vcpu, "an instruction of the H extension or of a hidden CSR")
+}
+
+/// An exit with cause 2, which the firmware redirects here (R25).
+pub fn illegal_instruction(vcpu: &mut Vcpu<'_>) -> Next {
+    refuse(vcpu, "an illegal instruction")
+}
+
+fn refuse(vcpu: &mut Vcpu<'_>, what: &str) -> Next {
+    // `stval` may hold the instruction, or 0.
+    let bits = match vcpu.context.trap.stval as u32 {
+        0 => match vcpu.fetch() {
+            Ok(instruction) => instruction.bits(),
+            Err(fault) => return give_fetch_fault(vcpu, fault),
+        },
+        bits => bits,
+    };
+    vcpu.vm.complain(format_args!(
+        "guest executes {what} ({bits:08x}) at pc {:#x}: illegal instruction injected",
+        vcpu.context.pc
+    ));
+    vcpu.give(Injection::illegal_instruction(bits))
+}
+
+/// The guest's code is gone by the time the host looks at it: the guest gets the fault that its own fetch would meet.
+pub fn give_fetch_fault(vcpu: &mut Vcpu<'_>, fault: Fault) -> Next {
+    match fault.resolution() {
+        Resolution::Inject(injection) => vcpu.give(injection),
+        _ => match fault.injection_when_unbacked() {
+            Some(injection) => vcpu.give(injection),
+            // Without an address there is nothing to inject: the guest tries again.
+            None => Next::Resume,
+        },
+    }
+}

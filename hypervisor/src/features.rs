@@ -1,0 +1,213 @@
+//! What of the machine's instruction set the guest gets.
+//!
+//! The one idea: the guest's ISA string promises exactly what the hypervisor CSRs grant. An extension is listed only if the
+//! machine has it *and* either no hypervisor CSR governs it or the bit that does reads back as set.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// The bits of `henvcfg` that are given to a guest when the machine has them.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Henvcfg: u64 {
+        /// `cbo.inval` is executed, as a flush (CBIE = 01): invalidating would undo what the host cleaned.
+        const CBIE_FLUSH = 1 << 4;
+        /// `cbo.clean` and `cbo.flush` are executed.
+        const CBCFE = 1 << 6;
+        /// `cbo.zero` is executed.
+        const CBZE = 1 << 7;
+        /// The hardware updates A and D bits in the guest's tables.
+        const ADUE = 1 << 61;
+        /// Page-based memory types in the guest's tables.
+        const PBMTE = 1 << 62;
+        /// The guest has `stimecmp`.
+        const STCE = 1 << 63;
+    }
+}
+
+bitflags! {
+    /// `hcounteren`: the counters that a guest may read.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Counters: u64 {
+        /// `cycle`.
+        const CYCLE = 1 << 0;
+        /// `time`.
+        const TIME = 1 << 1;
+        /// `instret`.
+        const INSTRET = 1 << 2;
+    }
+}
+
+/// What governs an extension for a guest.
+enum Need {
+    /// Nothing: the instructions run in VS-mode as they are.
+    Nothing,
+    /// Bits of `henvcfg`.
+    Environment(Henvcfg),
+    /// Bits of `hcounteren`.
+    Counters(Counters),
+}
+
+/// Every extension that a guest may have, in the order of the ISA string. What is not here is not passed on: in particular
+/// H itself, and V, whose registers the vCPU reset does not clear.
+const EXTENSIONS: &[(&str, Need)] = &[
+    ("i", Need::Nothing),
+    ("m", Need::Nothing),
+    ("a", Need::Nothing),
+    ("f", Need::Nothing),
+    ("d", Need::Nothing),
+    ("c", Need::Nothing),
+    ("zic64b", Need::Nothing),
+    (
+        "zicbom",
+        Need::Environment(Henvcfg::CBIE_FLUSH.union(Henvcfg::CBCFE)),
+    ),
+    ("zicbop", Need::Nothing),
+    ("zicboz", Need::Environment(Henvcfg::CBZE)),
+    ("ziccamoa", Need::Nothing),
+    ("ziccif", Need::Nothing),
+    ("zicclsm", Need::Nothing),
+    ("ziccrse", Need::Nothing),
+    ("zicntr", Need::Counters(Counters::all())),
+    ("zicond", Need::Nothing),
+    ("zicsr", Need::Nothing),
+    ("zifencei", Need::Nothing),
+    ("zihintntl", Need::Nothing),
+    ("zihintpause", Need::Nothing),
+    ("zimop", Need::Nothing),
+    ("zmmul", Need::Nothing),
+    ("za64rs", Need::Nothing),
+    ("zaamo", Need::Nothing),
+    ("zabha", Need::Nothing),
+    ("zacas", Need::Nothing),
+    ("zalrsc", Need::Nothing),
+    ("zawrs", Need::Nothing),
+    ("zfa", Need::Nothing),
+    ("zfh", Need::Nothing),
+    ("zfhmin", Need::Nothing),
+    ("zca", Need::Nothing),
+    ("zcb", Need::Nothing),
+    ("zcd", Need::Nothing),
+    ("zcmop", Need::Nothing),
+    ("zba", Need::Nothing),
+    ("zbb", Need::Nothing),
+    ("zbc", Need::Nothing),
+    ("zbkb", Need::Nothing),
+    ("zbkc", Need::Nothing),
+    ("zbkx", Need::Nothing),
+    ("zbs", Need::Nothing),
+    ("zknd", Need::Nothing),
+    ("zkne", Need::Nothing),
+    ("zknh", Need::Nothing),
+    ("zkt", Need::Nothing),
+    ("sstc", Need::Environment(Henvcfg::STCE)),
+    ("svadu", Need::Environment(Henvcfg::ADUE)),
+    ("svinval", Need::Nothing),
+    ("svnapot", Need::Nothing),
+    ("svpbmt", Need::Environment(Henvcfg::PBMTE)),
+    ("svvptc", Need::Nothing),
+];
+
+/// Whether an ISA string such as `rv64imafdch_zicsr_sstc` lists an extension, given in lower case.
+pub fn lists(isa: &str, extension: &str) -> bool {
+    let isa = isa.get(4..).unwrap_or("");
+    let mut parts = isa.split('_');
+    let letters = parts.next().unwrap_or("");
+    if extension.len() == 1 {
+        return letters.contains(extension);
+    }
+    parts.any(|part| part == extension)
+}
+
+/// The `henvcfg` bits to ask the machine for: those of extensions that it lists. A bit that the machine lets one set
+/// although it does not list the extension is not given to the guest.
+pub fn wanted_environment(isa: &str) -> Henvcfg {
+    EXTENSIONS.iter().filter(|(name, _)| lists(isa, name)).fold(
+        Henvcfg::empty(),
+        |wanted, (_, need)| match need {
+            Need::Environment(bits) => wanted | *bits,
+            _ => wanted,
+        },
+    )
+}
+
+/// The extensions of the guest: of the machine's, those that the granted CSR bits govern or that nothing governs.
+pub fn guest_extensions(isa: &str, environment: Henvcfg, counters: Counters) -> Vec<&'static str> {
+    EXTENSIONS
+        .iter()
+        .filter(|(name, need)| {
+            lists(isa, name)
+                && match need {
+                    Need::Nothing => true,
+                    Need::Environment(bits) => environment.contains(*bits),
+                    Need::Counters(bits) => counters.contains(*bits),
+                }
+        })
+        .map(|(name, _)| *name)
+        .collect()
+}
+
+/// The ISA string of a list of extensions in the table's order.
+pub fn isa_string(extensions: &[&str]) -> String {
+    let mut isa = String::from("rv64");
+    for extension in extensions {
+        if extension.len() > 1 {
+            isa.push('_');
+        }
+        isa.push_str(extension);
+    }
+    isa
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ISA: &str = "rv64imafdcvh_zicbom_zicboz_zicntr_zihpm_zba_ssaia_sstc_svadu_svpbmt_shtvala";
+
+    #[test]
+    fn an_extension_is_listed_only_if_every_bit_that_governs_it_is_granted() {
+        let cases = [
+            (
+                Henvcfg::all(),
+                Counters::all(),
+                "rv64imafdc_zicbom_zicboz_zicntr_zba_sstc_svadu_svpbmt",
+            ),
+            (Henvcfg::empty(), Counters::TIME, "rv64imafdc_zba"),
+            (
+                Henvcfg::CBCFE | Henvcfg::STCE,
+                Counters::all(),
+                "rv64imafdc_zicntr_zba_sstc",
+            ),
+        ];
+        for (environment, counters, expected) in cases {
+            let extensions = guest_extensions(ISA, environment, counters);
+            assert_eq!(isa_string(&extensions), expected);
+        }
+    }
+
+    #[test]
+    fn the_hypervisor_extension_and_vectors_never_reach_the_guest() {
+        let extensions = guest_extensions(ISA, Henvcfg::all(), Counters::all());
+        for hidden in ["h", "v", "zihpm", "ssaia", "shtvala"] {
+            assert!(!extensions.contains(&hidden), "{hidden}");
+        }
+    }
+
+    #[test]
+    fn bits_of_extensions_that_the_machine_does_not_list_are_not_asked_for() {
+        assert_eq!(wanted_environment("rv64imafdch_zba"), Henvcfg::empty());
+        assert_eq!(wanted_environment("rv64imafdch_zba_sstc"), Henvcfg::STCE);
+        assert_eq!(wanted_environment(ISA), Henvcfg::all());
+    }
+
+    #[test]
+    fn letters_and_names_are_not_confused() {
+        assert!(lists("rv64imafdch_zicsr", "c"));
+        assert!(!lists("rv64ima_zicsr", "c"));
+        assert!(!lists("rv64imac_zicsrx", "zicsr"));
+        assert!(!lists("rv", "i"));
+    }
+}

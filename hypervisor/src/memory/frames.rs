@@ -1,0 +1,215 @@
+//! The frames of the machine's RAM that nobody owns yet.
+//!
+//! The one idea: frames are handed out and never come back. One guest runs from boot to power-off, so its pages, the page
+//! tables and the heap live until the machine stops, and the free memory is a short list of ranges that only shrinks.
+
+use guest_mem::Spa;
+
+/// Bytes of a frame.
+pub const FRAME: u64 = 4096;
+
+/// Free ranges remembered at most. Firmware, image, bundle and device tree cut the RAM into a few pieces.
+const RANGES: usize = 32;
+
+/// A range of machine memory: `[start, end)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+}
+
+impl Range {
+    /// The range of `len` bytes at `start`, or `None` if it runs past the top of the address space.
+    pub fn from_len(start: u64, len: u64) -> Option<Self> {
+        Some(Self {
+            start,
+            end: start.checked_add(len)?,
+        })
+    }
+
+    /// Its bytes.
+    pub const fn len(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Whether there is nothing in it.
+    pub const fn is_empty(&self) -> bool {
+        self.start >= self.end
+    }
+
+    /// The smallest range of whole frames around it.
+    pub const fn outward(self) -> Self {
+        Self {
+            start: self.start & !(FRAME - 1),
+            end: self.end.saturating_add(FRAME - 1) & !(FRAME - 1),
+        }
+    }
+
+    /// The largest range of whole frames inside it.
+    pub const fn inward(self) -> Self {
+        Self {
+            start: self.start.saturating_add(FRAME - 1) & !(FRAME - 1),
+            end: self.end & !(FRAME - 1),
+        }
+    }
+}
+
+/// The free frames.
+#[derive(Clone, Debug)]
+pub struct FrameAllocator {
+    ranges: [Range; RANGES],
+}
+
+impl FrameAllocator {
+    /// An allocator that has nothing to give yet.
+    pub const fn new() -> Self {
+        Self {
+            ranges: [Range { start: 0, end: 0 }; RANGES],
+        }
+    }
+
+    /// Adds the whole frames of a range of RAM. What finds no room in the list stays unused.
+    pub fn add(&mut self, range: Range) {
+        let range = range.inward();
+        if range.is_empty() {
+            return;
+        }
+        if let Some(slot) = self.ranges.iter_mut().find(|slot| slot.is_empty()) {
+            *slot = range;
+        }
+    }
+
+    /// Takes every frame that `range` touches out of the free memory.
+    pub fn reserve(&mut self, range: Range) {
+        if range.is_empty() {
+            return;
+        }
+        let taken = range.outward();
+        for index in 0..RANGES {
+            let free = self.ranges[index];
+            if free.is_empty() || taken.end <= free.start || free.end <= taken.start {
+                continue;
+            }
+            self.ranges[index] = Range::default();
+            for rest in [
+                Range {
+                    start: free.start,
+                    end: taken.start.max(free.start),
+                },
+                Range {
+                    start: taken.end.min(free.end),
+                    end: free.end,
+                },
+            ] {
+                self.add(rest);
+            }
+        }
+    }
+
+    /// Hands out `frames` consecutive frames that start at a multiple of `alignment` (a power of two, in bytes). Their
+    /// contents are whatever was there.
+    pub fn allocate(&mut self, frames: u64, alignment: u64) -> Option<Spa> {
+        let len = frames.checked_mul(FRAME).filter(|&len| len > 0)?;
+        let alignment = alignment.max(FRAME);
+        for index in 0..RANGES {
+            let free = self.ranges[index];
+            let Some(start) = free.start.checked_next_multiple_of(alignment) else {
+                continue;
+            };
+            let Some(taken) = Range::from_len(start, len) else {
+                continue;
+            };
+            if free.is_empty() || taken.end > free.end {
+                continue;
+            }
+            self.ranges[index].start = taken.end;
+            self.add(Range {
+                start: free.start,
+                end: start,
+            });
+            return Some(Spa::new(start));
+        }
+        None
+    }
+
+    /// The free ranges, in no order.
+    pub fn free_ranges(&self) -> impl Iterator<Item = &Range> {
+        self.ranges.iter().filter(|range| !range.is_empty())
+    }
+
+    /// Bytes that are free.
+    pub fn free_bytes(&self) -> u64 {
+        self.free_ranges().map(Range::len).sum()
+    }
+}
+
+impl Default for FrameAllocator {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, end: u64) -> Range {
+        Range { start, end }
+    }
+
+    #[test]
+    fn only_whole_frames_are_added() {
+        let mut frames = FrameAllocator::new();
+        frames.add(range(0x1800, 0x3fff));
+        assert_eq!(frames.free_bytes(), 0x1000);
+        assert_eq!(frames.allocate(1, FRAME), Some(Spa::new(0x2000)));
+        assert_eq!(frames.allocate(1, FRAME), None);
+    }
+
+    #[test]
+    fn a_frame_that_a_reservation_touches_is_never_handed_out() {
+        let mut frames = FrameAllocator::new();
+        frames.add(range(0x1000, 0x6000));
+        frames.reserve(range(0x2fff, 0x3001));
+        let mut seen = std::vec::Vec::new();
+        while let Some(frame) = frames.allocate(1, FRAME) {
+            seen.push(frame.value());
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [0x1000, 0x4000, 0x5000]);
+    }
+
+    #[test]
+    fn a_reservation_may_span_several_ranges_and_cover_them_whole() {
+        let mut frames = FrameAllocator::new();
+        frames.add(range(0x1000, 0x2000));
+        frames.add(range(0x3000, 0x8000));
+        frames.reserve(range(0, 0x5000));
+        assert_eq!(frames.free_bytes(), 0x3000);
+    }
+
+    #[test]
+    fn an_aligned_allocation_leaves_the_frames_before_it_free() {
+        let mut frames = FrameAllocator::new();
+        frames.add(range(0x1000, 0x20000));
+        assert_eq!(frames.allocate(4, 0x4000), Some(Spa::new(0x4000)));
+        assert_eq!(frames.free_bytes(), 0x1f000 - 0x4000);
+        assert_eq!(frames.allocate(4, 0x4000), Some(Spa::new(0x8000)));
+    }
+
+    #[test]
+    fn requests_that_cannot_be_met_are_refused() {
+        let mut frames = FrameAllocator::new();
+        frames.add(range(0x1000, 0x4000));
+        for (count, alignment) in [(0, FRAME), (4, FRAME), (u64::MAX, FRAME), (1, 1 << 20)] {
+            assert_eq!(
+                frames.allocate(count, alignment),
+                None,
+                "{count} {alignment:#x}"
+            );
+        }
+        assert_eq!(frames.free_bytes(), 0x3000);
+    }
+}

@@ -1,0 +1,437 @@
+//! Page tables of three levels, for both things the hypervisor translates: its own addresses (Sv39) and the guest's
+//! physical ones (Sv39x4).
+//!
+//! The one idea: the two differ in the width of the root index and in nothing else (R50), so one builder serves both; it
+//! reaches the tables through [`TableMemory`], so that the same code runs against a simulated memory in tests.
+
+use bitflags::bitflags;
+use guest_mem::Spa;
+
+bitflags! {
+    /// The low bits of a page-table entry.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Flags: u64 {
+        /// V: the entry means something.
+        const VALID = 1 << 0;
+        /// R.
+        const READ = 1 << 1;
+        /// W.
+        const WRITE = 1 << 2;
+        /// X.
+        const EXECUTE = 1 << 3;
+        /// U: in every leaf of the G-stage, in none of the host's (R54).
+        const USER = 1 << 4;
+        /// G: ignored by the G-stage, which leaves it clear.
+        const GLOBAL = 1 << 5;
+        /// A: set beforehand, so that no machine has to.
+        const ACCESSED = 1 << 6;
+        /// D: set beforehand in writable leaves.
+        const DIRTY = 1 << 7;
+    }
+}
+
+impl Flags {
+    /// The permissions that make an entry a leaf.
+    const LEAF: Self = Self::READ.union(Self::EXECUTE);
+}
+
+/// Which translation a table is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The hypervisor's own: 39-bit addresses.
+    Host,
+    /// The guest's G-stage: 41-bit addresses, a root of 16 KiB.
+    Guest,
+}
+
+impl Stage {
+    /// Bytes of the root, and its alignment (R41).
+    pub const fn root_bytes(self) -> u64 {
+        match self {
+            Self::Host => 4096,
+            Self::Guest => 16384,
+        }
+    }
+
+    /// Bits of an address that translation looks at. The host map uses the lower half only, where no sign extension shows.
+    const fn usable_bits(self) -> u32 {
+        match self {
+            Self::Host => 38,
+            Self::Guest => 41,
+        }
+    }
+}
+
+/// The value of `satp.MODE` for Sv39, and of `hgatp.MODE` for Sv39x4.
+pub const MODE_SV39: u64 = 8;
+
+/// Size of what one leaf maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageSize {
+    /// 4 KiB.
+    Small,
+    /// 2 MiB.
+    Large,
+    /// 1 GiB.
+    Huge,
+}
+
+impl PageSize {
+    /// Largest first.
+    const ALL: [Self; 3] = [Self::Huge, Self::Large, Self::Small];
+
+    /// Its bytes.
+    pub const fn bytes(self) -> u64 {
+        4096 << (9 * self.level())
+    }
+
+    const fn level(self) -> u32 {
+        match self {
+            Self::Small => 0,
+            Self::Large => 1,
+            Self::Huge => 2,
+        }
+    }
+}
+
+/// Where page tables live.
+pub trait TableMemory {
+    /// A zeroed piece of `bytes` bytes, aligned to its size, for a table; `None` if memory has run out.
+    fn allocate_table(&mut self, bytes: u64) -> Option<Spa>;
+
+    /// Reads the entry at an address inside a table.
+    fn read_entry(&self, at: Spa) -> u64;
+
+    /// Writes the entry at an address inside a table. Hardware may walk the table meanwhile: the write is one store, and
+    /// what was written before it is seen before it.
+    fn write_entry(&mut self, at: Spa, entry: u64);
+}
+
+/// Why a page could not be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// No memory for a table.
+    OutOfMemory,
+    /// The address is beyond what the mode translates, or not a multiple of the page size.
+    BadAddress(u64),
+    /// A leaf of another size is already there.
+    Occupied(u64),
+}
+
+impl core::fmt::Display for MapError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::OutOfMemory => f.write_str("no memory left for a page table"),
+            Self::BadAddress(address) => write!(f, "{address:#x} cannot be mapped"),
+            Self::Occupied(address) => {
+                write!(f, "{address:#x} is mapped by a page of another size")
+            }
+        }
+    }
+}
+
+/// A leaf that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Where its page is.
+    pub physical: Spa,
+    /// What it allows.
+    pub flags: Flags,
+    /// How much it maps.
+    pub size: PageSize,
+}
+
+/// A table of one stage.
+#[derive(Clone, Copy, Debug)]
+pub struct PageTable {
+    root: Spa,
+    stage: Stage,
+}
+
+impl PageTable {
+    /// An empty table.
+    pub fn new(memory: &mut impl TableMemory, stage: Stage) -> Result<Self, MapError> {
+        let root = memory
+            .allocate_table(stage.root_bytes())
+            .ok_or(MapError::OutOfMemory)?;
+        Ok(Self { root, stage })
+    }
+
+    /// Where the root is.
+    pub const fn root(&self) -> Spa {
+        self.root
+    }
+
+    fn slot(&self, table: Spa, address: u64, level: u32) -> Spa {
+        let root_level = level == PageSize::Huge.level();
+        let bits = if root_level && self.stage == Stage::Guest {
+            11
+        } else {
+            9
+        };
+        let index = (address >> (12 + 9 * level)) & ((1 << bits) - 1);
+        Spa::new(table.value() + 8 * index)
+    }
+
+    /// Maps the page of `size` at `address`, in place of a leaf of the same size if there is one.
+    ///
+    /// The caller fences as the specification asks (R41): this changes memory only.
+    pub fn map(
+        &self,
+        memory: &mut impl TableMemory,
+        address: u64,
+        physical: Spa,
+        size: PageSize,
+        flags: Flags,
+    ) -> Result<(), MapError> {
+        let misaligned = (address | physical.value()) & (size.bytes() - 1) != 0;
+        if misaligned || address >> self.stage.usable_bits() != 0 {
+            return Err(MapError::BadAddress(address));
+        }
+        let mut table = self.root;
+        for level in (size.level() + 1..=2).rev() {
+            let slot = self.slot(table, address, level);
+            let entry = memory.read_entry(slot);
+            let found = Flags::from_bits_truncate(entry);
+            table = if !found.contains(Flags::VALID) {
+                let next = memory.allocate_table(4096).ok_or(MapError::OutOfMemory)?;
+                memory.write_entry(slot, encode(next, Flags::VALID));
+                next
+            } else if found.intersects(Flags::LEAF) {
+                return Err(MapError::Occupied(address));
+            } else {
+                target(entry)
+            };
+        }
+        let slot = self.slot(table, address, size.level());
+        let found = Flags::from_bits_truncate(memory.read_entry(slot));
+        if found.contains(Flags::VALID) && !found.intersects(Flags::LEAF) {
+            return Err(MapError::Occupied(address));
+        }
+        let mut flags = flags | Flags::VALID | Flags::ACCESSED;
+        flags.set(Flags::DIRTY, flags.contains(Flags::WRITE));
+        flags.set(Flags::USER, self.stage == Stage::Guest);
+        memory.write_entry(slot, encode(physical, flags));
+        Ok(())
+    }
+
+    /// Maps `[address, address + len)` to consecutive memory, with the largest pages that fit.
+    pub fn map_range(
+        &self,
+        memory: &mut impl TableMemory,
+        address: u64,
+        physical: Spa,
+        len: u64,
+        flags: Flags,
+    ) -> Result<(), MapError> {
+        let mut done = 0;
+        while done < len {
+            let (from, to) = (address + done, physical.value() + done);
+            let size = PageSize::ALL
+                .into_iter()
+                .find(|size| (from | to) & (size.bytes() - 1) == 0 && len - done >= size.bytes())
+                .ok_or(MapError::BadAddress(from))?;
+            self.map(memory, from, Spa::new(to), size, flags)?;
+            done += size.bytes();
+        }
+        Ok(())
+    }
+
+    /// The leaf that translates `address`, if there is one.
+    pub fn lookup(&self, memory: &impl TableMemory, address: u64) -> Option<Leaf> {
+        if address >> self.stage.usable_bits() != 0 {
+            return None;
+        }
+        let mut table = self.root;
+        for size in PageSize::ALL {
+            let entry = memory.read_entry(self.slot(table, address, size.level()));
+            let flags = Flags::from_bits_truncate(entry);
+            if !flags.contains(Flags::VALID) {
+                return None;
+            }
+            if flags.intersects(Flags::LEAF) {
+                return Some(Leaf {
+                    physical: target(entry),
+                    flags,
+                    size,
+                });
+            }
+            table = target(entry);
+        }
+        None
+    }
+}
+
+const fn encode(physical: Spa, flags: Flags) -> u64 {
+    (physical.value() >> 12) << 10 | flags.bits()
+}
+
+const fn target(entry: u64) -> Spa {
+    Spa::new(((entry >> 10) & ((1 << 44) - 1)) << 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const RWX: Flags = Flags::READ.union(Flags::WRITE).union(Flags::EXECUTE);
+
+    #[derive(Default)]
+    struct Memory {
+        entries: BTreeMap<u64, u64>,
+        next: u64,
+        limit: u64,
+    }
+
+    impl Memory {
+        fn new() -> Self {
+            Self {
+                entries: BTreeMap::new(),
+                next: 0x10_0000,
+                limit: u64::MAX,
+            }
+        }
+    }
+
+    impl TableMemory for Memory {
+        fn allocate_table(&mut self, bytes: u64) -> Option<Spa> {
+            let start = self.next.next_multiple_of(bytes);
+            self.next = start + bytes;
+            (self.next <= self.limit).then(|| Spa::new(start))
+        }
+        fn read_entry(&self, at: Spa) -> u64 {
+            self.entries.get(&at.value()).copied().unwrap_or(0)
+        }
+        fn write_entry(&mut self, at: Spa, entry: u64) {
+            self.entries.insert(at.value(), entry);
+        }
+    }
+
+    #[test]
+    fn r41_the_guest_root_is_16_kib_and_aligned_to_its_size() {
+        let mut memory = Memory::new();
+        memory.next = 0x1000;
+        let table = PageTable::new(&mut memory, Stage::Guest).unwrap();
+        assert_eq!((table.root().value(), memory.next), (0x4000, 0x8000));
+    }
+
+    #[test]
+    fn r50_the_guest_root_has_2048_entries() {
+        let mut memory = Memory::new();
+        let table = PageTable::new(&mut memory, Stage::Guest).unwrap();
+        let top = 2047 << 30;
+        table
+            .map(&mut memory, top, Spa::new(1 << 30), PageSize::Huge, RWX)
+            .unwrap();
+        let slot = Spa::new(table.root().value() + 8 * 2047);
+        assert_ne!(memory.read_entry(slot), 0);
+    }
+
+    #[test]
+    fn r54_guest_leaves_are_user_pages_and_host_leaves_are_not() {
+        for (stage, user) in [(Stage::Host, false), (Stage::Guest, true)] {
+            let mut memory = Memory::new();
+            let table = PageTable::new(&mut memory, stage).unwrap();
+            table
+                .map(&mut memory, 0x5000, Spa::new(0x9000), PageSize::Small, RWX)
+                .unwrap();
+            let leaf = table.lookup(&memory, 0x5fff).unwrap();
+            assert_eq!(leaf.flags.contains(Flags::USER), user);
+            assert_eq!(leaf.physical, Spa::new(0x9000));
+        }
+    }
+
+    #[test]
+    fn writable_leaves_are_born_dirty_and_all_leaves_accessed() {
+        let mut memory = Memory::new();
+        let table = PageTable::new(&mut memory, Stage::Guest).unwrap();
+        for (address, flags, dirty) in [(0x1000, RWX, true), (0x2000, Flags::READ, false)] {
+            table
+                .map(
+                    &mut memory,
+                    address,
+                    Spa::new(0x9000),
+                    PageSize::Small,
+                    flags,
+                )
+                .unwrap();
+            let leaf = table.lookup(&memory, address).unwrap();
+            assert!(leaf.flags.contains(Flags::ACCESSED));
+            assert_eq!(leaf.flags.contains(Flags::DIRTY), dirty);
+        }
+    }
+
+    #[test]
+    fn a_range_takes_the_largest_pages_that_fit() {
+        let mut memory = Memory::new();
+        let table = PageTable::new(&mut memory, Stage::Host).unwrap();
+        let start = (1 << 30) - 0x20_1000;
+        let len = (1 << 30) + 0x20_1000 + 0x3000;
+        table
+            .map_range(&mut memory, start, Spa::new(start), len, RWX)
+            .unwrap();
+        for (address, size) in [
+            (start, PageSize::Small),
+            (start + 0x1000, PageSize::Large),
+            (1 << 30, PageSize::Huge),
+            ((2 << 30) + 0x2000, PageSize::Small),
+        ] {
+            assert_eq!(
+                table.lookup(&memory, address).unwrap().size,
+                size,
+                "{address:#x}"
+            );
+        }
+        assert_eq!(table.lookup(&memory, start + len), None);
+        assert_eq!(table.lookup(&memory, start - 1), None);
+    }
+
+    #[test]
+    fn a_page_is_replaced_by_one_of_its_size_only() {
+        let mut memory = Memory::new();
+        let table = PageTable::new(&mut memory, Stage::Guest).unwrap();
+        let mut map =
+            |size, physical| table.map(&mut memory, 0x4000_0000, Spa::new(physical), size, RWX);
+        assert_eq!(map(PageSize::Small, 0x1000), Ok(()));
+        assert_eq!(map(PageSize::Small, 0x2000), Ok(()));
+        assert_eq!(
+            map(PageSize::Large, 0x20_0000),
+            Err(MapError::Occupied(0x4000_0000))
+        );
+        assert_eq!(
+            table.lookup(&memory, 0x4000_0000).unwrap().physical,
+            Spa::new(0x2000)
+        );
+    }
+
+    #[test]
+    fn addresses_that_the_mode_does_not_translate_are_refused() {
+        let mut memory = Memory::new();
+        for (stage, bad) in [(Stage::Host, 1 << 38), (Stage::Guest, 1 << 41)] {
+            let table = PageTable::new(&mut memory, stage).unwrap();
+            let error = Err(MapError::BadAddress(bad));
+            assert_eq!(
+                table.map(&mut memory, bad, Spa::new(0), PageSize::Small, RWX),
+                error
+            );
+            assert_eq!(table.lookup(&memory, bad), None);
+        }
+        let table = PageTable::new(&mut memory, Stage::Guest).unwrap();
+        assert_eq!(
+            table.map(&mut memory, 0x1001, Spa::new(0), PageSize::Small, RWX),
+            Err(MapError::BadAddress(0x1001))
+        );
+    }
+
+    #[test]
+    fn running_out_of_tables_is_an_error() {
+        let mut memory = Memory::new();
+        let table = PageTable::new(&mut memory, Stage::Guest).unwrap();
+        memory.limit = memory.next + 4096;
+        assert_eq!(
+            table.map(&mut memory, 0, Spa::new(0), PageSize::Small, RWX),
+            Err(MapError::OutOfMemory)
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! One call: from `a7` to the extension, and what it makes of the vCPU.
+
+use core::cell::{Cell, RefCell};
+
+use rustsbi::{EnvInfo, Reset, RustSBI, SbiRet, Timer};
+use sbi_spec::srst;
+
+use super::legacy;
+use crate::vcpu::{Next, Vcpu};
+use crate::vm::Ending;
+
+/// Bytes of an `ecall`.
+const ECALL: u64 = 4;
+/// The last extension of the v0.1 kind.
+const LAST_LEGACY_EXTENSION: usize = 0xf;
+
+const A0: usize = 10;
+const A1: usize = 11;
+const A6: usize = 16;
+const A7: usize = 17;
+
+/// Handles the guest's `ecall`.
+pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
+    let extension = vcpu.context.x[A7] as usize;
+    if extension <= LAST_LEGACY_EXTENSION {
+        return legacy::handle(vcpu, extension);
+    }
+    let function = vcpu.context.x[A6] as usize;
+    let arguments: [usize; 6] = core::array::from_fn(|n| vcpu.context.x[A0 + n] as usize);
+    // A call that resets the vCPU moves the pc itself, after this.
+    vcpu.context.pc += ECALL;
+    let call = Call {
+        vcpu: RefCell::new(vcpu),
+        next: Cell::new(Next::Resume),
+    };
+    let sbi = GuestSbi {
+        timer: &call,
+        ipi: &call,
+        fence: &call,
+        hsm: &call,
+        reset: &call,
+        console: &call,
+        info: &call,
+    };
+    let result = sbi.handle_ecall(extension, function, arguments);
+    let next = call.next.get();
+    vcpu.context.x[A0] = result.error as u64;
+    vcpu.context.x[A1] = result.value as u64;
+    next
+}
+
+/// The extensions that a guest has. The names of the fields are those that the derive knows.
+#[derive(RustSBI)]
+struct GuestSbi<'c, 'b, 'v> {
+    timer: &'c Call<'b, 'v>,
+    ipi: &'c Call<'b, 'v>,
+    fence: &'c Call<'b, 'v>,
+    hsm: &'c Call<'b, 'v>,
+    reset: &'c Call<'b, 'v>,
+    console: &'c Call<'b, 'v>,
+    info: &'c Call<'b, 'v>,
+}
+
+/// One call of one vCPU: the implementation of every extension.
+pub(super) struct Call<'b, 'v> {
+    /// The vCPU that calls. Each function borrows it once.
+    pub(super) vcpu: RefCell<&'b mut Vcpu<'v>>,
+    /// What the vCPU does afterwards.
+    pub(super) next: Cell<Next>,
+}
+
+impl Timer for Call<'_, '_> {
+    fn set_timer(&self, deadline: u64) {
+        self.vcpu.borrow_mut().timer.set_guest(deadline);
+    }
+}
+
+impl Reset for Call<'_, '_> {
+    fn system_reset(&self, reset_type: u32, reset_reason: u32) -> SbiRet {
+        let failed = match reset_reason {
+            srst::RESET_REASON_NO_REASON => false,
+            srst::RESET_REASON_SYSTEM_FAILURE => true,
+            _ => return SbiRet::invalid_param(),
+        };
+        let ending = match reset_type {
+            srst::RESET_TYPE_SHUTDOWN if failed => Ending::SystemFailure,
+            srst::RESET_TYPE_SHUTDOWN => Ending::Shutdown,
+            srst::RESET_TYPE_COLD_REBOOT | srst::RESET_TYPE_WARM_REBOOT => Ending::Reboot,
+            _ => return SbiRet::invalid_param(),
+        };
+        self.next.set(Next::End(ending));
+        SbiRet::success(0)
+    }
+}
+
+impl EnvInfo for Call<'_, '_> {
+    fn mvendorid(&self) -> usize {
+        sbi_rt::get_mvendorid()
+    }
+
+    fn marchid(&self) -> usize {
+        sbi_rt::get_marchid()
+    }
+
+    fn mimpid(&self) -> usize {
+        sbi_rt::get_mimpid()
+    }
+}

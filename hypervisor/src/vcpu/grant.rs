@@ -1,0 +1,66 @@
+//! What the hypervisor CSRs give a guest, and giving it.
+//!
+//! The one idea: the CSRs are asked, by writing what is wanted and reading back, and the guest's device tree is made from
+//! the answer.
+
+use crate::csr;
+use crate::features::{self, Counters, Henvcfg};
+
+/// Exceptions that a guest takes itself: those it causes by its own doing and that need nothing of the host. Illegal
+/// instructions (2) and access faults (1, 5, 7) come to the host first, which says so and injects them.
+const DELEGATED_EXCEPTIONS: u64 = 1 << 0 | 1 << 3 | 1 << 8 | 1 << 12 | 1 << 13 | 1 << 15;
+
+/// `hstateen0.ENVCFG`: the guest may access its `senvcfg`.
+const STATEEN_ENVCFG: u64 = 1 << 62;
+
+/// What a guest is given; the same on every hart.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant {
+    /// `henvcfg`.
+    pub environment: Henvcfg,
+    /// `hcounteren`.
+    pub counters: Counters,
+    /// The machine's ISA string.
+    pub isa: &'static str,
+    state_enable: bool,
+}
+
+impl Grant {
+    /// Asks this hart for what the machine's ISA string lists.
+    pub fn probe(isa: &'static str) -> Self {
+        let wanted = features::wanted_environment(isa);
+        // SAFETY: no guest runs yet, and `apply` writes the registers again before one does.
+        unsafe {
+            csr::write!("henvcfg", wanted.bits());
+            csr::write!("hcounteren", Counters::all().bits());
+        }
+        Self {
+            environment: Henvcfg::from_bits_truncate(csr::read!("henvcfg")) & wanted,
+            counters: Counters::from_bits_truncate(csr::read!("hcounteren")),
+            isa,
+            state_enable: features::lists(isa, "smstateen") || features::lists(isa, "ssstateen"),
+        }
+    }
+
+    /// Whether the guest programs its timer itself.
+    pub fn own_timer(&self) -> bool {
+        self.environment.contains(Henvcfg::STCE)
+    }
+
+    /// Gives it to the guest of this hart, and nothing else.
+    pub fn apply(&self) {
+        // SAFETY: these registers govern V=1 only.
+        unsafe {
+            csr::write!("henvcfg", self.environment.bits());
+            csr::write!("hcounteren", self.counters.bits());
+            csr::write!("hedeleg", DELEGATED_EXCEPTIONS);
+            csr::write!("hideleg", csr::VS_INTERRUPTS);
+            if self.state_enable {
+                csr::write!("hstateen0", STATEEN_ENVCFG);
+                csr::write!("hstateen1", 0);
+                csr::write!("hstateen2", 0);
+                csr::write!("hstateen3", 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! One virtual hart, and the hart that runs it.
+//!
+//! The one idea: this loop is all a hart does after boot. It waits until the guest starts its vCPU, resets it, and then
+//! enters the guest and handles its exit, over and over.
+
+pub mod stuck;
+
+#[cfg(target_os = "none")]
+mod context;
+#[cfg(target_os = "none")]
+pub mod grant;
+#[cfg(target_os = "none")]
+mod memory;
+#[cfg(target_os = "none")]
+mod reset;
+#[cfg(target_os = "none")]
+mod run;
+#[cfg(target_os = "none")]
+mod timer;
+#[cfg(target_os = "none")]
+mod walk;
+
+#[cfg(target_os = "none")]
+pub use run::{Hart, Next, Vcpu, run};

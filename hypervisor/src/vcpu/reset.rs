@@ -1,0 +1,65 @@
+//! The state in which a vCPU starts: every register reset, so that nothing of the host, of the firmware or of an earlier
+//! life of this vCPU shows.
+
+use core::arch::asm;
+
+use super::context::Context;
+use super::grant::Grant;
+use crate::csr;
+use crate::vm::hart_state::Start;
+
+/// `vsstatus.UXL` for 64-bit VU-mode.
+const UXL_64: u64 = 2 << 32;
+
+/// Brings this hart's guest state to reset and answers the context that starts at `start` on guest hart `index`.
+pub fn reset(grant: &Grant, hgatp: u64, index: usize, start: Start) -> Context {
+    // SAFETY: the registers are the guest's, which does not run; the host has no floating-point state, and turns the unit
+    // off again. R32: vsatp is Bare before hgatp changes. After both, nothing remembers older translations (R41, R45).
+    unsafe {
+        csr::write!("vsatp", 0);
+        csr::write!("hgatp", hgatp);
+        asm!(
+            ".option push",
+            ".option arch, +h",
+            "hfence.gvma",
+            "hfence.vvma",
+            ".option pop",
+            options(nostack)
+        );
+        grant.apply();
+        csr::write!("vsstatus", UXL_64);
+        csr::write!("vsie", 0);
+        csr::write!("vstvec", 0);
+        csr::write!("vsscratch", 0);
+        csr::write!("vsepc", 0);
+        csr::write!("vscause", 0);
+        csr::write!("vstval", 0);
+        csr::write!("hvip", 0);
+        csr::write!("hgeie", 0);
+        csr::write!("htimedelta", 0);
+        csr::write!("senvcfg", 0);
+        csr::write!("scounteren", 0);
+        if grant.own_timer() {
+            // The reset value is unspecified; this one never comes.
+            csr::write!("vstimecmp", u64::MAX);
+        }
+        csr::set!("sstatus", csr::SSTATUS_FS);
+        asm!(
+            ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31",
+            r"fmv.d.x f\n, zero",
+            ".endr",
+            "fscsr zero",
+            options(nomem, nostack)
+        );
+        csr::clear!("sstatus", csr::SSTATUS_FS);
+    }
+    let mut context = Context {
+        pc: start.address,
+        sstatus: csr::read!("sstatus") | csr::SSTATUS_SPP,
+        hstatus: csr::HSTATUS_SPV | csr::HSTATUS_VSXL_64,
+        ..Context::default()
+    };
+    context.x[10] = index as u64;
+    context.x[11] = start.opaque;
+    context
+}

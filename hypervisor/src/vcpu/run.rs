@@ -1,0 +1,251 @@
+//! The loop that a hart runs for its vCPU.
+
+use core::arch::asm;
+
+use guest_mem::GuestPrivilege;
+use guest_mem::guest_physical::Reader;
+use guest_mem::guest_virtual::LoadedVcpu;
+use guest_mem::hart::riscv64::{HandlerHook, Riscv64};
+use guest_mem::inject::{GuestTrapState, Injection};
+use guest_mem::probe::{PROBE_BYTES, probe};
+
+use crate::boot::hart_local::HartLocal;
+use crate::memory::frames::FRAME;
+use crate::memory::host;
+use crate::vm::hart_state::{Start, State};
+use crate::vm::{Ending, Request, Vm};
+use crate::{csr, exit, power, report};
+
+use super::context::Context;
+use super::timer::Timer;
+use super::{reset, stuck};
+
+/// The library's view of this hart.
+pub type Hart = Riscv64<HandlerHook>;
+
+/// What a vCPU does after an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It goes on.
+    Resume,
+    /// It stops, until somebody starts it.
+    Stop,
+    /// It waits for an interrupt, and then goes on, or starts anew.
+    Suspend(Option<Start>),
+    /// The guest ends.
+    End(Ending),
+}
+
+/// A vCPU on its hart.
+pub struct Vcpu<'v> {
+    /// The guest it is a hart of.
+    pub vm: &'v Vm,
+    /// Its number.
+    pub index: usize,
+    /// The library's handle on the guest-physical memory.
+    pub reader: Reader<'v>,
+    /// Its registers.
+    pub context: Context,
+    /// Its timers.
+    pub timer: Timer,
+    /// Whether it gets anywhere.
+    pub stuck: stuck::Detector,
+}
+
+/// Runs the vCPU `index` of `vm` on this hart, for good.
+pub fn run(vm: &Vm, index: usize) -> ! {
+    // SAFETY: HS-mode never enables interrupts globally, so these only wake `wfi` and end guest mode.
+    unsafe { csr::write!("sie", csr::SSI | csr::STI) };
+    probe_machine(vm, index);
+    let mut vcpu = Vcpu {
+        vm,
+        index,
+        reader: vm.ram.reader(index).expect("each hart takes its own"),
+        context: Context::default(),
+        timer: Timer::new(vm.grant.own_timer(), vm.timebase_frequency, index),
+        stuck: stuck::Detector::default(),
+    };
+    loop {
+        let start = vcpu.wait_for_start();
+        vcpu.reset(start);
+        let mut next = Next::Resume;
+        while next != Next::Stop {
+            next = vcpu.go_on(next);
+        }
+    }
+}
+
+/// Lets the library find out how this hart behaves, before its first guest.
+fn probe_machine(vm: &Vm, index: usize) {
+    let hart = &HartLocal::current().hart;
+    let scratch = host::allocate_zeroed((PROBE_BYTES as u64).div_ceil(FRAME), 16 << 10);
+    let Some(scratch) = scratch else {
+        power::give_up(format_args!("no memory for the machine probe"));
+    };
+    // SAFETY: the frames were just allocated for this, and are reached at their own address. No vCPU is loaded yet.
+    match unsafe { probe(hart, scratch.value() as *mut u64, scratch) } {
+        Ok(profile) if index == 0 => {
+            log::info!("{profile:?}");
+            vm.profile.call_once(|| profile);
+        }
+        Ok(_) => {}
+        Err(error) => power::give_up(format_args!("hart {index}: {error}")),
+    }
+}
+
+impl<'v> Vcpu<'v> {
+    fn reset(&mut self, start: Start) {
+        self.vm.take_requests(self.index);
+        self.timer.set_guest(u64::MAX);
+        self.context = reset::reset(&self.vm.grant, self.vm.ram.hgatp(), self.index, start);
+        self.stuck = stuck::Detector::default();
+    }
+
+    fn go_on(&mut self, next: Next) -> Next {
+        match next {
+            Next::Resume => {
+                self.serve_requests();
+                if self.vm.has_ended() {
+                    park();
+                }
+                // SAFETY: `reset` put the guest's hgatp into this hart, and the table behind it maps the guest's RAM only.
+                unsafe { self.context.enter() };
+                exit::handle(self)
+            }
+            Next::Suspend(start) => {
+                self.wait_for_interrupt();
+                if let Some(start) = start {
+                    self.reset(start);
+                }
+                Next::Resume
+            }
+            Next::Stop => Next::Stop,
+            Next::End(ending) => {
+                if self.vm.end() {
+                    report::end(self, ending);
+                }
+                park()
+            }
+        }
+    }
+
+    /// The guest's registers in this hart, for the library.
+    pub fn loaded(&self) -> LoadedVcpu<'_, Hart> {
+        let hart = &HartLocal::current().hart;
+        // SAFETY: a hart runs this vCPU and no other, so its CSRs hold this guest's state whenever the guest does not run.
+        // Whatever changes them (`inject`, `reset`, entering the guest) borrows the vCPU mutably. The exit's record is in the
+        // context, and the G-stage table gives the guest nothing but its own memory.
+        unsafe { LoadedVcpu::new(hart) }
+    }
+
+    /// The privilege of the guest code that was interrupted.
+    pub fn privilege(&self) -> GuestPrivilege {
+        if self.context.sstatus & csr::SSTATUS_SPP != 0 {
+            GuestPrivilege::Supervisor
+        } else {
+            GuestPrivilege::User
+        }
+    }
+
+    /// Lets the guest take an exception where it stands.
+    pub fn inject(&mut self, injection: Injection) {
+        let mut state = GuestTrapState {
+            pc: self.context.pc,
+            privilege: self.privilege(),
+            vsstatus: csr::read!("vsstatus"),
+            vstvec: csr::read!("vstvec"),
+            vsepc: 0,
+            vscause: 0,
+            vstval: 0,
+        };
+        injection.apply(&mut state);
+        self.context.pc = state.pc;
+        self.context.sstatus |= csr::SSTATUS_SPP;
+        // SAFETY: the registers are the guest's, and no `LoadedVcpu` of it exists: this borrows it mutably.
+        unsafe {
+            csr::write!("vsstatus", state.vsstatus);
+            csr::write!("vsepc", state.vsepc);
+            csr::write!("vscause", state.vscause);
+            csr::write!("vstval", state.vstval);
+        }
+    }
+
+    /// Does what other harts asked for.
+    fn serve_requests(&mut self) {
+        // SAFETY: both registers only say what is pending. The request is read after the interrupt is cleared, so that one
+        // that comes meanwhile interrupts again.
+        unsafe { csr::clear!("sip", csr::SSI) };
+        let requests = self.vm.take_requests(self.index);
+        if requests.contains(Request::SOFTWARE_INTERRUPT) {
+            // SAFETY: the register is the guest's.
+            unsafe { csr::set!("hvip", csr::VSSI) };
+        }
+        if requests.contains(Request::DEVICE_INTERRUPTS) {
+            self.update_device_interrupts();
+        }
+    }
+
+    /// Shows the guest the state of its external interrupt line.
+    fn update_device_interrupts(&self) {
+        // SAFETY: the register is the guest's.
+        unsafe {
+            if self.vm.devices.external_interrupt(self.index) {
+                csr::set!("hvip", csr::VSEI);
+            } else {
+                csr::clear!("hvip", csr::VSEI);
+            }
+        }
+    }
+
+    /// Serves a timer interrupt of the host.
+    pub fn timer_interrupt(&mut self) {
+        if self.timer.expired() && self.index == 0 {
+            self.vm.poll_console();
+        }
+    }
+
+    fn wait_for_start(&mut self) -> Start {
+        let state = &self.vm.state(self.index).expect("the vCPU exists");
+        state.set_stopped_unless_pending();
+        loop {
+            if let Some(start) = state.take_start() {
+                return start;
+            }
+            self.sleep();
+        }
+    }
+
+    fn wait_for_interrupt(&mut self) {
+        let state = self.vm.state(self.index).expect("the vCPU exists");
+        state.set(State::Suspended);
+        // Not vsip and vsie: QEMU 7.2 does not show a timer interrupt of the guest's own there.
+        while csr::read!("hip") & csr::read!("hie") & csr::VS_INTERRUPTS == 0 {
+            self.sleep();
+        }
+        state.set(State::Started);
+    }
+
+    /// Waits in the host until something happens, and does what the host has to do about it.
+    fn sleep(&mut self) {
+        if self.vm.has_ended() {
+            park();
+        }
+        // SAFETY: `wfi` has no effect on memory. What is pending and enabled wakes it also with interrupts off.
+        unsafe { asm!("wfi", options(nostack)) };
+        if csr::read!("sip") & csr::STI != 0 {
+            self.timer_interrupt();
+        }
+        self.serve_requests();
+    }
+}
+
+/// What a hart does when its guest is over: nothing.
+fn park() -> ! {
+    loop {
+        // SAFETY: with every interrupt source off, nothing but the machine's end is left.
+        unsafe {
+            csr::write!("sie", 0);
+            asm!("wfi", options(nomem, nostack));
+        }
+    }
+}

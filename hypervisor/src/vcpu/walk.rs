@@ -1,0 +1,70 @@
+//! Looking through the guest's own translation, without an access: for crash reports, and for faults whose guest-physical
+//! address the hart did not report (R22).
+
+use guest_mem::translate::{
+    Access, AdPolicy, EntryMemory, GPage, GRegime, GTables, Refused, StageRules, Translation,
+    VsCsrs, VsRegime, WalkTrace, translate_observed,
+};
+use guest_mem::{Fault, FaultKind, Operation, Spa};
+
+use super::Vcpu;
+use crate::csr;
+use crate::features::{self, Henvcfg};
+use crate::memory::host::HostTables;
+
+impl EntryMemory for HostTables {
+    fn read_entry(&self, at: Spa) -> Result<u64, Refused> {
+        self.load(at).ok_or(Refused)
+    }
+
+    fn compare_exchange_entry(
+        &self,
+        _at: Spa,
+        _current: u64,
+        _new: u64,
+    ) -> Result<Result<u64, u64>, Refused> {
+        // Walks here only look.
+        Err(Refused)
+    }
+}
+
+impl Vcpu<'_> {
+    /// Walks both stages for `access`, telling `trace` each step. Leaves A and D bits alone.
+    ///
+    /// # Errors
+    ///
+    /// The fault that the access would meet.
+    pub fn walk(&self, access: Access, trace: &WalkTrace) -> Result<Translation<GPage>, Fault> {
+        let regime = self.regimes().map_err(|kind| Fault {
+            operation: Operation::Translate,
+            kind,
+            gva: Some(access.gva),
+            gpa: None,
+            trap: None,
+        })?;
+        let (vs, g) = regime;
+        let tables = GTables::new(g.looking(), HostTables).observed(trace);
+        translate_observed(&vs.looking(), &tables, access, trace)
+    }
+
+    fn regimes(&self) -> Result<(VsRegime, GRegime), FaultKind> {
+        let environment = self.vm.grant.environment;
+        let rules = StageRules {
+            ad: AdPolicy::Fault,
+            pbmt: environment.contains(Henvcfg::PBMTE),
+            svnapot: features::lists(self.vm.grant.isa, "svnapot"),
+            svrsw60t59b: false,
+        };
+        let csrs = VsCsrs {
+            vsatp: csr::read!("vsatp"),
+            vsstatus: csr::read!("vsstatus"),
+            sstatus: csr::read!("sstatus"),
+            hstatus: self.context.hstatus,
+            henvcfg: csr::read!("henvcfg"),
+            senvcfg: csr::read!("senvcfg"),
+        };
+        let vs = VsRegime::from_csrs(&csrs, rules)?;
+        let g = GRegime::from_csrs(csr::read!("hgatp"), csrs.sstatus, StageRules::BASE)?;
+        Ok((vs, g))
+    }
+}

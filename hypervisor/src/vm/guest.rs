@@ -1,0 +1,208 @@
+//! One guest.
+
+use alloc::string::String;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use bitflags::bitflags;
+use guest_mem::probe::MachineProfile;
+use sbi_rt::HartMask;
+use spin::Once;
+
+use super::devices::Devices;
+use super::fences::GuestHarts;
+use super::guest_ram::GuestRam;
+use super::hart_state::HartState;
+use crate::boot::hart_local::HartLocal;
+use crate::boot::machine::MAX_HARTS;
+use crate::console;
+use crate::devices::BusError;
+use crate::sbi::arguments::HartSet;
+use crate::statistics::{Counter, Exits, MemoryUse};
+use crate::vcpu::grant::Grant;
+
+/// Lines that are written about what a guest does wrong.
+const COMPLAINTS: u64 = 20;
+
+bitflags! {
+    /// What one hart wants of another's vCPU.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Request: u8 {
+        /// A software interrupt for the guest.
+        const SOFTWARE_INTERRUPT = 1 << 0;
+        /// The device interrupts of the guest have to be looked at.
+        const DEVICE_INTERRUPTS = 1 << 1;
+        /// The hart's state or the guest's end has to be looked at.
+        const STATE = 1 << 2;
+    }
+}
+
+/// Why a guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It asked for it.
+    Shutdown,
+    /// It asked for it, because something had failed.
+    SystemFailure,
+    /// It asked to be started again.
+    Reboot,
+    /// It can do nothing but fault at its own trap vector.
+    LostTrapVector,
+    /// The machine has no memory left for it.
+    OutOfMemory,
+    /// It did what the hypervisor can neither do for it nor refuse.
+    Unsupported,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shutdown => "shutdown",
+            Self::SystemFailure => "shutdown after a system failure",
+            Self::Reboot => "reboot",
+            Self::LostTrapVector => "faults at its own trap vector for ever",
+            Self::OutOfMemory => "the machine is out of memory",
+            Self::Unsupported => "unsupported access",
+        })
+    }
+}
+
+/// What the harts of a guest share.
+pub struct Vm {
+    /// What the guest is called.
+    pub name: String,
+    /// Its memory.
+    pub ram: GuestRam,
+    /// What its harts are given.
+    pub grant: Grant,
+    /// Ticks of `time` in a second.
+    pub timebase_frequency: u64,
+    /// What answers at the addresses of devices.
+    pub devices: Devices,
+    /// How the hypervisor used its memory.
+    pub memory_use: MemoryUse,
+    /// Why it exited.
+    pub exits: Exits,
+    /// How the machine behaves, once it was probed.
+    pub profile: Once<MachineProfile>,
+    complaints: Counter,
+    host_harts: [u64; MAX_HARTS],
+    harts: usize,
+    states: [HartState; MAX_HARTS],
+    requests: [AtomicU8; MAX_HARTS],
+    ended: AtomicBool,
+    console_by_sbi: AtomicBool,
+}
+
+impl Vm {
+    /// A guest whose hart n runs on the machine's hart `host_harts[n]`.
+    pub fn new(
+        name: String,
+        ram: GuestRam,
+        grant: Grant,
+        timebase_frequency: u64,
+        host_harts: &[u64],
+    ) -> Result<Self, BusError> {
+        let harts = host_harts.len().min(MAX_HARTS);
+        let mut ids = [0; MAX_HARTS];
+        ids[..harts].copy_from_slice(&host_harts[..harts]);
+        Ok(Self {
+            name,
+            ram,
+            grant,
+            timebase_frequency,
+            devices: Devices::new(harts)?,
+            memory_use: MemoryUse::default(),
+            exits: Exits::default(),
+            profile: Once::new(),
+            complaints: Counter::new(),
+            host_harts: ids,
+            harts,
+            states: [const { HartState::new() }; MAX_HARTS],
+            requests: [const { AtomicU8::new(0) }; MAX_HARTS],
+            ended: AtomicBool::new(false),
+            console_by_sbi: AtomicBool::new(false),
+        })
+    }
+
+    /// How many harts it has, numbered from 0.
+    pub fn harts(&self) -> usize {
+        self.harts
+    }
+
+    /// The state of one of its harts.
+    pub fn state(&self, index: usize) -> Option<&HartState> {
+        self.states[..self.harts].get(index)
+    }
+
+    /// Fences on its harts.
+    pub fn fences(&self) -> GuestHarts<'_> {
+        GuestHarts(&self.host_harts[..self.harts])
+    }
+
+    /// Asks something of the vCPU of hart `index`, and interrupts that wherever it is.
+    pub fn request(&self, index: usize, request: Request) {
+        let (Some(requests), Some(&id)) = (
+            self.requests[..self.harts].get(index),
+            self.host_harts.get(index),
+        ) else {
+            return;
+        };
+        requests.fetch_or(request.bits(), Ordering::AcqRel);
+        if index == HartLocal::current().index {
+            // It looks before it enters the guest.
+            return;
+        }
+        sbi_rt::send_ipi(HartMask::from_mask_base(1, id as usize));
+    }
+
+    /// Tells harts that their external interrupts have changed.
+    pub fn interrupts_changed(&self, harts: HartSet) {
+        for index in harts.iter() {
+            self.request(index, Request::DEVICE_INTERRUPTS);
+        }
+    }
+
+    /// What was asked of hart `index` since it last looked.
+    pub fn take_requests(&self, index: usize) -> Request {
+        Request::from_bits_truncate(self.requests[index].swap(0, Ordering::AcqRel))
+    }
+
+    /// Says in one line what the guest did wrong; after some lines it only counts.
+    pub fn complain(&self, what: fmt::Arguments<'_>) {
+        self.complaints.add_one();
+        match self.complaints.get() {
+            ..COMPLAINTS => log::warn!("{what}"),
+            COMPLAINTS => log::warn!("{what} (more of this kind is not shown)"),
+            _ => {}
+        }
+    }
+
+    /// How often the guest did something wrong.
+    pub fn complaints(&self) -> u64 {
+        self.complaints.get()
+    }
+
+    /// A byte that was typed, for a guest that asks the SBI for it. From then on what is typed does not go to the serial port.
+    pub fn typed(&self) -> Option<u8> {
+        self.console_by_sbi.store(true, Ordering::Relaxed);
+        console::get()
+    }
+
+    /// Delivers what was typed to the serial port.
+    pub fn poll_console(&self) {
+        if !self.console_by_sbi.load(Ordering::Relaxed) {
+            self.interrupts_changed(self.devices.type_in(console::get));
+        }
+    }
+
+    /// Ends the guest; answers whether this hart is the first to do so, and therefore the one to report it.
+    pub fn end(&self) -> bool {
+        !self.ended.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+}

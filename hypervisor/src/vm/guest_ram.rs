@@ -1,0 +1,267 @@
+//! The guest's RAM: paged in on demand, copy-on-write from one page of zeroes.
+//!
+//! The one idea: a page is in one of three states (absent, the shared zero page, a frame of its own), and the state stands
+//! in two places that this module alone keeps the same: the G-stage table, which the hardware obeys, and the page array,
+//! through which the library reaches the memory for the hypervisor.
+//!
+//! What decides is the type of the access that faulted: a load maps the zero page, a store gives the page a frame, and the
+//! first fetch makes a page executable, which is where the host owes the harts a `fence.i` for what it wrote there (R48).
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use guest_mem::csr::GMode;
+use guest_mem::guest_physical::{
+    GuestPhysicalMemory, HostPage, NoGStage, PageEntry, Reader, Slot, SlotError,
+};
+use guest_mem::{AccessKind, Gpa, Spa};
+use spin::Mutex;
+
+use crate::boot::machine::MAX_HARTS;
+use crate::memory::frames::FRAME;
+use crate::memory::host::{self, HostTables};
+use crate::memory::page_table::{Flags, MODE_SV39, MapError, PageSize, PageTable, Stage};
+use crate::statistics::Counter;
+
+/// Where the RAM of every guest starts.
+pub const RAM_BASE: Gpa = Gpa::new(0x8000_0000);
+
+/// What paging in a page came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageIn {
+    /// The zero page was mapped.
+    Zero,
+    /// The page got a frame; it had none.
+    Frame,
+    /// The page got a frame in place of the zero page: other harts may still translate to that.
+    Replaced,
+    /// The page may be executed from now on.
+    Executable,
+    /// Another hart had done it already, or this one remembered an old translation.
+    Nothing,
+}
+
+/// Why a page was not paged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageInError {
+    /// The address is not RAM of the guest.
+    NotRam,
+    /// The machine has no frame left.
+    OutOfMemory,
+}
+
+impl From<MapError> for PageInError {
+    fn from(_: MapError) -> Self {
+        // Addresses are checked, and only small pages are mapped: no other error is left.
+        Self::OutOfMemory
+    }
+}
+
+/// How often each kind of paging in happened.
+#[derive(Debug, Default)]
+pub struct PageIns {
+    /// Pages that mapped the zero page.
+    pub zero: Counter,
+    /// Pages that got a frame.
+    pub frames: Counter,
+    /// Of those, the ones that had the zero page.
+    pub replaced: Counter,
+    /// Pages that became executable.
+    pub executable: Counter,
+    /// Faults that found their page ready.
+    pub spurious: Counter,
+}
+
+/// The RAM of one guest.
+pub struct GuestRam {
+    len: u64,
+    hgatp: u64,
+    zero_page: Spa,
+    table: Mutex<PageTable>,
+    pages: &'static [PageEntry],
+    slots: Slots,
+    /// How pages came in.
+    pub page_ins: PageIns,
+}
+
+/// The library's view of it: one slot, a reader for each hart and one for whoever loads the guest.
+type Slots = GuestPhysicalMemory<'static, 1, { MAX_HARTS + 1 }>;
+
+/// Where the host reaches a frame: the identity map again.
+fn host_page(frame: Spa) -> NonNull<u8> {
+    NonNull::new(frame.value() as *mut u8).expect("no frame is at address 0")
+}
+
+impl GuestRam {
+    /// RAM of `len` bytes, a multiple of the page size, with nothing in it. `vmid` is 0 where the machine has none.
+    ///
+    /// # Errors
+    ///
+    /// No memory for the tables, or RAM that reaches past what the G-stage can translate.
+    pub fn new(len: u64, vmid: u64) -> Result<Self, RamError> {
+        let table = PageTable::new(&mut HostTables, Stage::Guest)?;
+        let zero_page = host::allocate_zeroed(1, FRAME).ok_or(MapError::OutOfMemory)?;
+        let pages =
+            host::allocate_page_entries((len / FRAME) as usize).ok_or(MapError::OutOfMemory)?;
+        let slots = Slots::new(GMode::Sv39x4);
+        // No G-stage table shows anything yet.
+        slots.add(Slot::paged(RAM_BASE, pages), &mut NoGStage)?;
+        Ok(Self {
+            len,
+            hgatp: MODE_SV39 << 60 | vmid << 44 | table.root().page_number(),
+            zero_page,
+            table: Mutex::new(table),
+            pages,
+            slots,
+            page_ins: PageIns::default(),
+        })
+    }
+
+    /// The library's handle on this RAM for one hart.
+    pub fn reader(&self, index: usize) -> Option<Reader<'_>> {
+        self.slots.reader(index).ok()
+    }
+
+    /// The index of the reader that is for no hart.
+    pub const LOADER: usize = MAX_HARTS;
+
+    /// The value of `hgatp` that loads this RAM.
+    pub const fn hgatp(&self) -> u64 {
+        self.hgatp
+    }
+
+    /// Bytes.
+    pub const fn byte_len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether `[gpa, gpa + len)` is RAM.
+    pub fn contains(&self, gpa: Gpa, len: u64) -> bool {
+        gpa.value()
+            .checked_sub(RAM_BASE.value())
+            .and_then(|offset| offset.checked_add(len))
+            .is_some_and(|end| end <= self.len)
+    }
+
+    /// Makes the page of `gpa` accessible for `access`. `fences` carries out what the change asks of the harts.
+    pub fn page_in(
+        &self,
+        gpa: Gpa,
+        access: AccessKind,
+        fences: &impl Fences,
+    ) -> Result<PageIn, PageInError> {
+        if !self.contains(gpa, 1) {
+            return Err(PageInError::NotRam);
+        }
+        let page = gpa.page_base();
+        let entry = &self.pages[((page.value() - RAM_BASE.value()) / FRAME) as usize];
+        let table = self.table.lock();
+        let old = entry.get();
+        let leaf = table.lookup(&HostTables, page.value());
+        let executable = leaf.is_some_and(|leaf| leaf.flags.contains(Flags::EXECUTE));
+        let map = |physical, flags| {
+            table.map(
+                &mut HostTables,
+                page.value(),
+                physical,
+                PageSize::Small,
+                flags,
+            )
+        };
+        let done = match (access, old) {
+            (AccessKind::Store, HostPage::Absent | HostPage::ReadOnly(_)) => {
+                let frame = host::allocate_zeroed(1, FRAME).ok_or(PageInError::OutOfMemory)?;
+                // The first fetch makes the page executable again, and synchronizes.
+                map(frame, Flags::READ | Flags::WRITE)?;
+                self.page_ins.frames.add_one();
+                let replaced = old != HostPage::Absent;
+                if replaced {
+                    // Before the array shows the frame: a hart that still reads zeroes must not miss what the host writes.
+                    fences.translations_changed(page);
+                    self.page_ins.replaced.add_one();
+                }
+                // SAFETY: the frame is the page's for good, zeroed before, and from now on accessed by the guest and the
+                // library only. The zero page that it may replace is never reused.
+                unsafe { entry.set(HostPage::Writable(host_page(frame))) };
+                if replaced {
+                    PageIn::Replaced
+                } else {
+                    PageIn::Frame
+                }
+            }
+            (AccessKind::Load, HostPage::Absent) => {
+                map(self.zero_page, Flags::READ)?;
+                self.show_zero_page(entry);
+                PageIn::Zero
+            }
+            (AccessKind::Fetch, _) if !executable => {
+                let (physical, flags) = match leaf {
+                    Some(leaf) => (leaf.physical, leaf.flags),
+                    None => (self.zero_page, Flags::READ),
+                };
+                fences.instructions_changed();
+                map(physical, flags | Flags::EXECUTE)?;
+                if old == HostPage::Absent {
+                    self.show_zero_page(entry);
+                }
+                self.page_ins.executable.add_one();
+                PageIn::Executable
+            }
+            _ => {
+                // An entry that was invalid, or allowed less, may be remembered by this hart.
+                fences.forget_here(page);
+                self.page_ins.spurious.add_one();
+                PageIn::Nothing
+            }
+        };
+        Ok(done)
+    }
+
+    fn show_zero_page(&self, entry: &PageEntry) {
+        // SAFETY: the zero page is never written and never reused.
+        unsafe { entry.set(HostPage::ReadOnly(host_page(self.zero_page))) };
+        self.page_ins.zero.add_one();
+    }
+}
+
+/// Why a guest has no RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RamError {
+    /// No memory for its tables.
+    Tables(MapError),
+    /// The library refuses its slot.
+    Slot(SlotError),
+}
+
+impl From<MapError> for RamError {
+    fn from(error: MapError) -> Self {
+        Self::Tables(error)
+    }
+}
+
+impl From<SlotError> for RamError {
+    fn from(error: SlotError) -> Self {
+        Self::Slot(error)
+    }
+}
+
+impl fmt::Display for RamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tables(error) => error.fmt(f),
+            Self::Slot(error) => error.fmt(f),
+        }
+    }
+}
+
+/// What a change of the G-stage asks of the harts of the guest.
+pub trait Fences {
+    /// Every hart, this one included, forgets how it translates `gpa`.
+    fn translations_changed(&self, gpa: Gpa);
+
+    /// This hart forgets how it translates `gpa`.
+    fn forget_here(&self, gpa: Gpa);
+
+    /// Every hart, this one included, sees what was written to memory when it fetches instructions.
+    fn instructions_changed(&self);
+}
