@@ -1,17 +1,35 @@
 //! Making the guest: from a bundle that the loader put into memory, or from the image that is built in.
+//!
+//! The one idea: everything that is in guest memory before the first instruction is written there by the library, page by
+//! page as it is brought in, like any other access.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
+use guest_mem::guest_physical::Reader;
+use guest_mem::{AccessError, Gpa, GuestMemory, sync_instructions};
 use spin::Once;
 
+use crate::boot::hart_local::HartLocal;
 use crate::boot::machine::Machine;
 use crate::csr;
-use crate::devices::BusError;
+use crate::device_tree::{DeviceTreeError, GuestMachine};
+use crate::devices::{BusError, Wiring};
+use crate::features;
+use crate::image::{Bundle, BundleError, Content, Kernel, KernelError, LoadPlan, PlanError};
+use crate::memory::frames::{FRAME, Range};
+use crate::vcpu::PageIn;
 use crate::vcpu::grant::Grant;
 use crate::vm::Vm;
-use crate::vm::guest_ram::{GuestRam, RamError};
+use crate::vm::guest_ram::{GuestRam, RAM_BASE, RamError};
+use crate::vm::hart_state::Start;
+
+/// Guest RAM, unless the bundle says otherwise.
+const DEFAULT_MEMORY: u64 = 128 << 20;
+
+/// Harts of the built-in guest.
+const TOUR_HARTS: usize = 2;
 
 /// The tour guest's ELF file, or nothing.
 static TOUR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tour.elf"));
@@ -23,10 +41,20 @@ static VM: Once<&'static Vm> = Once::new();
 pub enum GuestError {
     /// Nothing was given to run.
     NoImage,
-    /// The machine's memory does not suffice for the tables of the guest.
+    /// The bundle is not one.
+    Bundle(BundleError<'static>),
+    /// The kernel's format.
+    Kernel(KernelError),
+    /// Something finds no place in guest RAM.
+    Plan(PlanError),
+    /// The guest's device tree cannot be made.
+    DeviceTree(DeviceTreeError),
+    /// The guest's memory cannot be made.
     Ram(RamError),
     /// The devices overlap.
     Devices(BusError),
+    /// The image cannot be written: the machine has too little memory.
+    Load(AccessError),
 }
 
 impl fmt::Display for GuestError {
@@ -35,30 +63,64 @@ impl fmt::Display for GuestError {
             Self::NoImage => f.write_str(
                 "there is no guest: no bundle was passed as initrd, and none was built in",
             ),
-            Self::Devices(error) => write!(f, "guest devices: {error}"),
+            Self::Bundle(error) => write!(f, "{error}"),
+            Self::Kernel(error) => write!(f, "guest kernel: {error}"),
+            Self::Plan(error) => write!(f, "{error}"),
+            Self::DeviceTree(error) => write!(f, "{error}"),
             Self::Ram(error) => write!(f, "guest memory: {error}"),
+            Self::Devices(error) => write!(f, "guest devices: {error}"),
+            Self::Load(error) => write!(f, "loading the guest: {error}"),
         }
     }
 }
 
-/// Makes the guest that will run on the machine's harts `host_harts`.
+/// Makes the guest that will run on the machine's harts `host_harts`, and loads it.
+///
+/// # Errors
+///
+/// [`GuestError`]; there is nothing to run then.
 pub fn create(machine: &Machine<'static>, host_harts: &[u64]) -> Result<&'static Vm, GuestError> {
-    if machine.initrd.is_none() && TOUR.is_empty() {
-        return Err(GuestError::NoImage);
+    let bundle = bundle(machine)?;
+    let kernel = Kernel::parse(bundle.kernel, RAM_BASE).map_err(GuestError::Kernel)?;
+    let memory = bundle.memory.unwrap_or(DEFAULT_MEMORY);
+    let plan = LoadPlan::new(&kernel, bundle.initrd, RAM_BASE, memory).map_err(GuestError::Plan)?;
+
+    let wanted = bundle.harts.unwrap_or(1).max(1);
+    let harts = wanted.min(host_harts.len());
+    if harts < wanted {
+        log::warn!("the guest wants {wanted} harts, the machine has {harts}: it gets {harts}");
     }
     let grant = Grant::probe(machine.isa);
-    let ram = GuestRam::new(128 << 20, vmid()).map_err(GuestError::Ram)?;
-    let vm: &Vm = Box::leak(Box::new(
-        Vm::new(
-            String::from("tour"),
-            ram,
-            grant,
-            machine.timebase_frequency,
-            host_harts,
-        )
-        .map_err(GuestError::Devices)?,
-    ));
-    VM.call_once(|| vm);
+    let ram = GuestRam::new(memory, vmid()).map_err(GuestError::Ram)?;
+    let name = String::from(bundle.name.unwrap_or("guest"));
+    let vm = Vm::new(
+        name,
+        ram,
+        grant,
+        machine.timebase_frequency,
+        &host_harts[..harts],
+    )
+    .map_err(GuestError::Devices)?;
+    let vm: &Vm = VM.call_once(|| Box::leak(Box::new(vm)));
+
+    let tree = device_tree(machine, vm, &bundle, &plan)?;
+    load(vm, &plan, &tree).map_err(GuestError::Load)?;
+    log::info!(
+        "guest {}: {:?}, {} KiB at {:#x}, {harts} hart(s), entry {:#x}",
+        vm.name,
+        kernel.format,
+        memory >> 10,
+        RAM_BASE,
+        plan.entry
+    );
+    if let Some(boot_hart) = vm.state(0) {
+        let start = Start {
+            address: plan.entry.value(),
+            opaque: plan.device_tree.value(),
+        };
+        // A hart that was never started always starts.
+        let _ = boot_hart.request_start(start);
+    }
     Ok(vm)
 }
 
@@ -66,6 +128,92 @@ pub fn create(machine: &Machine<'static>, host_harts: &[u64]) -> Result<&'static
 pub fn get() -> &'static Vm {
     VM.get()
         .expect("the boot hart makes the guest before it starts others")
+}
+
+fn bundle(machine: &Machine<'static>) -> Result<Bundle<'static>, GuestError> {
+    match machine.initrd {
+        Some(range) => Bundle::parse(loaded_bytes(range)).map_err(GuestError::Bundle),
+        None if TOUR.is_empty() => Err(GuestError::NoImage),
+        None => Ok(Bundle {
+            kernel: TOUR,
+            name: Some("tour"),
+            harts: Some(TOUR_HARTS),
+            ..Bundle::default()
+        }),
+    }
+}
+
+/// What the loader put into memory.
+fn loaded_bytes(range: Range) -> &'static [u8] {
+    // SAFETY: the device tree says that the bundle is there; the frames were taken out of the free memory, so nobody writes
+    // to them, and memory is reached at its own address.
+    unsafe { core::slice::from_raw_parts(range.start as *const u8, range.len() as usize) }
+}
+
+/// What the guest is told of its machine: what it was granted, and nothing else.
+fn device_tree(
+    machine: &Machine<'_>,
+    vm: &Vm,
+    bundle: &Bundle<'_>,
+    plan: &LoadPlan<'_>,
+) -> Result<alloc::vec::Vec<u8>, GuestError> {
+    let (environment, counters) = (vm.grant.environment, vm.grant.counters);
+    let extensions = features::guest_extensions(machine.isa, environment, counters);
+    let block = |name, bytes| if extensions.contains(&name) { bytes } else { 0 };
+    GuestMachine {
+        memory: RAM_BASE.value()..RAM_BASE.value() + vm.ram.byte_len(),
+        harts: vm.harts() as u32,
+        isa: &features::isa_string(&extensions),
+        mmu_type: machine.mmu_type,
+        timebase_frequency: machine.timebase_frequency,
+        cache_management_block: block("zicbom", machine.cache_block_bytes.management),
+        cache_zero_block: block("zicboz", machine.cache_block_bytes.zero),
+        wiring: Wiring::VIRT,
+        command_line: bundle.command_line,
+        initrd: plan.initrd.clone(),
+        rng_seed: None,
+    }
+    .to_device_tree()
+    .map_err(GuestError::DeviceTree)
+}
+
+fn load(vm: &'static Vm, plan: &LoadPlan<'_>, tree: &[u8]) -> Result<(), AccessError> {
+    let mut reader = vm
+        .ram
+        .reader(GuestRam::LOADER)
+        .expect("the guest is loaded once");
+    for piece in plan.pieces() {
+        match piece.content {
+            Content::Bytes(bytes) => write(vm, &mut reader, piece.gpa, bytes)?,
+            // RAM is zero until somebody writes to it, but a page may hold the end of the bytes before.
+            Content::Zero(len) => zero(vm, &mut reader, piece.gpa, len)?,
+        }
+    }
+    write(vm, &mut reader, plan.device_tree, tree)
+}
+
+fn write(
+    vm: &'static Vm,
+    reader: &mut Reader<'_>,
+    gpa: Gpa,
+    bytes: &[u8],
+) -> Result<(), AccessError> {
+    vm.memory_use.physical_writes.add_one();
+    reader.write_with(gpa, bytes, &mut PageIn(vm))?;
+    vm.memory_use.bytes.add(bytes.len() as u64);
+    // No other hart has run anything of this guest yet.
+    sync_instructions(&HartLocal::current().hart, gpa, bytes.len(), |_, _| {});
+    Ok(())
+}
+
+/// Clears the rest of the page at `gpa`; the pages after it are zero because nobody has written to them.
+fn zero(vm: &'static Vm, reader: &mut Reader<'_>, gpa: Gpa, len: u64) -> Result<(), AccessError> {
+    let rest = (FRAME - gpa.page_offset()).min(len) as usize;
+    if gpa.page_offset() == 0 {
+        return Ok(());
+    }
+    let mut resolver = PageIn(vm);
+    reader.resolving(&mut resolver).fill(gpa, 0, rest)
 }
 
 /// A VMID for the guest: 1, or 0 where the machine has no room for one (R41).

@@ -6,10 +6,11 @@
 
 use core::arch::asm;
 
-use guest_mem::Gpa;
+use guest_mem::{Gpa, sync_instructions};
 use sbi_rt::HartMask;
 
 use super::guest_ram::Fences;
+use crate::boot::hart_local::HartLocal;
 use crate::memory::frames::FRAME;
 use crate::power;
 use crate::sbi::arguments::{FenceRange, HartSet};
@@ -74,11 +75,11 @@ impl Fences for GuestHarts<'_> {
         }
     }
 
-    fn instructions_changed(&self) {
-        // SAFETY: `fence.i` is always allowed.
-        unsafe { asm!("fence.i", options(nostack)) };
-        if self.0.len() > 1 {
-            self.fence_i(self.all());
-        }
+    fn instructions_changed(&self, gpa: Gpa) {
+        sync_instructions(&HartLocal::current().hart, gpa, FRAME as usize, |_, _| {
+            if self.0.len() > 1 {
+                self.fence_i(self.all());
+            }
+        });
     }
 }

@@ -199,7 +199,7 @@ impl GuestRam {
                     Some(leaf) => (leaf.physical, leaf.flags),
                     None => (self.zero_page, Flags::READ),
                 };
-                fences.instructions_changed();
+                fences.instructions_changed(page);
                 map(physical, flags | Flags::EXECUTE)?;
                 if old == HostPage::Absent {
                     self.show_zero_page(entry);
@@ -262,6 +262,6 @@ pub trait Fences {
     /// This hart forgets how it translates `gpa`.
     fn forget_here(&self, gpa: Gpa);
 
-    /// Every hart, this one included, sees what was written to memory when it fetches instructions.
-    fn instructions_changed(&self);
+    /// Every hart, this one included, sees what was written to the page of `gpa` when it fetches instructions.
+    fn instructions_changed(&self, gpa: Gpa);
 }
