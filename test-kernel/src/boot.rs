@@ -71,6 +71,32 @@ static USER_TABLES: crate::global::Global<[Table; 2]> =
 /// Where a page that U-mode may execute is mapped.
 pub const USER_CODE: u64 = 0x2_0000_0000;
 
+/// Where the host maps a page only when it faults: see [`arm_demand_page`].
+pub const DEMAND_PAGE: u64 = USER_CODE + 4096;
+
+/// The page that the next host fault at [`DEMAND_PAGE`] maps, or 0.
+static DEMAND: crate::global::Global<u64> = crate::global::Global::new(0);
+
+/// Makes the next host fault at [`DEMAND_PAGE`] map the page at `address` there and go on; with 0, unmaps it.
+pub fn arm_demand_page(address: u64) {
+    set_host_page(1, 0);
+    DEMAND.set(address);
+}
+
+/// Maps the demanded page if a fault at `address` asks for it.
+pub fn serve_demand(address: u64) -> bool {
+    let page = DEMAND.get();
+    if page == 0 || address & !0xfff != DEMAND_PAGE {
+        return false;
+    }
+    DEMAND.set(0);
+    set_host_page(
+        1,
+        (page >> 12) << 10 | VALID | READ_WRITE | GLOBAL_ACCESSED_DIRTY,
+    );
+    true
+}
+
 /// An address that the host maps nowhere.
 pub const UNMAPPED: u64 = 0x3_0000_0000;
 
@@ -94,11 +120,17 @@ fn build_tables() -> u64 {
 
 /// Maps the page at `address` for U-mode at [`USER_CODE`], readable, writable and executable.
 pub fn map_user_code(address: u64) {
-    let entry = (USER_TABLES.address() as u64 + 4096) as *mut u64;
     let flags = VALID | READ_WRITE | EXECUTE | USER | GLOBAL_ACCESSED_DIRTY;
-    // SAFETY: the entry is the static leaf table's first; the page it maps is the arena's, and U-mode's alone at this address.
+    set_host_page(0, (address >> 12) << 10 | flags);
+}
+
+/// Writes the entry of the page that is `index` pages after [`USER_CODE`].
+fn set_host_page(index: usize, entry: u64) {
+    let leaf_table = (USER_TABLES.address() as u64 + 4096) as *mut u64;
+    // SAFETY: the entry is one of the static leaf table's; the pages that callers map are the arena's, and nothing of the
+    // kernel's own lies at these addresses.
     unsafe {
-        entry.write_volatile((address >> 12) << 10 | flags);
+        leaf_table.add(index).write_volatile(entry);
         asm!("sfence.vma");
     }
 }

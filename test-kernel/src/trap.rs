@@ -13,7 +13,7 @@ use guest_mem::hart::recovery::TrapContext;
 
 use crate::csr;
 use crate::global::Global;
-use crate::{raw, storm};
+use crate::{boot, raw, storm};
 
 /// What the entry saves: everything that the interrupted code has, and what the hardware wrote.
 #[derive(Clone, Copy)]
@@ -219,7 +219,7 @@ extern "C" fn handle(frame: &mut Frame) {
         return;
     }
     if frame.info.scause as i64 >= 0 {
-        if !raw::answers(frame) {
+        if !raw::answers(frame) && !boot::serve_demand(frame.info.stval) {
             end_innermost(frame);
         }
     } else {

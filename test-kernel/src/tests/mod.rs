@@ -4,6 +4,7 @@ pub mod access;
 pub mod copies;
 pub mod faults;
 pub mod fences;
+pub mod forms;
 pub mod selftest;
 pub mod shapes;
 pub mod switching;
@@ -19,6 +20,7 @@ pub const SECTIONS: &[&[Case]] = &[
     copies::CASES,
     traps::CASES,
     faults::CASES,
+    forms::CASES,
     switching::CASES,
     fences::CASES,
 ];
