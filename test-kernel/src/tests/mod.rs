@@ -9,6 +9,7 @@ pub mod selftest;
 pub mod shapes;
 pub mod switching;
 pub mod traps;
+pub mod window;
 
 use crate::harness::Case;
 
@@ -23,4 +24,5 @@ pub const SECTIONS: &[&[Case]] = &[
     forms::CASES,
     switching::CASES,
     fences::CASES,
+    window::CASES,
 ];

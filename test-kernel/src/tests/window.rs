@@ -1,0 +1,439 @@
+//! Sections C and D through the library: what its access windows borrow, fence and put back, and what its probe finds.
+
+use core::sync::atomic::Ordering;
+
+use guest_mem::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SUM};
+use guest_mem::hart::Hart;
+use guest_mem::hart::riscv64::HandlerHook;
+use guest_mem::translate::AdPolicy;
+use guest_mem::{
+    FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu, copy_to_guest_va,
+    sync_instructions,
+};
+
+use crate::deviation::Deviation::{
+    AccessFaultUnderBareSatp, FetchChecksRead, StaleHgatp, StaleVsatp,
+};
+use crate::guest::{ECALL, Guest, Mode};
+use crate::harness::{Outcome, Test, cases, check, fail};
+use crate::library::{Spy, in_both_forms, probed};
+use crate::tables::bits::{SUPERVISOR, USER};
+use crate::tables::{Page, World};
+use crate::{arena, csr};
+
+cases![
+    r34_the_boot_probe_knows_this_machine,
+    r34_the_boot_probe_puts_every_csr_back,
+    r35_the_library_is_right_at_equal_numbers_of_both_spaces,
+    r35_the_library_is_right_after_a_switch_of_guests,
+    r33_the_library_issues_no_fence,
+    r31_the_library_refuses_an_unknown_vsatp_mode_without_an_access,
+    r26_a_window_puts_everything_back_also_after_a_fault,
+    r4_a_window_clears_the_hosts_mxr,
+    r12_guest_physical_accesses_go_by_hlv_with_vsatp_bare,
+    r17_single_accesses_of_every_width_and_no_exchange_by_hsv,
+    r48_rewritten_guest_code_runs_after_sync_instructions,
+];
+
+use GuestPrivilege::{Supervisor, User};
+
+/// A number that is a page of both spaces.
+const SAME: u64 = 0x20_1000;
+
+/// The token of the guest that the test has loaded.
+fn loaded<H: Hart>(hart: &H) -> LoadedVcpu<'_, H> {
+    // SAFETY: the test's guest is in the CSRs and stays there; there is no exit record to lose; its tables lead to the
+    // arena only.
+    unsafe { LoadedVcpu::new(hart) }
+}
+
+/// A loaded guest where the page at `SAME` is one page as a virtual and another as a physical address. Nothing is cached.
+fn two_pages() -> (World, Page, u64) {
+    let mut world = World::sv39();
+    let by_gva = world.page_at(SAME, SUPERVISOR);
+    let by_gpa = arena::page();
+    world.map_g(SAME, by_gpa, USER, 0);
+    world.load();
+    (world, by_gva, by_gpa)
+}
+
+fn r34_the_boot_probe_knows_this_machine(t: &mut Test) -> Outcome {
+    let (_, profile) = probed::<HandlerHook>()?;
+    let machine = t.machine;
+    let stale = machine.has(StaleVsatp);
+    t.equal("stale vsatp", profile.stale_vsatp, stale)?;
+    t.equal(
+        "hlvx needs X",
+        profile.hlvx_needs_execute,
+        !machine.has(FetchChecksRead),
+    )?;
+    t.equal(
+        "cause of a page fault",
+        profile.page_faults_as_access_faults,
+        false,
+    )?;
+    check!(
+        profile.vs_stage_ad != AdPolicy::Ignore,
+        "no A/D policy of the VS-stage"
+    );
+    // The same machine under a Bare satp.
+    // SAFETY: the kernel is linked where it is; the runner puts satp back.
+    unsafe { csr::satp::write(0) };
+    let (_, profile) = probed::<HandlerHook>()?;
+    let as_access = machine.has(AccessFaultUnderBareSatp);
+    t.equal(
+        "cause of a page fault, satp Bare",
+        profile.page_faults_as_access_faults,
+        as_access,
+    )?;
+    for deviation in [StaleVsatp, FetchChecksRead, AccessFaultUnderBareSatp] {
+        if machine.has(deviation) {
+            t.deviates(deviation);
+        }
+    }
+    Ok(())
+}
+
+fn r34_the_boot_probe_puts_every_csr_back(t: &mut Test) -> Outcome {
+    let all = || {
+        [
+            csr::sstatus::read(),
+            csr::hstatus::read(),
+            csr::vsstatus::read(),
+            csr::vsatp::read(),
+            csr::hgatp::read(),
+            csr::stvec::read(),
+        ]
+    };
+    for (supervisor, sum) in [(false, 0), (true, STATUS_SUM)] {
+        crate::harness::act_as_supervisor(supervisor);
+        // SAFETY: guest state.
+        unsafe { csr::vsstatus::write(sum) };
+        let before = all();
+        // The form that keeps the exit record: the probe's own faults must not show in sstatus and hstatus.
+        probed::<guest_mem::hart::riscv64::ScopedStvec>()?;
+        t.equal("the CSRs", all(), before)?;
+    }
+    Ok(())
+}
+
+fn r35_the_library_is_right_at_equal_numbers_of_both_spaces(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let (_world, by_gva, by_gpa) = two_pages();
+        let vcpu = loaded(hart);
+        let (guest, physical) = (vcpu.guest_virtual(Supervisor), vcpu.guest_physical());
+        // A fixed sequence of pseudo-random choices between the spaces, and between reading and writing.
+        let mut random = 0x2545_f491_4f6c_dd1du64;
+        let (mut at_gva, mut at_gpa) = (0u64, 0u64);
+        for round in 1..=500u64 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let what = format_args!("round {round}");
+            match random % 4 {
+                0 => {
+                    at_gva = round;
+                    t.equal(
+                        what,
+                        guest.store(Gva::new(SAME), round, Ordering::Relaxed),
+                        Ok(()),
+                    )?;
+                }
+                1 => {
+                    at_gpa = round;
+                    t.equal(
+                        what,
+                        physical.store(Gpa::new(SAME), round, Ordering::Relaxed),
+                        Ok(()),
+                    )?;
+                }
+                2 => t.equal(
+                    what,
+                    guest.load(Gva::new(SAME), Ordering::Relaxed),
+                    Ok(at_gva),
+                )?,
+                _ => t.equal(
+                    what,
+                    physical.load(Gpa::new(SAME), Ordering::Relaxed),
+                    Ok(at_gpa),
+                )?,
+            }
+            t.equal(
+                what,
+                (arena::read(by_gva.spa), arena::read(by_gpa)),
+                (at_gva, at_gpa),
+            )?;
+        }
+        Ok(())
+    }
+    in_both_forms!(t, body)
+}
+
+fn r35_the_library_is_right_after_a_switch_of_guests(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        // Two guests of different VMIDs; no fence between them is owed.
+        let worlds = [1, 2].map(|vmid: u64| {
+            let mut world = World::sv39();
+            world.hgatp = world.hgatp & !(0x3fff << 44) | vmid << 44;
+            let page = world.page_at(SAME, SUPERVISOR);
+            arena::write(page.spa, 0x100 + vmid);
+            world
+        });
+        worlds[0].load();
+        for round in 0..20 {
+            for (index, world) in worlds.iter().enumerate() {
+                // SAFETY: guest state; `vsatp` is off while `hgatp` changes (R32).
+                unsafe {
+                    csr::vsatp::write(0);
+                    csr::hgatp::write(world.hgatp);
+                    csr::vsatp::write(world.vsatp);
+                }
+                let vcpu = loaded(hart);
+                let found = vcpu
+                    .guest_virtual(Supervisor)
+                    .load(Gva::new(SAME), Ordering::Relaxed);
+                t.equal(
+                    format_args!("round {round}, guest {index}"),
+                    found,
+                    Ok(0x101 + index as u64),
+                )?;
+            }
+        }
+        if t.machine.has(StaleHgatp) {
+            t.deviates(StaleHgatp);
+        }
+        Ok(())
+    }
+    in_both_forms!(t, body)
+}
+
+fn r33_the_library_issues_no_fence(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let hart = Spy::on(hart);
+        let (_world, _, _) = two_pages();
+        let vcpu = loaded(&hart);
+        let mut buffer = [0; 64];
+        for _ in 0..10 {
+            let done = (
+                vcpu.guest_virtual(Supervisor)
+                    .read(Gva::new(SAME), &mut buffer),
+                vcpu.guest_physical().write(Gpa::new(SAME), &buffer),
+                vcpu.fetch_instruction(Gva::new(SAME), Supervisor).map(drop),
+                vcpu.guest_virtual(User)
+                    .read(Gva::new(SAME), &mut buffer)
+                    .is_err(),
+            );
+            t.equal("the accesses", done, (Ok(()), Ok(()), Ok(()), true))?;
+        }
+        let fences = hart.fences.get();
+        check!(hart.accesses.get() >= 40, "accesses were not seen");
+        if t.machine.has(StaleVsatp) {
+            // One for each change of space or privilege, and none for a repeated access.
+            t.deviates(StaleVsatp);
+            check!(fences > 0, "a machine that needs fences got none");
+            vcpu.guest_virtual(User)
+                .read(Gva::new(SAME), &mut buffer)
+                .ok();
+            t.equal("fences after a repeated access", hart.fences.get(), fences)
+        } else {
+            t.equal("fences", fences, 0)
+        }
+    }
+    in_both_forms!(t, body)
+}
+
+fn r31_the_library_refuses_an_unknown_vsatp_mode_without_an_access(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let (_world, _, _) = two_pages();
+        for mode in [1, 7, 11, 15] {
+            let spy = Spy::on(hart);
+            spy.vsatp.set(Some(mode << 60));
+            let vcpu = loaded(&spy);
+            let mut buffer = [0x55; 8];
+            let guest = vcpu.guest_virtual(Supervisor);
+            let kinds = [
+                guest
+                    .read(Gva::new(SAME), &mut buffer)
+                    .map_err(|error| error.fault.kind),
+                guest
+                    .write(Gva::new(SAME), &[0; 8])
+                    .map_err(|error| error.fault.kind),
+                vcpu.fetch_instruction(Gva::new(SAME), Supervisor)
+                    .map(drop)
+                    .map_err(|error| error.fault.kind),
+            ];
+            let what = format_args!("mode {mode}");
+            t.equal(what, kinds, [Err(FaultKind::UnsupportedRegime); 3])?;
+            t.equal(what, (spy.accesses.get(), buffer), (0, [0x55; 8]))?;
+        }
+        Ok(())
+    }
+    in_both_forms!(t, body)
+}
+
+fn r26_a_window_puts_everything_back_also_after_a_fault(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let all = || {
+            (
+                csr::vsatp::read(),
+                csr::hgatp::read(),
+                csr::vsstatus::read(),
+                csr::hstatus::read() & HSTATUS_SPVP,
+                csr::sstatus::read() & (guest_mem::csr::STATUS_SIE | STATUS_MXR),
+                csr::stvec::read(),
+            )
+        };
+        // SAFETY: guest state.
+        unsafe { csr::vsstatus::write(STATUS_SUM) };
+        let (_world, _, _) = two_pages();
+        for interrupts in [false, true] {
+            // SAFETY: no interrupt is enabled in sie.
+            unsafe {
+                csr::sstatus::clear(guest_mem::csr::STATUS_SIE);
+                if interrupts {
+                    csr::sstatus::set(guest_mem::csr::STATUS_SIE);
+                }
+            }
+            let vcpu = loaded(hart);
+            let before = all();
+            let mut buffer = [0; 16];
+            for privilege in [User, Supervisor] {
+                for at in [SAME, 0x7000_0000] {
+                    let guest = vcpu.guest_virtual(privilege);
+                    guest.read(Gva::new(at), &mut buffer).ok();
+                    t.equal("after a read", all(), before)?;
+                    guest.write(Gva::new(at), &buffer).ok();
+                    t.equal("after a write", all(), before)?;
+                    vcpu.fetch_instruction(Gva::new(at), privilege).ok();
+                    t.equal("after a fetch", all(), before)?;
+                    vcpu.guest_physical().read(Gpa::new(at), &mut buffer).ok();
+                    t.equal("after a physical read", all(), before)?;
+                }
+            }
+        }
+        // SAFETY: as everywhere else.
+        unsafe { csr::sstatus::clear(guest_mem::csr::STATUS_SIE) };
+        Ok(())
+    }
+    in_both_forms!(t, body)
+}
+
+fn r4_a_window_clears_the_hosts_mxr(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        use crate::tables::bits::{A, D, V, X};
+        World::with_page(SAME, V | X | A | D, USER);
+        // SAFETY: the host has no pages that MXR would open.
+        unsafe { csr::sstatus::set(STATUS_MXR) };
+        let vcpu = loaded(hart);
+        let read = vcpu
+            .guest_virtual(Supervisor)
+            .read(Gva::new(SAME), &mut [0; 8]);
+        let after = csr::sstatus::read() & STATUS_MXR;
+        // SAFETY: MXR is off everywhere else.
+        unsafe { csr::sstatus::clear(STATUS_MXR) };
+        let kind = read.map_err(|error| error.fault.kind);
+        t.equal("a read of an execute-only page", kind, Err(FaultKind::Page))?;
+        t.equal("MXR afterwards", after, STATUS_MXR)
+    }
+    in_both_forms!(t, body)
+}
+
+fn r12_guest_physical_accesses_go_by_hlv_with_vsatp_bare(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let (world, _, by_gpa) = two_pages();
+        arena::write(by_gpa + 16, 0x1122_3344_5566_7788);
+        let vcpu = loaded(hart);
+        let physical = vcpu.guest_physical();
+        let found: Result<u64, _> = physical.read_obj(Gpa::new(SAME + 16));
+        t.equal("read", found, Ok(0x1122_3344_5566_7788))?;
+        t.equal(
+            "write",
+            physical.write_obj(Gpa::new(SAME + 24), &0x99u64),
+            Ok(()),
+        )?;
+        t.equal("what was written", arena::read(by_gpa + 24), 0x99)?;
+        t.equal("fill", physical.fill(Gpa::new(SAME + 32), 0xab, 8), Ok(()))?;
+        t.equal(
+            "what was filled",
+            arena::read(by_gpa + 32),
+            0xabab_abab_abab_abab,
+        )?;
+        t.equal("vsatp", csr::vsatp::read(), world.vsatp)
+    }
+    in_both_forms!(t, body)
+}
+
+fn r17_single_accesses_of_every_width_and_no_exchange_by_hsv(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let (_world, by_gva, _) = two_pages();
+        arena::write(by_gva.spa, 0x8877_6655_4433_2211);
+        let vcpu = loaded(hart);
+        let guest = vcpu.guest_virtual(Supervisor);
+        let at = |offset| Gva::new(SAME + offset);
+        for order in [Ordering::Relaxed, Ordering::Acquire, Ordering::SeqCst] {
+            t.equal("u8", guest.load(at(7), order), Ok(0x88u8))?;
+            t.equal("u16", guest.load(at(6), order), Ok(0x8877u16))?;
+            t.equal("u32", guest.load(at(4), order), Ok(0x8877_6655u32))?;
+            t.equal(
+                "u64",
+                guest.load(at(0), order),
+                Ok(0x8877_6655_4433_2211u64),
+            )?;
+        }
+        t.equal(
+            "store",
+            guest.store(at(8), u64::MAX, Ordering::Release),
+            Ok(()),
+        )?;
+        t.equal("store", guest.store(at(9), 1u8, Ordering::SeqCst), Ok(()))?;
+        t.equal(
+            "store",
+            guest.store(at(12), 2u32, Ordering::Relaxed),
+            Ok(()),
+        )?;
+        t.equal(
+            "what was stored",
+            arena::read(by_gva.spa + 8),
+            0x0000_0002_ffff_01ff,
+        )?;
+        let misaligned = guest
+            .load::<u32>(at(2), Ordering::Relaxed)
+            .map_err(|error| error.fault.kind);
+        t.equal("misaligned", misaligned, Err(FaultKind::Misaligned))?;
+        let exchange = guest.compare_exchange(at(0), 0u64, 1, Ordering::SeqCst);
+        let kind = exchange.map_err(|error| error.fault.kind);
+        t.equal("compare-exchange", kind, Err(FaultKind::AtomicUnavailable))
+    }
+    in_both_forms!(t, body)
+}
+
+fn r48_rewritten_guest_code_runs_after_sync_instructions(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let (mut world, _, _) = two_pages();
+        let pc = SAME + 0x1000;
+        world.page_at(pc, SUPERVISOR);
+        world.fence();
+        let mut remote = 0;
+        for round in 0..200u32 {
+            // `li a0, round`, `ecall`
+            let code = [round << 20 | 0x513, ECALL];
+            let mut bytes = [0; 8];
+            bytes[..4].copy_from_slice(&code[0].to_le_bytes());
+            bytes[4..].copy_from_slice(&code[1].to_le_bytes());
+            {
+                let vcpu = loaded(hart);
+                if let Err(error) = copy_to_guest_va(&vcpu, Supervisor, Gva::new(pc), &bytes) {
+                    fail!("round {round}: {error}");
+                }
+                sync_instructions(hart, Gva::new(pc), bytes.len(), |_, _| remote += 1);
+            }
+            let mut guest = Guest::at(pc);
+            let exit = guest.run(Mode::Vs);
+            let what = format_args!("round {round}");
+            t.equal(what, (exit.info.scause, exit.sepc), (10, pc + 4))?;
+            t.equal(what, guest.x[10], round.into())?;
+        }
+        t.equal("requests to other harts", remote, 200)
+    }
+    in_both_forms!(t, body)
+}
