@@ -4,6 +4,7 @@
 //! comes or disagrees with its lines, each count as a failure.
 
 mod elf;
+mod end_to_end;
 mod host;
 mod tally;
 mod target;
@@ -20,15 +21,22 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     let mut total = Tally::default();
     total.add("host", host::run()?);
     let kernel = artifacts::build_test_kernel()?;
+    let hypervisor = artifacts::build_hypervisor()?;
     total.add(
         "linked test kernel",
         elf::run("test-kernel", &kernel, Elsewhere::Allowed)?,
+    );
+    total.add(
+        "linked hypervisor",
+        elf::run("hypervisor", &hypervisor, Elsewhere::Forbidden)?,
     );
     for candidate in qemu::resolve::for_testing(options.machine.qemu.as_deref())? {
         match candidate {
             Ok(qemu) => {
                 let name = format!("target, QEMU {}", qemu.version);
                 total.add(&name, target::run(&qemu, kernel.clone(), &options.machine)?);
+                let name = format!("runs, QEMU {}", qemu.version);
+                total.add(&name, end_to_end::run(&qemu, &options.machine)?);
             }
             Err(reason) => total.skip("target", &reason),
         }
