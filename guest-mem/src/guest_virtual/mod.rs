@@ -19,6 +19,8 @@ mod access;
 mod backed;
 mod fetch;
 mod physical;
+#[cfg(test)]
+mod tests;
 mod view;
 mod window;
 
