@@ -1,0 +1,75 @@
+//! What the device tree says of the machine that the guest is on.
+
+use core::ops::Range;
+
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Node, Property};
+
+/// The model that the hypervisor of this repository calls its machine.
+const HYPERVISOR_MODEL: &str = "guest-mem,virt";
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Whether it is the hypervisor's, or a machine with nothing but firmware.
+    pub under_hypervisor: bool,
+    /// RAM.
+    pub ram: Range<u64>,
+    /// Harts.
+    pub harts: usize,
+    /// `riscv,isa` of the first hart.
+    pub isa: &'static str,
+    /// Ticks of `time` in a second.
+    pub timebase_frequency: u64,
+}
+
+impl Machine {
+    /// Reads the device tree at `blob`.
+    ///
+    /// # Safety
+    ///
+    /// `blob` is what the firmware passed in a1, and nobody writes there.
+    pub unsafe fn from_device_tree(blob: *const u8) -> Option<Self> {
+        // SAFETY: by the contract a flattened device tree begins here, whose second word is its length.
+        let tree = unsafe {
+            let len = u32::from_be(blob.cast::<u32>().add(1).read());
+            core::slice::from_raw_parts(blob, len as usize)
+        };
+        let tree = Fdt::new(tree).ok()?;
+        let root = tree.root();
+        let cpus = root.child("cpus")?;
+        let is_hart = |node: &FdtNode<'_>| node.name().starts_with("cpu@");
+        let memory = root
+            .children()
+            .find(|node| node.name().starts_with("memory@"))?;
+        let start = cells(&memory, "reg", 0..2)?;
+        let len = cells(&memory, "reg", 2..4)?;
+        Some(Self {
+            under_hypervisor: text(&root, "model") == Some(HYPERVISOR_MODEL),
+            ram: start..start.checked_add(len)?,
+            harts: cpus.children().filter(is_hart).count(),
+            isa: text(&cpus.children().find(is_hart)?, "riscv,isa")?,
+            timebase_frequency: cells(&cpus, "timebase-frequency", 0..1)?,
+        })
+    }
+
+    /// Whether the ISA string lists a multi-letter extension.
+    pub fn has(&self, extension: &str) -> bool {
+        self.isa.split('_').skip(1).any(|name| name == extension)
+    }
+}
+
+fn text(node: &FdtNode<'static>, name: &str) -> Option<&'static str> {
+    let property = node.properties().find(|property| property.name() == name)?;
+    property.value_as().ok()
+}
+
+/// The 32-bit cells of a property that `range` names, as one number.
+fn cells(node: &FdtNode<'static>, name: &str, range: Range<usize>) -> Option<u64> {
+    let property = node.properties().find(|property| property.name() == name)?;
+    let bytes = property.value().get(4 * range.start..4 * range.end)?;
+    let number = bytes
+        .iter()
+        .fold(0, |number, &byte| number << 8 | u64::from(byte));
+    Some(number)
+}
