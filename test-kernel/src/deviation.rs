@@ -76,6 +76,8 @@ deviations! {
     NoHtinst "R66" "htinst is 0 for loads and stores";
     /// Any mode can be written to `vsatp` and `hgatp`.
     AnyMode "R41" "an unsupported mode reads back";
+    /// Bits 60:54 of an entry are not looked at.
+    ReservedIgnored "R52" "reserved bits of page-table entries are ignored";
     /// `hgatp.PPN[1:0]` can be written.
     RootBitsWritable "R41" "hgatp.PPN[1:0] is writable";
     /// `hfence` in VU-mode is illegal instead of virtual.
@@ -264,6 +266,10 @@ fn probe(deviation: Deviation) -> bool {
             // SAFETY: guest state, and no guest access follows.
             unsafe { csr::vsatp::write(15 << 60) };
             csr::vsatp::read() >> 60 == 15
+        }
+        Deviation::ReservedIgnored => {
+            world(SUPERVISOR | 1 << 54, USER);
+            raw::hlv_d(GVA, 0).is_ok()
         }
         Deviation::RootBitsWritable => {
             // SAFETY: guest state, and no guest access follows.

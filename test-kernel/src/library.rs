@@ -162,7 +162,10 @@ unsafe impl<H: Hart> Hart for Spy<'_, H> {
 }
 
 /// The arena as machine memory: where the tests keep all their tables.
-pub struct ArenaMemory;
+pub struct ArenaMemory {
+    /// Bits of entries that read as zero: 0, or what a machine fails to look at.
+    pub ignored: u64,
+}
 
 impl ArenaMemory {
     fn entry(at: Spa) -> Result<&'static AtomicU64, Refused> {
@@ -176,7 +179,7 @@ impl ArenaMemory {
 
 impl EntryMemory for ArenaMemory {
     fn read_entry(&self, at: Spa) -> Result<u64, Refused> {
-        Ok(Self::entry(at)?.load(Ordering::Relaxed))
+        Ok(Self::entry(at)?.load(Ordering::Relaxed) & !self.ignored)
     }
 
     fn compare_exchange_entry(
@@ -185,6 +188,15 @@ impl EntryMemory for ArenaMemory {
         current: u64,
         new: u64,
     ) -> Result<Result<u64, u64>, Refused> {
-        Ok(Self::entry(at)?.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst))
+        let entry = Self::entry(at)?;
+        let kept = entry.load(Ordering::Relaxed) & self.ignored;
+        Ok(entry
+            .compare_exchange(
+                current | kept,
+                new | kept,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            )
+            .map_err(|found| found & !self.ignored))
     }
 }

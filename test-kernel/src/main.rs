@@ -24,6 +24,8 @@ mod harness;
 #[cfg(target_os = "none")]
 mod library;
 #[cfg(target_os = "none")]
+mod oracle;
+#[cfg(target_os = "none")]
 mod raw;
 #[cfg(target_os = "none")]
 mod storm;

@@ -61,6 +61,11 @@ pub fn during(period: u64, body: impl FnOnce()) -> Storm {
     STORM.replace(Storm::default())
 }
 
+/// How many interrupts the storm has brought so far.
+pub fn taken() -> u64 {
+    STORM.get().taken
+}
+
 /// Takes an interrupt: looks, counts, and arms the next.
 pub fn interrupt(frame: &mut Frame) {
     let mut storm = STORM.get();

@@ -145,6 +145,17 @@ impl World {
         Page { gpa, spa }
     }
 
+    /// `pages` consecutive pages of guest memory, a power of two, at a multiple of their size; answers where.
+    pub fn contiguous(&mut self, pages: u64) -> u64 {
+        let spa = arena::take(pages * 4096);
+        // Aligned in both spaces, clear of the rest of the arena's image.
+        let gpa = RAM + 0x1000_0000 + (spa - arena::start()).next_multiple_of(pages * 4096);
+        for page in 0..pages {
+            self.map_g(gpa + page * 4096, spa + page * 4096, USER, 0);
+        }
+        gpa
+    }
+
     /// A new page of guest memory that both stages map, at `gva` and with `flags` at the VS-stage.
     pub fn page_at(&mut self, gva: u64, flags: u64) -> Page {
         let page = self.page(USER);

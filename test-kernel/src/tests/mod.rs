@@ -9,6 +9,7 @@ pub mod selftest;
 pub mod shapes;
 pub mod switching;
 pub mod traps;
+pub mod walks;
 pub mod window;
 
 use crate::harness::Case;
@@ -25,4 +26,5 @@ pub const SECTIONS: &[&[Case]] = &[
     switching::CASES,
     fences::CASES,
     window::CASES,
+    walks::CASES,
 ];
