@@ -78,6 +78,8 @@ deviations! {
     AnyMode "R41" "an unsupported mode reads back";
     /// Bits 60:54 of an entry are not looked at.
     ReservedIgnored "R52" "reserved bits of page-table entries are ignored";
+    /// The reserved value of PBMT is taken.
+    PbmtReservedAllowed "R67" "the reserved memory type is not refused";
     /// `hgatp.PPN[1:0]` can be written.
     RootBitsWritable "R41" "hgatp.PPN[1:0] is writable";
     /// `hfence` in VU-mode is illegal instead of virtual.
@@ -269,6 +271,10 @@ fn probe(deviation: Deviation) -> bool {
         }
         Deviation::ReservedIgnored => {
             world(SUPERVISOR | 1 << 54, USER);
+            raw::hlv_d(GVA, 0).is_ok()
+        }
+        Deviation::PbmtReservedAllowed => {
+            world(SUPERVISOR | 3 << 61, USER);
             raw::hlv_d(GVA, 0).is_ok()
         }
         Deviation::RootBitsWritable => {

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod copies;
+pub mod entries;
 pub mod faults;
 pub mod fences;
 pub mod forms;
@@ -27,4 +28,5 @@ pub const SECTIONS: &[&[Case]] = &[
     fences::CASES,
     window::CASES,
     walks::CASES,
+    entries::CASES,
 ];
