@@ -40,5 +40,12 @@ mod trap;
 /// What the program does with a panic: says it and turns the machine off.
 #[cfg(target_os = "none")]
 pub fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
+    use core::sync::atomic::{AtomicBool, Ordering};
+
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+    if PANICKED.swap(true, Ordering::AcqRel) {
+        // Another hart is saying it, or saying it is what failed.
+        power::halt()
+    }
     power::give_up(format_args!("{info}"))
 }

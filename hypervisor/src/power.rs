@@ -15,6 +15,11 @@ pub fn off() -> ! {
 /// Says why the hypervisor cannot go on, and turns the machine off.
 pub fn give_up(why: fmt::Arguments<'_>) -> ! {
     console::last_words(why);
+    halt()
+}
+
+/// Turns the machine off without a word.
+pub fn halt() -> ! {
     sbi_rt::system_reset(Shutdown, SystemFailure);
     stop()
 }

@@ -115,9 +115,10 @@ fn summary(vm: &Vm) {
         used.device_accesses.get()
     );
     log::info!(
-        "  {} bytes moved; {} faults resolved by bringing a page in, {} refused as the guest's own",
+        "  {} bytes moved; their faults: {} resolved by bringing a page in, {} given to the guest, {} refused",
         used.bytes.get(),
         used.resolved.get(),
+        used.injected.get(),
         used.refused.get()
     );
     log::info!(

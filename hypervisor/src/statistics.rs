@@ -45,7 +45,9 @@ pub struct MemoryUse {
     pub bytes: Counter,
     /// Faults of them that were resolved by bringing a page in.
     pub resolved: Counter,
-    /// Faults of them that were the guest's own.
+    /// Faults of them that were given to the guest.
+    pub injected: Counter,
+    /// Faults of them that were refused: a bad number, not a bad access.
     pub refused: Counter,
 }
 

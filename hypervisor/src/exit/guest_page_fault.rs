@@ -25,7 +25,11 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
     // R58: what faulted may be the guest's page-table walk. R22: `htval` lacks the two low bits.
     let (gpa, access, implicit) = match decode_htinst(trap.htinst) {
         Htinst::PageTable(walk) => (Gpa::new(trap.htval << 2), walk, true),
-        _ if trap.htval == 0 => unreported(vcpu, original),
+        _ if trap.htval == 0 => match unreported(vcpu, original) {
+            Some(found) => found,
+            // The guest's tables have changed since: it tries again (R46).
+            None => return Next::Resume,
+        },
         _ => (
             Gpa::new(trap.htval << 2 | trap.stval & 0b11),
             original,
@@ -60,7 +64,7 @@ fn nothing_there(vcpu: &mut Vcpu<'_>, gpa: Gpa, original: AccessKind, implicit: 
 }
 
 /// What the G-stage refused, where the hart did not say: `htval` is 0, which may also be true. The guest's tables tell.
-fn unreported(vcpu: &Vcpu<'_>, original: AccessKind) -> (Gpa, AccessKind, bool) {
+fn unreported(vcpu: &Vcpu<'_>, original: AccessKind) -> Option<(Gpa, AccessKind, bool)> {
     let access = Access {
         gva: Gva::new(vcpu.context.trap.stval),
         purpose: match original {
@@ -71,10 +75,10 @@ fn unreported(vcpu: &Vcpu<'_>, original: AccessKind) -> (Gpa, AccessKind, bool) 
         privilege: vcpu.privilege(),
     };
     match vcpu.walk(access, &WalkTrace::new()) {
-        Ok(found) => (found.gpa, original, false),
+        Ok(found) => Some((found.gpa, original, false)),
         Err(fault) => match (fault.kind, fault.gpa) {
-            (FaultKind::GuestPage { access, implicit }, Some(gpa)) => (gpa, access, implicit),
-            _ => (Gpa::new(0), original, false),
+            (FaultKind::GuestPage { access, implicit }, Some(gpa)) => Some((gpa, access, implicit)),
+            _ => None,
         },
     }
 }

@@ -3,6 +3,9 @@
 use core::cell::{Cell, RefCell};
 
 use rustsbi::{EnvInfo, Reset, RustSBI, SbiRet, Timer};
+use sbi_spec::base::{EID_BASE, PROBE_EXTENSION};
+use sbi_spec::binary::Error;
+use sbi_spec::legacy::LEGACY_SHUTDOWN;
 use sbi_spec::srst;
 
 use super::legacy;
@@ -42,8 +45,22 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
         console: &call,
         info: &call,
     };
-    let result = sbi.handle_ecall(extension, function, arguments);
+    let result = match (extension, function, arguments[0]) {
+        // The dispatcher does not know of the calls that `legacy` serves.
+        (EID_BASE, PROBE_EXTENSION, ..=LEGACY_SHUTDOWN) => SbiRet::success(1),
+        _ => sbi.handle_ecall(extension, function, arguments),
+    };
     let next = call.next.get();
+    if matches!(
+        result.into_result(),
+        Err(Error::InvalidParam | Error::InvalidAddress | Error::Failed)
+    ) {
+        vcpu.vm.complain(format_args!(
+            "guest SBI call (extension {extension:#x}, function {function}) at pc {:#x} has a bad argument: {:?}",
+            vcpu.context.pc - ECALL,
+            result.into_result()
+        ));
+    }
     vcpu.context.x[A0] = result.error as u64;
     vcpu.context.x[A1] = result.value as u64;
     next

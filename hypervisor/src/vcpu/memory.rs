@@ -93,7 +93,10 @@ impl Vcpu<'_> {
         let used = &self.vm.memory_use;
         match &result {
             Ok(_) => used.bytes.add(len as u64),
-            Err(_) => used.refused.add_one(),
+            Err(error) => match error.fault.resolution() {
+                Resolution::Inject(_) => used.injected.add_one(),
+                Resolution::Resolve { .. } | Resolution::Refuse => used.refused.add_one(),
+            },
         }
         result.map_err(|error| error.fault)
     }

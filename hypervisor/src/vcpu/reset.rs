@@ -11,6 +11,37 @@ use crate::vm::hart_state::Start;
 /// `vsstatus.UXL` for 64-bit VU-mode.
 const UXL_64: u64 = 2 << 32;
 
+/// The interrupts of a guest that are pending, and its timer.
+pub struct Pending {
+    hvip: u64,
+    timer: u64,
+}
+
+impl Pending {
+    /// Reads them.
+    pub fn save(grant: &Grant) -> Self {
+        Self {
+            hvip: csr::read!("hvip"),
+            timer: if grant.own_timer() {
+                csr::read!("vstimecmp")
+            } else {
+                0
+            },
+        }
+    }
+
+    /// Writes them back.
+    pub fn restore(&self, grant: &Grant) {
+        // SAFETY: the registers are the guest's.
+        unsafe {
+            csr::write!("hvip", self.hvip);
+            if grant.own_timer() {
+                csr::write!("vstimecmp", self.timer);
+            }
+        }
+    }
+}
+
 /// Brings this hart's guest state to reset and answers the context that starts at `start` on guest hart `index`.
 pub fn reset(grant: &Grant, hgatp: u64, index: usize, start: Start) -> Context {
     // SAFETY: the registers are the guest's, which does not run; the host has no floating-point state, and turns the unit

@@ -99,6 +99,7 @@ impl<'v> Vcpu<'v> {
         self.timer.set_guest(u64::MAX);
         self.context = reset::reset(&self.vm.grant, self.vm.ram.hgatp(), self.index, start);
         self.stuck = stuck::Detector::default();
+        self.update_device_interrupts();
     }
 
     fn go_on(&mut self, next: Next) -> Next {
@@ -113,15 +114,13 @@ impl<'v> Vcpu<'v> {
                 exit::handle(self)
             }
             Next::Suspend(start) => {
-                self.wait_for_interrupt();
-                if let Some(start) = start {
-                    self.reset(start);
-                }
+                self.suspend(start);
                 Next::Resume
             }
             Next::Stop => Next::Stop,
             Next::End(ending) => {
                 if self.vm.end() {
+                    self.vm.request_all(Request::STATE);
                     report::end(self, ending);
                 }
                 park()
@@ -215,12 +214,20 @@ impl<'v> Vcpu<'v> {
         }
     }
 
-    fn wait_for_interrupt(&mut self) {
+    /// Waits for an interrupt of the guest's. A suspension that does not retain registers ends in a reset, which keeps what is
+    /// pending: the interrupt that woke the hart is still to be taken.
+    fn suspend(&mut self, resume: Option<Start>) {
         let state = self.vm.state(self.index).expect("the vCPU exists");
         state.set(State::Suspended);
         // Not vsip and vsie: QEMU 7.2 does not show a timer interrupt of the guest's own there.
         while csr::read!("hip") & csr::read!("hie") & csr::VS_INTERRUPTS == 0 {
             self.sleep();
+        }
+        if let Some(start) = resume {
+            state.set(State::ResumePending);
+            let pending = reset::Pending::save(&self.vm.grant);
+            self.context = reset::reset(&self.vm.grant, self.vm.ram.hgatp(), self.index, start);
+            pending.restore(&self.vm.grant);
         }
         state.set(State::Started);
     }

@@ -156,6 +156,13 @@ impl Vm {
         sbi_rt::send_ipi(HartMask::from_mask_base(1, id as usize));
     }
 
+    /// Asks something of every hart.
+    pub fn request_all(&self, request: Request) {
+        for index in 0..self.harts {
+            self.request(index, request);
+        }
+    }
+
     /// Tells harts that their external interrupts have changed.
     pub fn interrupts_changed(&self, harts: HartSet) {
         for index in harts.iter() {
