@@ -37,6 +37,7 @@
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 
+mod cached;
 mod direct;
 mod dirty_log;
 mod memory;
@@ -44,16 +45,19 @@ mod mirror;
 mod page_entry;
 mod reader;
 pub(crate) mod resolver;
+mod scatter;
 mod slot;
 mod table;
 mod unmapped;
 mod view;
 
+pub use cached::CachedRange;
 pub use memory::GuestPhysicalMemory;
 pub use mirror::{NoGStage, StageMirror};
 pub use page_entry::{HostPage, PageEntry};
 pub use reader::{Reader, ReaderUnavailable};
 pub use resolver::{Resolver, Resolving, Unresolvable};
+pub use scatter::ScatterList;
 pub use slot::{Backing, Slot, SlotError};
 pub use unmapped::UnmappedAccess;
 pub use view::PhysicalView;

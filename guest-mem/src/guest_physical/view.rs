@@ -138,9 +138,25 @@ impl<'g> PhysicalView<'g> {
         })
     }
 
+    /// The place of the slot that was found last.
+    pub(super) fn last_slot(&self) -> usize {
+        self.hint.get()
+    }
+
+    /// Says where the next access will probably find its slot.
+    #[inline]
+    pub(super) fn expect_slot(&self, place: usize) {
+        self.hint.set(place);
+    }
+
     /// Refuses a range that leaves the guest-physical space (R13). Zero bytes never do.
     #[inline]
-    fn check(&self, operation: Operation, gpa: Gpa, len: usize) -> Result<(), AccessError> {
+    pub(super) fn check(
+        &self,
+        operation: Operation,
+        gpa: Gpa,
+        len: usize,
+    ) -> Result<(), AccessError> {
         match gpa.checked_add(len as u64) {
             _ if len == 0 => Ok(()),
             Some(end) if end.value() <= self.table.limit => Ok(()),

@@ -3,6 +3,11 @@
 extern crate std;
 
 mod accesses;
+mod dirty;
+mod model;
+mod races;
+mod resolving;
+mod reuse;
 mod slots;
 
 use core::cell::UnsafeCell;
@@ -55,4 +60,16 @@ impl Frames {
 /// Entries without pages.
 fn absent(count: usize) -> Vec<PageEntry> {
     (0..count).map(|_| PageEntry::absent()).collect()
+}
+
+/// A fixed sequence of numbers that look random (xorshift64*).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % bound
+    }
 }
