@@ -56,11 +56,12 @@ fn copy_on_write_takes_two_steps_and_no_third() {
     let mut steps = 0;
     let mut lazily = |_: &Fault, _: Gpa, _: AccessKind| {
         steps += 1;
-        // SAFETY: the frames outlive the memory.
-        match pages[0].get() {
-            HostPage::Absent => unsafe { pages[0].set(HostPage::ReadOnly(frames.page(0))) },
-            _ => unsafe { pages[0].set(HostPage::Writable(frames.page(1))) },
+        let next = match pages[0].get() {
+            HostPage::Absent => HostPage::ReadOnly(frames.page(0)),
+            _ => HostPage::Writable(frames.page(1)),
         };
+        // SAFETY: the frames outlive the memory.
+        unsafe { pages[0].set(next) };
         Ok(())
     };
     let space = reader.resolving(&mut lazily);
