@@ -20,13 +20,10 @@ pub fn illegal_instruction(vcpu: &mut Vcpu<'_>) -> Next {
 }
 
 fn refuse(vcpu: &mut Vcpu<'_>, what: &str) -> Next {
-    // `stval` may hold the instruction, or 0.
-    let bits = match vcpu.context.trap.stval as u32 {
-        0 => match vcpu.fetch() {
-            Ok(instruction) => instruction.bits(),
-            Err(fault) => return give_fetch_fault(vcpu, fault),
-        },
-        bits => bits,
+    // `stval` may hold the instruction, or 0, or on QEMU 7.2 an earlier one; what is at the pc is what was refused.
+    let bits = match vcpu.fetch() {
+        Ok(instruction) => instruction.bits(),
+        Err(fault) => return give_fetch_fault(vcpu, fault),
     };
     vcpu.vm.complain(format_args!(
         "guest executes {what} ({bits:08x}) at pc {:#x}: illegal instruction injected",

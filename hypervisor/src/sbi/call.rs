@@ -51,14 +51,16 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
         _ => sbi.handle_ecall(extension, function, arguments),
     };
     let next = call.next.get();
-    if matches!(
-        result.into_result(),
-        Err(Error::InvalidParam | Error::InvalidAddress | Error::Failed)
-    ) {
+    let refusal = match result.into_result() {
+        Err(Error::InvalidParam) => Some("an invalid parameter"),
+        Err(Error::InvalidAddress) => Some("an invalid address"),
+        Err(Error::Failed) => Some("an argument that cannot be served"),
+        _ => None,
+    };
+    if let Some(refusal) = refusal {
         vcpu.vm.complain(format_args!(
-            "guest SBI call (extension {extension:#x}, function {function}) at pc {:#x} has a bad argument: {:?}",
+            "guest SBI call (extension {extension:#x}, function {function}) at pc {:#x} has {refusal}: refused",
             vcpu.context.pc - ECALL,
-            result.into_result()
         ));
     }
     vcpu.context.x[A0] = result.error as u64;

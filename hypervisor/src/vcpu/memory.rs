@@ -5,6 +5,7 @@
 
 use guest_mem::guest_physical::{Resolver, Unresolvable};
 use guest_mem::instruction::Instruction;
+use guest_mem::translate::{Access, WalkTrace};
 use guest_mem::{
     AccessError, AccessKind, Fault, Gpa, GuestMemory, Gva, Resolution, fetch_guest_instruction,
 };
@@ -55,7 +56,8 @@ impl Vcpu<'_> {
         self.count(source.len(), result)
     }
 
-    /// Copies guest-virtual memory into `destination`, with the rights of the guest code that was interrupted.
+    /// Copies guest-virtual memory into `destination`, which is 1 to 4096 bytes long, with the rights of the guest code that
+    /// was interrupted.
     ///
     /// # Errors
     ///
@@ -66,6 +68,10 @@ impl Vcpu<'_> {
         let len = destination.len();
         let result = self.resolving(|vcpu, done| {
             let from = Gva::new(gva.value().wrapping_add(done as u64));
+            // A piece is shorter than a page, so its first and last byte tell of all of it.
+            vcpu.check_by_walk(Access::load(from, privilege))?;
+            let last = Gva::new(gva.value().wrapping_add(len as u64 - 1));
+            vcpu.check_by_walk(Access::load(last.max(from), privilege))?;
             let loaded = vcpu.loaded();
             loaded
                 .guest_virtual(privilege)
@@ -87,6 +93,26 @@ impl Vcpu<'_> {
         let instruction = self.count(0, result)?;
         self.vm.memory_use.bytes.add(instruction.length() as u64);
         Ok(instruction)
+    }
+
+    /// On a machine whose `hlv` forgets `vsstatus.SUM` and mixes privileges up (QEMU before 8.1, R62), asks the guest's page
+    /// tables first. Such machines also keep translations over a change of `vsatp`, which is what the probe measures.
+    fn check_by_walk(&self, access: Access) -> Result<(), AccessError> {
+        let trusted = self
+            .vm
+            .profile
+            .get()
+            .is_some_and(|profile| !profile.stale_vsatp);
+        if trusted {
+            return Ok(());
+        }
+        match self.walk(access, &WalkTrace::new()) {
+            Ok(_) => Ok(()),
+            Err(fault) => Err(AccessError {
+                completed: 0,
+                fault,
+            }),
+        }
     }
 
     fn count<T>(&self, len: usize, result: Result<T, AccessError>) -> Result<T, Fault> {

@@ -85,7 +85,14 @@ fn probe_machine(vm: &Vm, index: usize) {
     // SAFETY: the frames were just allocated for this, and are reached at their own address. No vCPU is loaded yet.
     match unsafe { probe(hart, scratch.value() as *mut u64, scratch) } {
         Ok(profile) if index == 0 => {
-            log::info!("{profile:?}");
+            log::info!(
+                "this machine: A/D bits of the VS-stage: {:?}, of the G-stage: {:?}; translations outlive vsatp: {}; hlvx asks for \
+                 X: {}",
+                profile.vs_stage_ad,
+                profile.g_stage_ad,
+                profile.stale_vsatp,
+                profile.hlvx_needs_execute
+            );
             vm.profile.call_once(|| profile);
         }
         Ok(_) => {}

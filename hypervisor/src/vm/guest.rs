@@ -22,7 +22,7 @@ use crate::statistics::{Counter, Exits, MemoryUse};
 use crate::vcpu::grant::Grant;
 
 /// Lines that are written about what a guest does wrong.
-const COMPLAINTS: u64 = 20;
+const COMPLAINTS: u64 = 64;
 
 bitflags! {
     /// What one hart wants of another's vCPU.
@@ -180,7 +180,7 @@ impl Vm {
         self.complaints.add_one();
         match self.complaints.get() {
             ..COMPLAINTS => log::warn!("{what}"),
-            COMPLAINTS => log::warn!("{what} (more of this kind is not shown)"),
+            COMPLAINTS => log::warn!("{what} (what follows is only counted)"),
             _ => {}
         }
     }
