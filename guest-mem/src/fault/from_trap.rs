@@ -12,8 +12,10 @@ use crate::address::{Gpa, Gva};
 /// Which address `stval` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Space {
-    /// The VS-stage was on, or Bare as the guest's own choice: a guest-virtual address.
+    /// The VS-stage was on: a guest-virtual address.
     Virtual,
+    /// The VS-stage was Bare as the guest's own choice: a guest-virtual address, and the guest-physical one of the same number.
+    Identity,
     /// `vsatp` was 0 for the access: a guest-physical address.
     Physical,
 }
@@ -69,11 +71,12 @@ impl Fault {
                 };
                 (Some(Gva::new(trap.stval)), gpa)
             }
+            Space::Identity => (Some(Gva::new(trap.stval)), Some(Gpa::new(trap.stval))),
             Space::Physical => (None, Some(Gpa::new(trap.stval))),
         };
-        // With `vsatp` 0 there is no VS-stage that could refuse: R60 again, for a page whose htval is 0.
+        // Without a VS-stage none could refuse: R60 again, for a guest-physical address whose htval is 0.
         let kind = match (space, kind) {
-            (Space::Physical, FaultKind::Page) => guest_page,
+            (Space::Identity | Space::Physical, FaultKind::Page) => guest_page,
             (_, kind) => kind,
         };
         Self {
@@ -194,14 +197,18 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_physical_fault_takes_its_address_from_stval() {
-        for scause in [21, 13, 12] {
-            let fault =
-                Fault::from_trap(Operation::Read, Space::Physical, trap(scause, 0x123, 0, 0));
-            assert_eq!(
-                (fault.kind, fault.gva, fault.gpa),
-                (EXPLICIT_LOAD, None, Some(Gpa::new(0x123)))
-            );
+    fn r22_without_a_vs_stage_the_guest_physical_address_is_stval() {
+        for (space, gva) in [
+            (Space::Physical, None),
+            (Space::Identity, Some(Gva::new(0x123))),
+        ] {
+            for scause in [21, 13, 12] {
+                let fault = Fault::from_trap(Operation::Read, space, trap(scause, 0x123, 0, 0));
+                assert_eq!(
+                    (fault.kind, fault.gva, fault.gpa),
+                    (EXPLICIT_LOAD, gva, Some(Gpa::new(0x123)))
+                );
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use super::LoadedVcpu;
 use super::window::{Borrow, Window};
 use crate::access::GuestPrivilege;
 use crate::address::Gva;
-use crate::fault::{AccessError, Fault, FaultKind, Operation, Space};
+use crate::fault::{AccessError, Fault, FaultKind, Operation};
 use crate::hart::Hart;
 use crate::instruction::Instruction;
 
@@ -43,7 +43,7 @@ impl<H: Hart> LoadedVcpu<'_, H> {
         let parcel = |address: Gva, completed| {
             // SAFETY: a window is open and the G-stage is on.
             unsafe { self.hart.fetch_parcel(address.value()) }.map_err(|trap| {
-                Fault::from_trap(Operation::Fetch, Space::Virtual, trap).after(completed)
+                Fault::from_trap(Operation::Fetch, self.virtual_space(), trap).after(completed)
             })
         };
         let first = parcel(gva, 0)?;

@@ -12,7 +12,7 @@ use core::marker::PhantomData;
 
 use crate::access::GuestPrivilege;
 use crate::csr::{GMode, HSTATUS_VSBE, STATUS_UBE, VsMode};
-use crate::fault::{Fault, FaultKind, Operation};
+use crate::fault::{Fault, FaultKind, Operation, Space};
 use crate::hart::{Csr, Hart};
 
 mod access;
@@ -118,6 +118,14 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
             Some(GMode::Bare) => Err(Fault::new(operation, FaultKind::GStageBare)),
             Some(mode) => Ok(mode),
             None => Err(Fault::new(operation, FaultKind::UnsupportedRegime)),
+        }
+    }
+
+    /// What `stval` is after a fault of a guest-virtual access.
+    fn virtual_space(&self) -> Space {
+        match VsMode::of(self.csrs.vsatp) {
+            Some(VsMode::Bare) => Space::Identity,
+            _ => Space::Virtual,
         }
     }
 

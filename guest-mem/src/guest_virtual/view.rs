@@ -7,7 +7,7 @@ use super::access::{self, HardwareSpace};
 use super::window::Borrow;
 use crate::access::{GuestPrivilege, Width};
 use crate::address::Gva;
-use crate::fault::{AccessError, Fault, Operation, Space, TrapInfo};
+use crate::fault::{AccessError, Fault, Operation, TrapInfo};
 use crate::guest_memory::GuestMemory;
 use crate::hart::Hart;
 
@@ -63,7 +63,7 @@ impl<'h, H: Hart> HardwareSpace<'h> for GuestVirtual<'_, 'h, H> {
     }
 
     fn fault(&self, operation: Operation, trap: TrapInfo) -> Fault {
-        Fault::from_trap(operation, Space::Virtual, trap)
+        Fault::from_trap(operation, self.vcpu.virtual_space(), trap)
     }
 }
 

@@ -65,3 +65,37 @@ fn r22_an_unreachable_page_table_is_to_be_resolved_for_reading() {
     };
     assert_eq!(error.fault.injection_when_unbacked(), Some(unbacked));
 }
+
+#[test]
+fn r22_under_a_bare_vs_stage_the_guest_physical_address_is_known_without_htval() {
+    let memory = RamArray::<64>::new();
+    let guest = guest(memory.at(RAM_BASE), RWU);
+    // Address 0 has an htval of 0 on every machine.
+    for (writes_htval, address) in [(true, 0), (false, 0), (false, 0x5008)] {
+        for quirk in [false, true] {
+            let hart = guest.hart_of(Machine {
+                writes_htval,
+                quirks: Quirks {
+                    hlvx_faults_as_fetch: quirk,
+                    ..Quirks::default()
+                },
+                ..Machine::new()
+            });
+            hart.set_register(Register::Vsatp, 0);
+            let vcpu = load(&hart);
+            let resolve = |access| Resolution::Resolve {
+                gpa: Gpa::new(address),
+                access,
+            };
+            let error = vcpu
+                .fetch_instruction(Gva::new(address), SUPERVISOR)
+                .unwrap_err();
+            assert_eq!(error.fault.resolution(), resolve(AccessKind::Fetch));
+            let error = vcpu
+                .guest_virtual(SUPERVISOR)
+                .read(Gva::new(address), &mut [0])
+                .unwrap_err();
+            assert_eq!(error.fault.resolution(), resolve(AccessKind::Load));
+        }
+    }
+}
