@@ -129,6 +129,15 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         }
     }
 
+    /// Refuses a guest whose VS-mode is big-endian (R9).
+    #[inline]
+    fn check_little_endian(&self, operation: Operation) -> Result<(), Fault> {
+        if self.big_endian {
+            return Err(Fault::new(operation, FaultKind::UnsupportedRegime));
+        }
+        Ok(())
+    }
+
     /// Refuses a VS-stage that is unknown, or data that is not little-endian at `privilege`.
     #[inline]
     fn check_vs_stage(&self, operation: Operation, privilege: GuestPrivilege) -> Result<(), Fault> {

@@ -18,7 +18,8 @@ const UNMASKED_BITS: u32 = 48;
 ///
 /// Each access borrows `vsatp` (0 for Bare, then its old value): no fence is needed around that (R33). Addresses are checked
 /// against the width of the G-stage mode (R13) and below 2^48, where pointer masking changes nothing (R14), before anything
-/// is accessed: [`FaultKind::OutOfRange`].
+/// is accessed: [`FaultKind::OutOfRange`]. A guest whose VS-mode is big-endian is [`FaultKind::UnsupportedRegime`] (R9); the
+/// byte order of its user has no say.
 ///
 /// Atomic compare-and-exchange is [`FaultKind::AtomicUnavailable`]: no `hlv` or `hsv` form reads and writes (R17).
 #[derive(Debug)]
@@ -58,6 +59,7 @@ impl<'h, H: Hart> HardwareSpace<'h> for LoadedPhysical<'_, 'h, H> {
     #[inline]
     fn check(&self, operation: Operation, gpa: Gpa, len: usize) -> Result<(), Fault> {
         let mode = self.vcpu.check_g_stage(operation)?;
+        self.vcpu.check_little_endian(operation)?;
         let bits = mode.gpa_bits().min(UNMASKED_BITS);
         match last_byte(gpa.value(), len) {
             Some(last) if last >> bits == 0 => Ok(()),

@@ -8,7 +8,7 @@
 //! not. The switch of `vsatp` to Bare and back needs no fence (R28 to R33).
 
 use crate::access::GuestPrivilege;
-use crate::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SDT, STATUS_SIE, STATUS_SUM};
+use crate::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SDT, STATUS_SIE, STATUS_SUM, STATUS_UBE};
 use crate::hart::{Csr, FenceKey, Hart};
 
 use super::VcpuCsrs;
@@ -21,7 +21,8 @@ pub(crate) enum Borrow {
     /// Instructions at a guest-virtual address: `vsstatus.SUM` is off, since a fetch from a page with U=1 is refused to
     /// VS-mode whatever SUM says (R7).
     Instructions(GuestPrivilege),
-    /// A guest-physical address: `vsatp` is Bare.
+    /// A guest-physical address: `vsatp` is Bare. Only the byte order still depends on the privilege (R9): that of VS-mode is
+    /// used where the guest's user has another.
     Physical,
 }
 
@@ -87,6 +88,9 @@ impl<'h, H: Hart> Window<'h, H> {
                     }
                 }
                 Borrow::Physical => {
+                    if vcpu.vsstatus & STATUS_UBE != 0 {
+                        window.act_as(GuestPrivilege::Supervisor);
+                    }
                     if vcpu.vsatp != 0 {
                         // Bare is written as all zeroes (R31).
                         hart.swap_csr(Csr::Vsatp, 0);

@@ -144,6 +144,10 @@ fn r9_a_big_endian_guest_is_refused() {
             FaultKind::UnsupportedRegime,
         );
     }
+    refused(
+        load(&hart).guest_physical().read(gpa(1), &mut [0]),
+        FaultKind::UnsupportedRegime,
+    );
     assert_eq!(hart.counts().accesses(), 0);
 }
 

@@ -255,3 +255,19 @@ fn i8_the_hosts_mxr_does_not_reach_guest_accesses() {
     hart.set_register(Register::Vsstatus, STATUS_MXR);
     assert!(load(&hart).guest_virtual(USER).read(CODE, &mut [0]).is_ok());
 }
+
+#[test]
+fn r9_the_guests_users_byte_order_does_not_reach_guest_physical_accesses() {
+    let memory = RamArray::<64>::new();
+    let guest = guest(memory.at(RAM_BASE), RWU);
+    for (ube, written) in [(0, 0), (STATUS_UBE, 2)] {
+        let hart = guest.hart();
+        hart.set_register(Register::Vsatp, 0);
+        hart.set_register(Register::Vsstatus, ube);
+        let vcpu = load(&hart);
+        vcpu.guest_physical().read(gpa(1), &mut [0; 8]).unwrap();
+        // SPVP goes to VS-mode and back, and only where it matters.
+        assert_eq!(hart.counts().csr_writes, written);
+        assert_eq!(hart.register(Register::Hstatus) & HSTATUS_SPVP, 0);
+    }
+}
