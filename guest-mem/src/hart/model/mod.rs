@@ -47,6 +47,9 @@ mod ram;
 mod registers;
 mod tlb;
 
+#[cfg(test)]
+mod tests;
+
 pub use guest::ModelGuest;
 pub use machine::{Counts, Machine, Misaligned, Protection, Quirks, Recovery, Translations};
 pub use ram::{Ram, RamArray};
