@@ -3,6 +3,7 @@
 //! The one idea: memory is a slice of atomics that the test owns, so that the model, the code under test (through
 //! [`Ram::host_ptr`]) and other threads may all touch it at once, and no reference to plain bytes is ever made.
 
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,8 +54,16 @@ impl<const PAGES: usize> Default for RamArray<PAGES> {
 #[derive(Clone, Copy, Debug)]
 pub struct Ram<'a> {
     base: Spa,
-    words: &'a [AtomicU64],
+    /// The first of `count` words, with the provenance of the whole borrow: what is handed out as a host pointer.
+    words: NonNull<AtomicU64>,
+    count: usize,
+    borrow: PhantomData<&'a [AtomicU64]>,
 }
+
+// SAFETY: it stands for a `&[AtomicU64]`, which is `Send`.
+unsafe impl Send for Ram<'_> {}
+// SAFETY: it stands for a `&[AtomicU64]`, which is `Sync`.
+unsafe impl Sync for Ram<'_> {}
 
 impl<'a> Ram<'a> {
     /// `words` as the machine's memory from `base` on.
@@ -68,7 +77,14 @@ impl<'a> Ram<'a> {
             base.checked_add(words.len() as u64 * 8).is_some(),
             "memory ends below 2^64"
         );
-        Self { base, words }
+        // SAFETY: a slice's pointer is not null. The words are atomics, so that writing through it is allowed.
+        let first = unsafe { NonNull::new_unchecked(words.as_ptr().cast_mut()) };
+        Self {
+            base,
+            words: first,
+            count: words.len(),
+            borrow: PhantomData,
+        }
     }
 
     /// Its first address.
@@ -78,22 +94,20 @@ impl<'a> Ram<'a> {
 
     /// Its bytes.
     pub const fn len(&self) -> usize {
-        self.words.len() * 8
+        self.count * 8
     }
 
     /// Whether there is none.
     pub const fn is_empty(&self) -> bool {
-        self.words.is_empty()
+        self.count == 0
     }
 
     /// Where the byte at `at` is in this process, or `None` if it is not memory. Valid for the rest of the memory, for atomic
     /// and volatile accesses, as long as the borrow `'a` lasts.
     pub fn host_ptr(&self, at: Spa) -> Option<NonNull<u8>> {
         let offset = self.offset(at)?;
-        // The pointer comes from the whole slice of atomics, so that writing through it is allowed.
-        let start = NonNull::from(self.words).cast::<u8>();
-        // SAFETY: `offset` is less than the slice's size in bytes.
-        Some(unsafe { start.add(offset) })
+        // SAFETY: `offset` is less than the size of the words in bytes.
+        Some(unsafe { self.words.cast::<u8>().add(offset) })
     }
 
     /// The word at `at`, which has to be a multiple of 8.
@@ -101,7 +115,14 @@ impl<'a> Ram<'a> {
         if !at.is_aligned_to(8) {
             return None;
         }
-        self.words.get(self.offset(at)? / 8)
+        Some(self.word_of(self.offset(at)?))
+    }
+
+    /// The word that holds the byte at `offset`, which is inside.
+    fn word_of(&self, offset: usize) -> &'a AtomicU64 {
+        assert!(offset / 8 < self.count);
+        // SAFETY: the index was checked, and the words are borrowed for `'a`.
+        unsafe { self.words.add(offset / 8).as_ref() }
     }
 
     /// Loads `width` bytes, zero-extended, in one access. `None` unless `at` is a multiple of `width` in memory.
@@ -162,7 +183,7 @@ impl<'a> Ram<'a> {
         if !at.is_aligned_to(width.bytes() as u64) {
             return None;
         }
-        let word = self.words.get(self.offset(at)? / 8)?;
+        let word = self.word_of(self.offset(at)?);
         Some((word, (at.value() % 8) as u32 * 8))
     }
 }
