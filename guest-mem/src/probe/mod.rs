@@ -342,3 +342,6 @@ fn expected_store_fault(trap: &TrapInfo) -> bool {
     ]
     .contains(&trap.scause)
 }
+
+#[cfg(test)]
+mod tests;
