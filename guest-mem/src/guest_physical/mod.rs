@@ -43,6 +43,7 @@ mod dirty_log;
 mod memory;
 mod mirror;
 mod page_entry;
+mod page_tables;
 mod reader;
 pub(crate) mod resolver;
 mod scatter;

@@ -5,6 +5,7 @@
 
 use core::cell::Cell;
 use core::fmt;
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use super::direct;
@@ -135,6 +136,18 @@ impl<'g> PhysicalView<'g> {
         Some(match page {
             HostPage::Writable(page) if slot.read_only => HostPage::ReadOnly(page),
             page => page,
+        })
+    }
+
+    /// Where the host has the byte at `gpa`, if the operation may use it; `None` where the host does not map it.
+    pub(super) fn host_address(
+        &self,
+        operation: Operation,
+        gpa: Gpa,
+    ) -> Result<Option<NonNull<u8>>, Fault> {
+        Ok(match self.run(operation, gpa, 1)?.place {
+            Place::Direct(host) | Place::Device(host) => NonNull::new(host),
+            Place::Vcpu(_) | Place::NotMapped => None,
         })
     }
 

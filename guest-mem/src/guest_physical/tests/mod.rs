@@ -5,6 +5,7 @@ extern crate std;
 mod accesses;
 mod dirty;
 mod model;
+mod page_tables;
 mod races;
 mod resolving;
 mod reuse;
