@@ -51,14 +51,13 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
 /// The guest gets the access fault of a machine that has nothing at `gpa`.
 fn nothing_there(vcpu: &mut Vcpu<'_>, gpa: Gpa, original: AccessKind, implicit: bool) -> Next {
     let trap = vcpu.context.trap;
-    vcpu.vm.complain(format_args!(
-        "guest {} at pc {:#x} reaches GPA {gpa:#x}, where nothing is: access fault injected",
+    vcpu.complain(format_args!(
+        "{} at GPA {gpa:#x}, where nothing is: access fault injected",
         if implicit {
             "page-table walk"
         } else {
             kind_name(original)
         },
-        vcpu.context.pc
     ));
     vcpu.give(Injection::access_fault(original, Gva::new(trap.stval)))
 }

@@ -25,9 +25,8 @@ fn refuse(vcpu: &mut Vcpu<'_>, what: &str) -> Next {
         Ok(instruction) => instruction.bits(),
         Err(fault) => return give_fetch_fault(vcpu, fault),
     };
-    vcpu.vm.complain(format_args!(
-        "guest executes {what} ({bits:08x}) at pc {:#x}: illegal instruction injected",
-        vcpu.context.pc
+    vcpu.complain(format_args!(
+        "{what} ({bits:08x}): illegal instruction injected"
     ));
     vcpu.give(Injection::illegal_instruction(bits))
 }

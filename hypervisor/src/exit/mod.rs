@@ -5,6 +5,8 @@
 mod guest_page_fault;
 mod illegal;
 
+use core::fmt;
+
 use guest_mem::fault::cause;
 use guest_mem::inject::Injection;
 
@@ -38,9 +40,9 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
         cause::ILLEGAL_INSTRUCTION => illegal::illegal_instruction(vcpu),
         // What the firmware did not delegate, and what it redirected here: the guest's own.
         scause if scause & INTERRUPT == 0 => {
-            vcpu.vm.complain(format_args!(
-                "guest exception {scause} at pc {:#x}, address {:#x}: injected",
-                vcpu.context.pc, trap.stval
+            vcpu.complain(format_args!(
+                "exception {scause} at address {:#x}: injected",
+                trap.stval
             ));
             vcpu.give(Injection {
                 cause: scause,
@@ -52,6 +54,11 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
 }
 
 impl Vcpu<'_> {
+    /// Says in one line what the guest did wrong where it stands.
+    pub fn complain(&self, what: fmt::Arguments<'_>) {
+        self.vm.complain(self.context.pc, what);
+    }
+
     /// Lets the guest take an exception, unless it has taken it at its own trap vector for too long.
     pub fn give(&mut self, injection: Injection) -> Next {
         let vstvec = crate::csr::read!("vstvec");

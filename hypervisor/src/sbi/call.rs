@@ -30,8 +30,6 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
     }
     let function = vcpu.context.x[A6] as usize;
     let arguments: [usize; 6] = core::array::from_fn(|n| vcpu.context.x[A0 + n] as usize);
-    // A call that resets the vCPU moves the pc itself, after this.
-    vcpu.context.pc += ECALL;
     let call = Call {
         vcpu: RefCell::new(vcpu),
         next: Cell::new(Next::Resume),
@@ -58,11 +56,11 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
         _ => None,
     };
     if let Some(refusal) = refusal {
-        vcpu.vm.complain(format_args!(
-            "guest SBI call (extension {extension:#x}, function {function}) at pc {:#x} has {refusal}: refused",
-            vcpu.context.pc - ECALL,
+        vcpu.complain(format_args!(
+            "SBI call with {refusal} (extension {extension:#x}, function {function}): refused"
         ));
     }
+    vcpu.context.pc = vcpu.context.pc.wrapping_add(ECALL);
     vcpu.context.x[A0] = result.error as u64;
     vcpu.context.x[A1] = result.value as u64;
     next

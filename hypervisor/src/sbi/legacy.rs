@@ -69,7 +69,7 @@ pub fn handle(vcpu: &mut Vcpu<'_>, extension: usize) -> Next {
 
 fn answer_with(vcpu: &mut Vcpu<'_>, answer: u64) -> Next {
     vcpu.context.x[A0] = answer;
-    vcpu.context.pc += ECALL;
+    vcpu.context.pc = vcpu.context.pc.wrapping_add(ECALL);
     Next::Resume
 }
 
@@ -87,10 +87,7 @@ fn hart_mask(vcpu: &mut Vcpu<'_>, gva: u64) -> Result<Option<HartSet>, Next> {
             Ok(HartSet::from_mask(mask, 0, harts))
         }
         Err(fault) => {
-            vcpu.vm.complain(format_args!(
-                "guest passes a bad hart-mask pointer to the SBI at pc {:#x}: {fault}",
-                vcpu.context.pc
-            ));
+            vcpu.complain(format_args!("a bad hart-mask pointer for the SBI: {fault}"));
             let injection = match fault.resolution() {
                 Resolution::Inject(injection) => Some(injection),
                 _ => fault.injection_when_unbacked(),

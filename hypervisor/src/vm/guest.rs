@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use bitflags::bitflags;
 use guest_mem::probe::MachineProfile;
@@ -86,6 +86,8 @@ pub struct Vm {
     /// How the machine behaves, once it was probed.
     pub profile: Once<MachineProfile>,
     complaints: Counter,
+    complaint_lines: Counter,
+    last_complaint: AtomicU64,
     host_harts: [u64; MAX_HARTS],
     harts: usize,
     states: [HartState; MAX_HARTS],
@@ -116,6 +118,8 @@ impl Vm {
             exits: Exits::default(),
             profile: Once::new(),
             complaints: Counter::new(),
+            complaint_lines: Counter::new(),
+            last_complaint: AtomicU64::new(0),
             host_harts: ids,
             harts,
             states: [const { HartState::new() }; MAX_HARTS],
@@ -175,12 +179,19 @@ impl Vm {
         Request::from_bits_truncate(self.requests[index].swap(0, Ordering::AcqRel))
     }
 
-    /// Says in one line what the guest did wrong; after some lines it only counts.
-    pub fn complain(&self, what: fmt::Arguments<'_>) {
+    /// Says in one line what the guest did wrong at `pc`. What happens at the same place again and again is said once, and
+    /// after some lines it is only counted.
+    pub fn complain(&self, pc: u64, what: fmt::Arguments<'_>) {
         self.complaints.add_one();
-        match self.complaints.get() {
-            ..COMPLAINTS => log::warn!("{what}"),
-            COMPLAINTS => log::warn!("{what} (what follows is only counted)"),
+        if self.last_complaint.swap(pc, Ordering::Relaxed) == pc && self.complaints.get() > 1 {
+            return;
+        }
+        self.complaint_lines.add_one();
+        match self.complaint_lines.get() {
+            ..COMPLAINTS => log::warn!("guest at pc {pc:#x}: {what}"),
+            COMPLAINTS => {
+                log::warn!("guest at pc {pc:#x}: {what} (what follows is only counted)");
+            }
             _ => {}
         }
     }
