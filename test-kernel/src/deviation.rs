@@ -80,6 +80,8 @@ deviations! {
     ReservedIgnored "R52" "reserved bits of page-table entries are ignored";
     /// The reserved value of PBMT is taken.
     PbmtReservedAllowed "R67" "the reserved memory type is not refused";
+    /// `henvcfg.PMM` does not mask the pointers of `hlv`.
+    PointerMaskWrong "R67" "pointers of hlv are masked by another mode's rule";
     /// `hgatp.PPN[1:0]` can be written.
     RootBitsWritable "R41" "hgatp.PPN[1:0] is writable";
     /// `hfence` in VU-mode is illegal instead of virtual.
@@ -98,6 +100,12 @@ pub const FIRMWARE: u64 = 0x8000_0000;
 
 /// `henvcfg.ADUE`: hardware sets A and D at the VS-stage.
 pub const HENVCFG_ADUE: u64 = 1 << 61;
+
+/// `henvcfg.PMM`: pointer masking of VS-mode.
+pub const HENVCFG_PMM: u64 = 3 << 32;
+
+/// `henvcfg.PMM` that masks 7 bits.
+pub const HENVCFG_PMM_7: u64 = 2 << 32;
 
 /// Where the probes map their page.
 const GVA: u64 = 0x1000;
@@ -276,6 +284,17 @@ fn probe(deviation: Deviation) -> bool {
         Deviation::PbmtReservedAllowed => {
             world(SUPERVISOR | 3 << 61, USER);
             raw::hlv_d(GVA, 0).is_ok()
+        }
+        Deviation::PointerMaskWrong => {
+            let before = csr::henvcfg::read();
+            // SAFETY: guest state.
+            unsafe { csr::henvcfg::write(before & !HENVCFG_PMM | HENVCFG_PMM_7) };
+            let has = csr::henvcfg::read() & HENVCFG_PMM == HENVCFG_PMM_7;
+            world(SUPERVISOR, USER);
+            let masked = raw::hlv_d(1 << 57 | GVA, 0);
+            // SAFETY: as it was.
+            unsafe { csr::henvcfg::write(before) };
+            has && masked.is_err()
         }
         Deviation::RootBitsWritable => {
             // SAFETY: guest state, and no guest access follows.

@@ -9,17 +9,35 @@ use guest_mem::csr::HSTATUS_SPVP;
 
 use crate::console::{print, println};
 use crate::deviation::{Deviation, Machine};
+use crate::global::Global;
 use crate::text::Text;
 use crate::trap::{self, Trap};
 use crate::{arena, boot, csr};
 
-/// Why a test did not pass.
+/// Why a test did not pass. The words are kept aside, so that results stay small.
 #[derive(Clone, Copy)]
 pub enum Stop {
     /// It failed.
-    Failed(Text),
+    Failed,
     /// This machine cannot show it.
-    Skipped(Text),
+    Skipped,
+}
+
+/// The words for the last [`Stop`].
+static REASON: Global<Text> = Global::new(Text::new());
+
+impl Stop {
+    /// The test failed, for this reason.
+    pub fn failed(reason: fmt::Arguments<'_>) -> Self {
+        REASON.set(Text::format(reason));
+        Self::Failed
+    }
+
+    /// This machine cannot show what the test asks, for this reason.
+    pub fn skipped(reason: fmt::Arguments<'_>) -> Self {
+        REASON.set(Text::format(reason));
+        Self::Skipped
+    }
 }
 
 /// What a test answers.
@@ -46,14 +64,14 @@ macro_rules! cases {
 /// Ends the test as failed.
 macro_rules! fail {
     ($($text:tt)*) => {
-        return Err($crate::harness::Stop::Failed($crate::text::Text::format(format_args!($($text)*))))
+        return Err($crate::harness::Stop::failed(format_args!($($text)*)))
     };
 }
 
 /// Ends the test as one that this machine cannot show.
 macro_rules! skip {
     ($($text:tt)*) => {
-        return Err($crate::harness::Stop::Skipped($crate::text::Text::format(format_args!($($text)*))))
+        return Err($crate::harness::Stop::skipped(format_args!($($text)*)))
     };
 }
 
@@ -226,13 +244,13 @@ impl<'a> Runner<'a> {
                 self.counts.passed += 1;
                 println!("ok");
             }
-            Ok(Err(Stop::Failed(reason))) => {
+            Ok(Err(Stop::Failed)) => {
                 self.counts.failed += 1;
-                println!("FAILED: {}", OneLine(reason.as_str()));
+                println!("FAILED: {}", OneLine(REASON.get().as_str()));
             }
-            Ok(Err(Stop::Skipped(reason))) => {
+            Ok(Err(Stop::Skipped)) => {
                 self.counts.skipped += 1;
-                println!("skipped: {}", OneLine(reason.as_str()));
+                println!("skipped: {}", OneLine(REASON.get().as_str()));
             }
             Err(trap) => {
                 self.counts.failed += 1;

@@ -2,20 +2,17 @@
 //! as the software walk reads it.
 
 use core::cell::Cell;
+use core::fmt::Debug;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use guest_mem::hart::riscv64::{HandlerHook, Recovery, Riscv64, ScopedStvec};
+use guest_mem::hart::riscv64::{Recovery, Riscv64, ScopedStvec};
 use guest_mem::hart::{Csr, FenceState, Hart, Interrupted};
 use guest_mem::probe::{self, MachineProfile};
 use guest_mem::translate::{EntryMemory, Refused};
-use guest_mem::{Spa, TrapInfo, Width};
+use guest_mem::{AccessError, LoadedVcpu, Spa, TrapInfo, Width};
 
 use crate::arena;
-use crate::harness::Stop;
-use crate::text::Text;
-
-/// This hart with the trap handler's hook.
-pub type Hook = Riscv64<HandlerHook>;
+use crate::harness::{Stop, fail};
 
 /// This hart with a scoped `stvec`.
 pub type Scoped = Riscv64<ScopedStvec>;
@@ -29,7 +26,22 @@ pub fn probed<R: Recovery>() -> Result<(Riscv64<R>, MachineProfile), Stop> {
     let profile = unsafe { probe::probe(&hart, scratch as *mut u64, Spa::new(scratch)) };
     match profile {
         Ok(profile) => Ok((hart, profile)),
-        Err(error) => Err(Stop::Failed(Text::format(format_args!("probe: {error}")))),
+        Err(error) => Err(Stop::failed(format_args!("probe: {error}"))),
+    }
+}
+
+/// The token of the guest that the test has loaded.
+pub fn loaded<H: Hart>(hart: &H) -> LoadedVcpu<'_, H> {
+    // SAFETY: the test's guest is in the CSRs and stays there while it uses the token; its exit record is saved or of no
+    // use; its tables lead to the arena only, or to what the test is about.
+    unsafe { LoadedVcpu::new(hart) }
+}
+
+/// The error of an access that has to have one.
+pub fn error_of<T: Debug>(result: Result<T, AccessError>) -> Result<AccessError, Stop> {
+    match result {
+        Err(error) => Ok(error),
+        Ok(value) => fail!("no fault: {value:?}"),
     }
 }
 
@@ -169,7 +181,7 @@ pub struct ArenaMemory {
 
 impl ArenaMemory {
     fn entry(at: Spa) -> Result<&'static AtomicU64, Refused> {
-        if !arena::contains(at.value(), 8) || at.value() % 8 != 0 {
+        if !arena::contains(at.value(), 8) || !at.value().is_multiple_of(8) {
             return Err(Refused);
         }
         // SAFETY: an aligned double of the arena, which is mapped for all of the run and whose users are volatile or atomic.

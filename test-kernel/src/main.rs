@@ -16,6 +16,8 @@ mod csr;
 #[cfg(target_os = "none")]
 mod deviation;
 #[cfg(target_os = "none")]
+mod forms;
+#[cfg(target_os = "none")]
 mod global;
 #[cfg(target_os = "none")]
 mod guest;

@@ -221,3 +221,16 @@ impl World {
 pub fn spa_of(gpa: u64) -> u64 {
     arena::start() + (gpa - RAM)
 }
+
+/// A number that is a page of both spaces of [`two_pages`].
+pub const SAME: u64 = 0x20_1000;
+
+/// A loaded guest where the page at `SAME` is one page as a virtual and another as a physical address. Nothing is cached.
+pub fn two_pages() -> (World, Page, u64) {
+    let mut world = World::sv39();
+    let by_gva = world.page_at(SAME, bits::SUPERVISOR);
+    let by_gpa = arena::page();
+    world.map_g(SAME, by_gpa, USER, 0);
+    world.load();
+    (world, by_gva, by_gpa)
+}

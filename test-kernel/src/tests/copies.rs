@@ -4,7 +4,7 @@ use guest_mem::hart::Hart;
 use guest_mem::{FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
 
 use crate::harness::{Outcome, Test, act_as_supervisor, cases, check};
-use crate::library::in_both_forms;
+use crate::library::{in_both_forms, loaded};
 use crate::tables::bits::{A, D, R, SUPERVISOR, USER, V};
 use crate::tables::{Page, World};
 use crate::{arena, storm};
@@ -50,15 +50,8 @@ fn supervisor<'v, 'h, H: Hart>(
     vcpu.guest_virtual(GuestPrivilege::Supervisor)
 }
 
-/// The token of the guest that the test has loaded.
-fn loaded<H: Hart>(hart: &H) -> LoadedVcpu<'_, H> {
-    // SAFETY: the test's guest is in the CSRs and stays there; there is no exit record to lose; its tables lead to the
-    // arena only.
-    unsafe { LoadedVcpu::new(hart) }
-}
-
 fn r10_copies_of_every_size_and_alignment_move_exactly_their_bytes(t: &mut Test) -> Outcome {
-    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+    fn body<H: Hart>(_: &mut Test, hart: &H) -> Outcome {
         let (_world, pages) = two_pages(SUPERVISOR, USER);
         let vcpu = loaded(hart);
         let guest = supervisor(&vcpu);
@@ -122,8 +115,7 @@ fn r10_copies_of_every_size_and_alignment_move_exactly_their_bytes(t: &mut Test)
 }
 
 fn r10_fills_of_every_size_and_alignment_set_exactly_their_bytes(t: &mut Test) -> Outcome {
-    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
-        let _ = t;
+    fn body<H: Hart>(_: &mut Test, hart: &H) -> Outcome {
         let (_world, pages) = two_pages(SUPERVISOR, USER);
         let vcpu = loaded(hart);
         let guest = supervisor(&vcpu);

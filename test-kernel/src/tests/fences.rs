@@ -51,7 +51,8 @@ fn r37_hfence_vvma_makes_an_edited_entry_seen(t: &mut Test) -> Outcome {
 }
 
 fn r38_hfence_gvma_makes_an_unmapped_page_fault(t: &mut Test) -> Outcome {
-    let fences: [(&str, Access, fn(Page) -> u64); 3] = [
+    type Operand = fn(Page) -> u64;
+    let fences: [(&str, Access, Operand); 3] = [
         ("of everything", raw::hfence_gvma_all, |_| 0),
         ("of the page", raw::hfence_gvma_page, |page| page.gpa >> 2),
         ("of the VMID", raw::hfence_gvma_vmid, |_| 1),

@@ -3,9 +3,12 @@
 pub mod access;
 pub mod copies;
 pub mod entries;
+pub mod exits;
 pub mod faults;
 pub mod fences;
+pub mod fetches;
 pub mod forms;
+pub mod operations;
 pub mod selftest;
 pub mod shapes;
 pub mod switching;
@@ -23,10 +26,13 @@ pub const SECTIONS: &[&[Case]] = &[
     copies::CASES,
     traps::CASES,
     faults::CASES,
+    fetches::CASES,
     forms::CASES,
     switching::CASES,
     fences::CASES,
     window::CASES,
+    operations::CASES,
     walks::CASES,
     entries::CASES,
+    exits::CASES,
 ];

@@ -1,0 +1,420 @@
+//! Section G: what a guest's trapped access tells, decoded from `htinst` and from fetched bytes, and finished as the hardware
+//! would have done it.
+
+use guest_mem::hart::riscv64::ScopedStvec;
+use guest_mem::instruction::{
+    GuestRegisters, Register, TrappedAccess, TrappedError, decode_trapped,
+};
+use guest_mem::{AccessKind, FaultKind, Gpa, GuestPrivilege, Gva, TrapInfo};
+
+use crate::arena;
+use crate::forms::{self, Does, FORMS, Form, STRIDE};
+use crate::guest::{Guest, Mode, fence_i};
+use crate::harness::{Outcome, Test, cases, check, fail, skip};
+use crate::library::{Scoped, loaded, probed};
+use crate::tables::bits::{SUPERVISOR, USER};
+use crate::tables::{Page, World};
+use crate::trap::Trap;
+
+cases![
+    r58_htinst_is_zero_or_the_transformed_instruction,
+    r58_every_form_decodes_alike_from_htinst_and_from_fetched_bytes,
+    r58_a_completed_access_leaves_what_the_hardware_leaves,
+    r58_a_page_table_access_is_never_emulated,
+    r58_an_htinst_out_of_the_standard_counts_as_zero,
+    r58_a_changed_instruction_is_not_emulated,
+    r58_an_instruction_that_cannot_be_fetched_has_its_own_fault,
+    r58_a_fetch_fault_of_the_guest_is_no_data_access,
+];
+
+/// The guest's code.
+const CODE: u64 = 0x20_0000;
+/// Two pages of the guest's that are no memory, or memory, as a test says.
+const DEVICE: u64 = 0x40_0000;
+/// Their guest-physical address while they are no memory.
+const DEVICE_GPA: u64 = 0x1000_0000;
+/// What `a1` and `sp` hold: so that every form's offset stays in the two pages.
+const BASE: u64 = DEVICE + 0x1000;
+
+impl GuestRegisters for Guest {
+    fn read(&self, register: Register) -> u64 {
+        self.x[register.index()]
+    }
+    fn write(&mut self, register: Register, value: u64) {
+        self.x[register.index()] = value;
+    }
+    fn pc(&self) -> u64 {
+        self.pc
+    }
+    fn set_pc(&mut self, pc: u64) {
+        self.pc = pc;
+    }
+}
+
+/// A loaded guest with all forms at `CODE`, and a device that is memory if `memory` is given.
+fn world(memory: Option<[u64; 2]>) -> (World, Page) {
+    let mut world = World::sv39();
+    let code = world.page_at(CODE, SUPERVISOR);
+    arena::write_bytes(code.spa, forms::code().iter().copied());
+    fence_i();
+    for page in 0..2 {
+        let gpa = DEVICE_GPA + page * 4096;
+        world.map(DEVICE + page * 4096, gpa, SUPERVISOR, 0);
+        if let Some(pages) = memory {
+            world.map_g(gpa, pages[page as usize], USER, 0);
+        }
+    }
+    world.load();
+    (world, code)
+}
+
+/// The guest in front of the form of this index, every register with a value of its own.
+fn guest_at(index: usize) -> Guest {
+    let mut guest = Guest::at(CODE + (index * STRIDE) as u64);
+    for (x, value) in guest.x.iter_mut().enumerate().skip(1) {
+        *value = 0x8182_8384_8586_8700 + x as u64;
+    }
+    guest.x[2] = BASE;
+    guest.x[11] = BASE;
+    guest
+}
+
+fn address(form: &Form) -> u64 {
+    BASE.wrapping_add_signed(form.offset)
+}
+
+fn is_store(form: &Form) -> bool {
+    matches!(
+        form.does,
+        Does::Store { .. } | Does::Other { store: true, .. }
+    )
+}
+
+/// Whether the machine does not know the form (Zcb before QEMU 8.0): then there is nothing to see.
+fn is_unknown(exit: &Trap) -> bool {
+    exit.info.scause == 2
+}
+
+fn r58_htinst_is_zero_or_the_transformed_instruction(t: &mut Test) -> Outcome {
+    let (_world, _) = world(None);
+    let (mut unknown, mut seen) = (0, 0);
+    for (index, form) in FORMS.iter().enumerate() {
+        let exit = guest_at(index).run(Mode::Vs);
+        if is_unknown(&exit) {
+            unknown += 1;
+            continue;
+        }
+        let what = format_args!("{}", form.text);
+        let cause = if is_store(form) { 23 } else { 21 };
+        t.equal(what, exit.info.scause, cause)?;
+        t.equal(what, exit.sepc, CODE + (index * STRIDE) as u64)?;
+        t.equal(what, exit.info.stval, address(form))?;
+        t.equal(what, exit.gpa(), (address(form) - DEVICE + DEVICE_GPA) & !3)?;
+        if exit.info.htinst != 0 {
+            seen += 1;
+            t.equal(what, exit.info.htinst, forms::transformed(index))?;
+        }
+    }
+    check!(
+        unknown <= 5,
+        "{unknown} forms are unknown to the machine: more than those of Zcb"
+    );
+    t.holds_or(
+        "htinst is always 0",
+        seen > 0,
+        crate::deviation::Deviation::NoHtinst,
+    )
+}
+
+/// What the library says of an exit from a form has to be what the form is.
+fn decoded_fits(
+    t: &Test,
+    form: &Form,
+    decoded: &Result<TrappedAccess, TrappedError>,
+    guest: &Guest,
+) -> Outcome {
+    let what = format_args!("{}: {decoded:x?}", form.text);
+    match (form.does, decoded) {
+        (Does::Load { width, .. }, Ok(TrappedAccess::Load(load))) => {
+            t.equal(what, load.width(), width)?;
+            t.equal(what, load.gva(), Gva::new(address(form)))?;
+            t.equal(
+                what,
+                load.gpa(),
+                Some(Gpa::new(address(form) - DEVICE + DEVICE_GPA)),
+            )
+        }
+        (Does::Store { rs2, width }, Ok(TrappedAccess::Store(store))) => {
+            t.equal(what, store.width(), width)?;
+            t.equal(what, store.gva(), Gva::new(address(form)))?;
+            let value = if rs2 == 0 {
+                0
+            } else {
+                guest.x[usize::from(rs2)]
+            };
+            t.equal(what, store.store_value(guest), value & width.mask())
+        }
+        (Does::Other { kind, .. }, Err(TrappedError::NotEmulatable(refused))) => {
+            t.equal(what, (refused.kind, refused.len as u64), (kind, form.len))
+        }
+        _ => fail!("{what}"),
+    }
+}
+
+fn r58_every_form_decodes_alike_from_htinst_and_from_fetched_bytes(t: &mut Test) -> Outcome {
+    let (hart, _): (Scoped, _) = probed::<ScopedStvec>()?;
+    let (_world, _) = world(None);
+    for (index, form) in FORMS.iter().enumerate() {
+        let mut guest = guest_at(index);
+        let exit = guest.run(Mode::Vs);
+        // The fetched bytes are those of the form also where the machine does not know it.
+        let vcpu = loaded(&hart);
+        let fetch = || vcpu.fetch_instruction(Gva::new(guest.pc), GuestPrivilege::Supervisor);
+        let fetched = fetch().map(|found| (found.bits(), found.length() as u64));
+        t.equal(form.text, fetched, Ok((forms::bits(index), form.len)))?;
+        let info = if is_unknown(&exit) {
+            TrapInfo {
+                scause: if is_store(form) { 23 } else { 21 },
+                stval: address(form),
+                htval: (address(form) - DEVICE + DEVICE_GPA) >> 2,
+                htinst: 0,
+            }
+        } else {
+            exit.info
+        };
+        let mut fetches = 0;
+        let by_htinst = decode_trapped(&info, || {
+            fetches += 1;
+            fetch()
+        });
+        decoded_fits(t, form, &by_htinst, &guest)?;
+        t.equal(
+            format_args!("{}: fetches", form.text),
+            fetches,
+            u32::from(info.htinst == 0),
+        )?;
+        let without = TrapInfo { htinst: 0, ..info };
+        decoded_fits(t, form, &decode_trapped(&without, fetch), &guest)?;
+        let transformed = TrapInfo {
+            htinst: forms::transformed(index),
+            ..info
+        };
+        let no_fetch = || -> Result<_, guest_mem::AccessError> { panic!("htinst suffices") };
+        decoded_fits(t, form, &decode_trapped(&transformed, no_fetch), &guest)?;
+    }
+    Ok(())
+}
+
+/// What the device answers.
+const ANSWER: u64 = 0xf1e2_d3c4_b5a6_9788;
+
+fn r58_a_completed_access_leaves_what_the_hardware_leaves(t: &mut Test) -> Outcome {
+    let (hart, _): (Scoped, _) = probed::<ScopedStvec>()?;
+    let mut compared = 0;
+    for (index, form) in FORMS.iter().enumerate() {
+        // By the hardware: the device is memory that holds the answer wherever the form looks.
+        let memory = [arena::page(), arena::page()];
+        let spa = memory[0]
+            + (address(form) - DEVICE) % 4096
+            + if address(form) < BASE {
+                0
+            } else {
+                memory[1] - memory[0]
+            };
+        arena::write_bytes(spa, ANSWER.to_le_bytes());
+        let _by_hardware = world(Some(memory));
+        let mut real = guest_at(index);
+        let exit = real.run(Mode::Vs);
+        if is_unknown(&exit) || matches!(form.does, Does::Other { .. }) {
+            arena::release_all();
+            continue;
+        }
+        t.equal(form.text, exit.info.scause, 10)?;
+        let stored: [u8; 8] = core::array::from_fn(|at| arena::read_byte(spa + at as u64));
+        // By the library: the device is none, and its answer is handed over.
+        let _by_library = world(None);
+        let mut emulated = guest_at(index);
+        let exit = emulated.run(Mode::Vs);
+        let vcpu = loaded(&hart);
+        let pc = Gva::new(emulated.pc);
+        let access = decode_trapped(&exit.info, || {
+            vcpu.fetch_instruction(pc, GuestPrivilege::Supervisor)
+        });
+        let mut device = ANSWER.to_le_bytes();
+        match access {
+            Ok(TrappedAccess::Load(load)) => load.complete_load(&mut emulated, ANSWER),
+            Ok(TrappedAccess::Store(store)) => {
+                let value = store.store_value(&emulated).to_le_bytes();
+                let width = store.width().bytes();
+                device[..width].copy_from_slice(&value[..width]);
+                store.complete_store(&mut emulated);
+            }
+            Err(error) => fail!("{}: {error}", form.text),
+        }
+        let what = format_args!("{}", form.text);
+        t.equal(what, emulated.pc, real.pc)?;
+        for x in 1..32 {
+            t.equal(format_args!("{what}: x{x}"), emulated.x[x], real.x[x])?;
+        }
+        t.equal(what, device, stored)?;
+        compared += 1;
+        arena::release_all();
+    }
+    check!(compared >= 28, "only {compared} forms were compared");
+    Ok(())
+}
+
+fn r58_a_page_table_access_is_never_emulated(t: &mut Test) -> Outcome {
+    for (index, form) in FORMS.iter().enumerate() {
+        if matches!(form.does, Does::Other { .. }) {
+            continue;
+        }
+        let (mut world, _) = world(None);
+        let entry = world.vs_entry(DEVICE, 0);
+        world.map_g(entry.gpa & !0xfff, entry.spa & !0xfff, 0, 0);
+        world.fence();
+        let exit = guest_at(index).run(Mode::Vs);
+        if is_unknown(&exit) {
+            continue;
+        }
+        let what = format_args!("{}", form.text);
+        t.equal(what, exit.info.htinst, 0x3000)?;
+        let at = (world.vs_entry(address(form) & !0xfff, 0)).gpa;
+        let no_fetch = || -> Result<_, guest_mem::AccessError> { panic!("nothing to fetch") };
+        let expected = TrappedError::PageTableAccess {
+            gpa: Some(Gpa::new(at)),
+            access: AccessKind::Load,
+        };
+        t.equal(what, decode_trapped(&exit.info, no_fetch), Err(expected))?;
+        arena::release_all();
+    }
+    Ok(())
+}
+
+fn r58_an_htinst_out_of_the_standard_counts_as_zero(t: &mut Test) -> Outcome {
+    let (hart, _): (Scoped, _) = probed::<ScopedStvec>()?;
+    let (_world, _) = world(None);
+    let mut guest = guest_at(0);
+    let exit = guest.run(Mode::Vs);
+    let vcpu = loaded(&hart);
+    for htinst in [
+        1 << 33 | forms::transformed(3),
+        2,
+        0x3001 << 1,
+        // A store, in answer to a load's fault.
+        0x0000_0023,
+        u64::MAX,
+    ] {
+        let info = TrapInfo {
+            htinst,
+            ..exit.info
+        };
+        let mut fetches = 0;
+        let decoded = decode_trapped(&info, || {
+            fetches += 1;
+            vcpu.fetch_instruction(Gva::new(guest.pc), GuestPrivilege::Supervisor)
+        });
+        decoded_fits(t, &FORMS[0], &decoded, &guest)?;
+        t.equal(format_args!("htinst {htinst:#x}: fetches"), fetches, 1)?;
+    }
+    Ok(())
+}
+
+fn r58_a_changed_instruction_is_not_emulated(_: &mut Test) -> Outcome {
+    let (hart, _): (Scoped, _) = probed::<ScopedStvec>()?;
+    let (_world, code) = world(None);
+    let position = |text| FORMS.iter().position(|form| form.text.starts_with(text));
+    let (Some(loads), Some(stores)) = (position("lb "), position("sb ")) else {
+        fail!("the forms are not there");
+    };
+    for (trapped, instead) in [
+        (loads, forms::bits(stores)),
+        (stores, forms::bits(loads)),
+        (loads, 0x13),
+    ] {
+        let guest_pc = CODE + (trapped * STRIDE) as u64;
+        let exit = guest_at(trapped).run(Mode::Vs);
+        // Another hart of the guest rewrites it before it is fetched.
+        let at = code.spa + (trapped * STRIDE) as u64;
+        arena::write_bytes(at, instead.to_le_bytes());
+        let vcpu = loaded(&hart);
+        let info = TrapInfo {
+            htinst: 0,
+            ..exit.info
+        };
+        let decoded = decode_trapped(&info, || {
+            vcpu.fetch_instruction(Gva::new(guest_pc), GuestPrivilege::Supervisor)
+        });
+        let changed = matches!(
+            decoded,
+            Err(TrappedError::InstructionChanged(fault)) if fault.kind == FaultKind::InstructionChanged
+        );
+        check!(
+            changed,
+            "{instead:#x} in the place of form {trapped}: {decoded:x?}"
+        );
+        arena::write_bytes(at, forms::bits(trapped).to_le_bytes());
+        fence_i();
+    }
+    Ok(())
+}
+
+fn r58_an_instruction_that_cannot_be_fetched_has_its_own_fault(t: &mut Test) -> Outcome {
+    let (hart, _): (Scoped, _) = probed::<ScopedStvec>()?;
+    for (by_guest, kind) in [
+        (true, FaultKind::Page),
+        (
+            false,
+            FaultKind::GuestPage {
+                access: AccessKind::Fetch,
+                implicit: false,
+            },
+        ),
+    ] {
+        let (mut world, code) = world(None);
+        let mut guest = guest_at(0);
+        let exit = guest.run(Mode::Vs);
+        if by_guest {
+            world.map(CODE, code.gpa, 0, 0);
+        } else {
+            world.map_g(code.gpa, code.spa, 0, 0);
+        }
+        world.fence();
+        let vcpu = loaded(&hart);
+        let info = TrapInfo {
+            htinst: 0,
+            ..exit.info
+        };
+        let decoded = decode_trapped(&info, || {
+            vcpu.fetch_instruction(Gva::new(guest.pc), GuestPrivilege::Supervisor)
+        });
+        let Err(TrappedError::Fetch(fault)) = decoded else {
+            fail!("{kind:?}: {decoded:x?}");
+        };
+        t.equal("kind", fault.kind, kind)?;
+        t.equal("GVA", fault.gva, Some(Gva::new(CODE)))?;
+        arena::release_all();
+    }
+    Ok(())
+}
+
+fn r58_a_fetch_fault_of_the_guest_is_no_data_access(t: &mut Test) -> Outcome {
+    let (mut world, code) = world(None);
+    world.map_g(code.gpa, code.spa, USER & !crate::tables::bits::X, 0);
+    world.fence();
+    let exit = guest_at(0).run(Mode::Vs);
+    t.equal("cause", exit.info.scause, 20)?;
+    t.equal("GPA", exit.gpa(), code.gpa)?;
+    t.equal("htinst", exit.info.htinst, 0)?;
+    let no_fetch = || -> Result<_, guest_mem::AccessError> { panic!("nothing to fetch") };
+    let decoded = decode_trapped(&exit.info, no_fetch);
+    t.equal(
+        "decoded",
+        decoded,
+        Err(TrappedError::NotDataAccess(exit.info)),
+    )?;
+    if exit.hstatus & guest_mem::csr::HSTATUS_GVA == 0 {
+        skip!("stval of a fetch fault is not marked as guest-virtual");
+    }
+    Ok(())
+}
