@@ -49,8 +49,8 @@ impl VsEnvironment {
 /// What it adds, each only where it is needed:
 /// - [`compare_exchange`](GuestMemory::compare_exchange), by a walk in software and the host's mapping.
 /// - Writes while [`BackingMemory::is_logging`] go by a walk a page and the host's mapping, so that the dirty log has them.
-/// - A VS-stage fault that a walk does not confirm was a race with the guest's page-table edits: the translation is fenced
-///   and the access tried once more (R46).
+/// - A fault that a walk does not confirm was a race with the guest's page-table edits: the VM's translations on this hart are
+///   fenced and the access is tried once more at that page (R46).
 /// - A fault that says too little (no `htval`, R22; an access fault that may be a page fault, R59, or a shadow stack, R16)
 ///   is classified by a walk.
 ///
@@ -160,7 +160,8 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
                 Verdict::Stands(fault) => return Err(fault.after(done)),
                 Verdict::Raced(_) if done < len && retried_page != page => {
                     retried_page = page;
-                    self.vcpu().hart.hfence_vvma(page.map(Gva::value));
+                    // Of everything: a fence of one address orders its leaf entry only (R40).
+                    self.vcpu().hart.hfence_vvma(None);
                 }
                 Verdict::Raced(fault) => return Err(fault.after(done)),
             }
@@ -184,35 +185,36 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
         let Ok(regime) = self.regime(fault.operation) else {
             return Verdict::Stands(fault);
         };
-        match self.walk(&regime.looking(), fault.operation, gva) {
-            Err(walked) => match (fault.kind, walked.kind) {
-                // The stages disagree only if the tables changed since; the next access will tell.
-                (FaultKind::Page, FaultKind::Page) => Verdict::Stands(fault),
-                (FaultKind::Access, FaultKind::Page | FaultKind::ShadowStack) => {
-                    Verdict::Stands(Fault {
-                        kind: walked.kind,
-                        ..fault
-                    })
-                }
-                (FaultKind::GuestPage { .. }, FaultKind::GuestPage { .. }) => {
-                    Verdict::Stands(Fault {
-                        kind: walked.kind,
-                        gpa: walked.gpa,
-                        ..fault
-                    })
-                }
-                (FaultKind::Page, _) => Verdict::Raced(fault),
-                _ => Verdict::Stands(fault),
-            },
-            Ok(found) => match fault.kind {
-                FaultKind::Page => Verdict::Raced(fault),
-                // The slots have the page and the G-stage table does not (yet).
-                FaultKind::GuestPage { .. } => Verdict::Stands(Fault {
-                    gpa: Some(found.gpa),
-                    ..fault
-                }),
-                _ => Verdict::Stands(fault),
-            },
+        let stands = |kind, gpa| Verdict::Stands(Fault { kind, gpa, ..fault });
+        match (
+            fault.kind,
+            self.walk(&regime.looking(), fault.operation, gva),
+        ) {
+            // The walk knows more.
+            (FaultKind::Access, Err(walked))
+                if matches!(walked.kind, FaultKind::Page | FaultKind::ShadowStack) =>
+            {
+                stands(walked.kind, fault.gpa)
+            }
+            // The walk agrees.
+            (FaultKind::Page, Err(walked)) if walked.kind == FaultKind::Page => {
+                Verdict::Stands(fault)
+            }
+            (FaultKind::GuestPage { .. }, Err(walked))
+                if matches!(walked.kind, FaultKind::GuestPage { .. }) =>
+            {
+                stands(walked.kind, walked.gpa)
+            }
+            // Something other than the VS-stage refuses where the hardware's G-stage does: no slot, or one that is emulated.
+            (FaultKind::GuestPage { .. }, Err(walked)) if walked.gpa.is_some() => {
+                stands(fault.kind, walked.gpa)
+            }
+            // The slots have the page and the G-stage table does not (yet).
+            (FaultKind::GuestPage { .. }, Ok(found)) => stands(fault.kind, Some(found.gpa)),
+            (FaultKind::Access, Err(_)) => Verdict::Stands(fault),
+            // The walk disagrees: the tables changed since, and the next access will tell. An access fault is believed only
+            // after that, since it may have been a page fault (R59).
+            _ => Verdict::Raced(fault),
         }
     }
 
