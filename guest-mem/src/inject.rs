@@ -1,7 +1,8 @@
 //! Giving a guest the exception that its access deserved.
 //!
 //! The one idea: an [`Injection`] is what hardware would have written on a trap into VS-mode; applying it is the same list
-//! of moves for every cause.
+//! of moves for every cause. The traps of a guest with Ssdbltrp (`vsstatus.SDT`) or Zicfilp (`vsstatus.SPELP`) do more, which is
+//! not here: a vCPU that has them needs that from the hypervisor.
 
 use crate::access::{AccessKind, GuestPrivilege};
 use crate::address::Gva;

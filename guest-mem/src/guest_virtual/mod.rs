@@ -56,6 +56,8 @@ pub struct LoadedVcpu<'h, H: Hart> {
 impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// Takes the vCPU whose `hgatp`, `vsatp` and `vsstatus` are in this hart's CSRs.
     ///
+    /// Where the hart has pointer masking, `henvcfg` and `senvcfg` are the vCPU's too, or tagged addresses fault (R14).
+    ///
     /// Nothing is refused here: a regime that accesses cannot run under (`hgatp.MODE` Bare, R12; an unknown mode; a
     /// big-endian guest, R9) is an error of each access, so that code that only sometimes touches memory needs no second
     /// error path.
@@ -65,7 +67,7 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// - Until the token is dropped, nothing changes this hart's `hgatp`, `vsatp`, `vsstatus` or `hstatus.VSBE`, no other
     ///   vCPU is loaded and no guest is entered on this hart.
     /// - The record of the guest's exit (`sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus.SPP`, `hstatus.SPV` and
-    ///   `GVA`) has been saved, unless the hart recovers faults by a scoped `stvec` (R20).
+    ///   `GVA`) has been saved, unless the hart recovers faults by a scoped `stvec` (R20) and nobody looks at `htinst` later.
     /// - The table in `hgatp` gives the guest nothing that is not the guest's: accesses have the guest's own reach.
     pub unsafe fn new(hart: &'h H) -> Self {
         let csrs = VcpuCsrs {

@@ -48,7 +48,7 @@ pub fn exception_table() -> &'static [Entry] {
 /// (an interrupt, a trap from the guest, another pc, a cause that the instruction cannot raise: R21) is left alone.
 ///
 /// The handler must not enable interrupts before it returns (R26), and a trap overwrites the record of the last guest exit,
-/// so that the host saves that before its first guest access (R20). Nothing is written to the stack.
+/// so that the host saves that before its first guest access (R20).
 #[inline]
 pub fn try_fixup(context: &mut impl TrapContext) -> bool {
     let start = (&raw const __guest_mem_access_start) as usize;
@@ -118,7 +118,8 @@ pub struct HandlerHook;
 /// changed.
 ///
 /// Traps that are not faults of a guest access reach the host's own handler, as the hardware raised them. A recovered fault
-/// leaves every trap CSR as it was before the access.
+/// leaves every trap CSR as it was before the access, if it takes the write: QEMU ignores writes of `htinst`, so a host that
+/// looks at the `htinst` of the guest's exit reads it before its first guest access.
 #[derive(Clone, Copy, Debug)]
 pub struct ScopedStvec;
 
@@ -159,7 +160,7 @@ impl Recovery for ScopedStvec {
 }
 
 /// This hart, with faults recovered by `R`. One value belongs to one hart and never leaves it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Riscv64<R: Recovery> {
     fences: FenceState,
     recovery: PhantomData<R>,
