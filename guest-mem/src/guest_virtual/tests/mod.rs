@@ -22,10 +22,10 @@ use crate::inject::Injection;
 use crate::translate::entry;
 use crate::{AccessKind, Gpa, GuestMemory, GuestPrivilege, Gva, Spa};
 
-mod backed;
 mod copies;
 mod faults;
 mod fetch;
+mod races;
 mod refusals;
 mod typed;
 mod window;
