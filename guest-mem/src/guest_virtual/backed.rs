@@ -79,7 +79,7 @@ impl<'v, 'h, H: Hart> GuestVirtual<'v, 'h, H> {
 }
 
 impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
-    fn vcpu(&self) -> &LoadedVcpu<'h, H> {
+    pub(super) fn vcpu(&self) -> &LoadedVcpu<'h, H> {
         self.hardware.vcpu
     }
 

@@ -19,6 +19,7 @@ mod access;
 mod backed;
 mod fetch;
 mod physical;
+mod resolving;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -26,6 +27,7 @@ mod window;
 
 pub use backed::{BackedVirtual, BackingMemory, VsEnvironment};
 pub use physical::LoadedPhysical;
+pub use resolving::ResolvingVirtual;
 pub use view::GuestVirtual;
 
 /// The CSRs of a loaded vCPU that decide how its addresses are translated.

@@ -27,6 +27,7 @@ mod faults;
 mod fetch;
 mod races;
 mod refusals;
+mod resolving;
 mod typed;
 mod window;
 
