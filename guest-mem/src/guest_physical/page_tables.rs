@@ -13,7 +13,6 @@ use crate::access::AccessKind;
 use crate::address::Gpa;
 use crate::fault::{AccessError, FaultKind};
 use crate::guest_memory::GuestMemory;
-use crate::guest_virtual::BackingMemory;
 use crate::translate::{GStage, Purpose};
 
 impl PhysicalView<'_> {
@@ -70,11 +69,5 @@ impl GStage for PhysicalView<'_> {
                 },
                 kind => kind,
             })
-    }
-}
-
-impl BackingMemory for PhysicalView<'_> {
-    fn is_logging(&self) -> bool {
-        self.logging()
     }
 }

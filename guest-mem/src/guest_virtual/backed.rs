@@ -12,6 +12,7 @@ use crate::access::{AccessKind, Width};
 use crate::address::{Gpa, Gva, Pieces};
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
 use crate::guest_memory::GuestMemory;
+use crate::guest_physical::PhysicalView;
 use crate::hart::{Csr, Hart};
 use crate::translate::{
     Access, GStage, Purpose, StageRules, Translation, VsCsrs, VsRegime, translate,
@@ -22,6 +23,12 @@ use crate::translate::{
 pub trait BackingMemory: GStage + GuestMemory<Address = Gpa> {
     /// Whether writes have to be seen by a dirty log at the moment.
     fn is_logging(&self) -> bool;
+}
+
+impl BackingMemory for PhysicalView<'_> {
+    fn is_logging(&self) -> bool {
+        self.logging()
+    }
 }
 
 /// What the VS-stage depends on beside the loaded CSRs.
