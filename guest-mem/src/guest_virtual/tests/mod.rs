@@ -22,6 +22,7 @@ use crate::inject::Injection;
 use crate::translate::entry;
 use crate::{AccessKind, Gpa, GuestMemory, GuestPrivilege, Gva, Spa};
 
+mod backed;
 mod copies;
 mod faults;
 mod fetch;
