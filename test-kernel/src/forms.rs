@@ -48,6 +48,7 @@ macro_rules! forms {
             ".section .rodata.guest_forms, \"a\"",
             ".option push",
             ".balign 16",
+            ".globl __guest_forms_start",
             "__guest_forms_start:",
             $(
                 ".balign 16",
@@ -56,6 +57,7 @@ macro_rules! forms {
                 "ecall",
             )*
             ".balign 16",
+            ".globl __guest_forms_end",
             "__guest_forms_end:",
             ".option pop",
         );

@@ -44,6 +44,7 @@ global_asm!(
     r#"
     .section .text
     .balign 4
+    .globl __guest_run
 __guest_run:
     # extern "C" fn(a0: *mut Guest): runs it up to its next trap. Uses sscratch and stvec; the caller puts stvec back.
     addi    sp, sp, -112

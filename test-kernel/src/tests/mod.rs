@@ -8,6 +8,7 @@ pub mod faults;
 pub mod fences;
 pub mod fetches;
 pub mod forms;
+pub mod memory;
 pub mod operations;
 pub mod selftest;
 pub mod shapes;
@@ -32,6 +33,7 @@ pub const SECTIONS: &[&[Case]] = &[
     fences::CASES,
     window::CASES,
     operations::CASES,
+    memory::CASES,
     walks::CASES,
     entries::CASES,
     exits::CASES,
