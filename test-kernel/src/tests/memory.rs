@@ -204,7 +204,9 @@ fn r12_memory_that_the_host_does_not_map_is_reached_through_the_vcpu(t: &mut Tes
 /// One bit for each page of [`LEN`].
 type Log = [AtomicU64; (LEN / PAGE / 64) as usize];
 
-const EMPTY_LOG: Log = [const { AtomicU64::new(0) }; (LEN / PAGE / 64) as usize];
+fn empty_log() -> Log {
+    core::array::from_fn(|_| AtomicU64::new(0))
+}
 
 /// The pages of the log, at most eight, harvested.
 fn harvest(memory: &Memory<'_>, world: &mut World) -> Result<([u64; 8], usize), Stop> {
@@ -224,7 +226,7 @@ fn a_guest_virtual_write_to_a_logging_slot_is_in_the_dirty_log(t: &mut Test) -> 
     fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
         let environment = environment()?;
         let (mut world, pages) = two_pages();
-        let log = EMPTY_LOG;
+        let log = empty_log();
         let memory = Memory::new(GMode::Sv39x4);
         let slot = arena_slot().with_dirty_log(&log);
         is_slot(memory.add(slot, &mut Mirror::of(&mut world)))?;
@@ -285,7 +287,7 @@ fn a_guest_virtual_write_to_a_logging_slot_is_in_the_dirty_log(t: &mut Test) -> 
 fn a_store_by_hsv_to_a_logging_slot_faults_before_it_writes(t: &mut Test) -> Outcome {
     fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
         let (mut world, pages) = two_pages();
-        let log = EMPTY_LOG;
+        let log = empty_log();
         let memory = Memory::new(GMode::Sv39x4);
         is_slot(memory.add(
             arena_slot().with_dirty_log(&log),
