@@ -19,6 +19,8 @@ use crate::devices::{BusError, Wiring};
 use crate::features;
 use crate::image::{Bundle, BundleError, Content, Kernel, KernelError, LoadPlan, PlanError};
 use crate::memory::frames::{FRAME, Range};
+use crate::memory::host::{self, HostTables};
+use crate::memory::page_table::MapError;
 use crate::vcpu::PageIn;
 use crate::vcpu::grant::Grant;
 use crate::vm::Vm;
@@ -91,7 +93,9 @@ pub fn create(machine: &Machine<'static>, host_harts: &[u64]) -> Result<&'static
         log::warn!("the guest wants {wanted} harts, the machine has {harts}: it gets {harts}");
     }
     let grant = Grant::probe(machine.isa);
-    let ram = GuestRam::new(memory, vmid()).map_err(GuestError::Ram)?;
+    let pages = host::allocate_page_entries((memory / FRAME) as usize)
+        .ok_or(GuestError::Ram(RamError::Tables(MapError::OutOfMemory)))?;
+    let ram = GuestRam::new(HostTables, pages, vmid()).map_err(GuestError::Ram)?;
     let name = String::from(bundle.name.unwrap_or("guest"));
     let vm = Vm::new(
         name,
@@ -180,7 +184,7 @@ fn device_tree(
 fn load(vm: &'static Vm, plan: &LoadPlan<'_>, tree: &[u8]) -> Result<(), AccessError> {
     let mut reader = vm
         .ram
-        .reader(GuestRam::LOADER)
+        .reader(GuestRam::<HostTables>::LOADER)
         .expect("the guest is loaded once");
     for piece in plan.pieces() {
         match piece.content {

@@ -223,3 +223,143 @@ fn initrd(root: &FdtNode<'_>) -> Option<Range> {
     };
     (!range.is_empty()).then_some(range)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+    use vm_fdt::{FdtReserveEntry, FdtWriter};
+
+    /// A machine like QEMU's, with the parts that `change` adds to each node's properties.
+    fn tree(build: impl FnOnce(&mut FdtWriter)) -> Vec<u8> {
+        let reserved = [FdtReserveEntry::new(0x8000_0000, 0x1000).unwrap()];
+        let mut fdt = FdtWriter::new_with_mem_reserv(&reserved).unwrap();
+        let root = fdt.begin_node("").unwrap();
+        fdt.property_u32("#address-cells", 2).unwrap();
+        fdt.property_u32("#size-cells", 2).unwrap();
+        build(&mut fdt);
+        fdt.end_node(root).unwrap();
+        fdt.finish().unwrap()
+    }
+
+    fn node(fdt: &mut FdtWriter, name: &str, properties: impl FnOnce(&mut FdtWriter)) {
+        let node = fdt.begin_node(name).unwrap();
+        properties(fdt);
+        fdt.end_node(node).unwrap();
+    }
+
+    fn cpu(fdt: &mut FdtWriter, id: u32, status: &str) {
+        node(fdt, &std::format!("cpu@{id:x}"), |fdt| {
+            fdt.property_string("device_type", "cpu").unwrap();
+            fdt.property_u32("reg", id).unwrap();
+            fdt.property_string("status", status).unwrap();
+            fdt.property_string("riscv,isa", "rv64imafdch_zicboz")
+                .unwrap();
+            fdt.property_string("mmu-type", "riscv,sv48").unwrap();
+            fdt.property_u32("riscv,cboz-block-size", 64).unwrap();
+        });
+    }
+
+    fn cpus(fdt: &mut FdtWriter) {
+        node(fdt, "cpus", |fdt| {
+            fdt.property_u32("#address-cells", 1).unwrap();
+            fdt.property_u32("#size-cells", 0).unwrap();
+            fdt.property_u32("timebase-frequency", 10_000_000).unwrap();
+            cpu(fdt, 0, "disabled");
+            cpu(fdt, 3, "okay");
+            cpu(fdt, 1, "okay");
+            node(fdt, "cpu-map", |_| {});
+        });
+    }
+
+    fn memory(fdt: &mut FdtWriter, start: u64, len: u64) {
+        node(fdt, &std::format!("memory@{start:x}"), |fdt| {
+            fdt.property_string("device_type", "memory").unwrap();
+            fdt.property_array_u64("reg", &[start, len]).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_machine_is_read_from_its_device_tree() {
+        let blob = tree(|fdt| {
+            memory(fdt, 0x8000_0000, 0x1000_0000);
+            memory(fdt, 0x1_0000_0000, 0x4000);
+            cpus(fdt);
+            node(fdt, "reserved-memory", |fdt| {
+                fdt.property_u32("#address-cells", 2).unwrap();
+                fdt.property_u32("#size-cells", 2).unwrap();
+                fdt.property_null("ranges").unwrap();
+                node(fdt, "mmode_resv0@80000000", |fdt| {
+                    fdt.property_array_u64("reg", &[0x8000_0000, 0x8_0000])
+                        .unwrap();
+                });
+            });
+            node(fdt, "chosen", |fdt| {
+                fdt.property_u32("linux,initrd-start", 0x8400_0000).unwrap();
+                fdt.property_u64("linux,initrd-end", 0x8400_1234).unwrap();
+            });
+        });
+        let machine = Machine::from_device_tree(&blob).unwrap();
+        let range = |start, end| Range { start, end };
+        assert_eq!(
+            machine.memory.as_slice(),
+            [
+                range(0x8000_0000, 0x9000_0000),
+                range(0x1_0000_0000, 0x1_0000_4000)
+            ]
+        );
+        assert_eq!(
+            machine.reserved.as_slice(),
+            [
+                range(0x8000_0000, 0x8000_1000),
+                range(0x8000_0000, 0x8008_0000)
+            ]
+        );
+        assert_eq!(machine.harts.as_slice(), [3, 1]);
+        assert_eq!(
+            (machine.isa, machine.mmu_type),
+            ("rv64imafdch_zicboz", "riscv,sv48")
+        );
+        assert_eq!(machine.timebase_frequency, 10_000_000);
+        assert_eq!(
+            machine.cache_block_bytes,
+            CacheBlocks {
+                management: 0,
+                zero: 64
+            }
+        );
+        assert_eq!(machine.initrd, Some(range(0x8400_0000, 0x8400_1234)));
+    }
+
+    #[test]
+    fn a_machine_without_a_bundle_has_none() {
+        let blob = tree(|fdt| {
+            memory(fdt, 0x8000_0000, 0x1000_0000);
+            cpus(fdt);
+        });
+        assert_eq!(Machine::from_device_tree(&blob).unwrap().initrd, None);
+    }
+
+    #[test]
+    fn what_every_machine_has_is_missed() {
+        let no_memory = tree(cpus);
+        let no_harts = tree(|fdt| {
+            memory(fdt, 0x8000_0000, 0x1000);
+            node(fdt, "cpus", |_| {});
+        });
+        let many = tree(|fdt| {
+            for index in 0..20 {
+                memory(fdt, index << 32, 0x1000);
+            }
+            cpus(fdt);
+        });
+        for (blob, error) in [
+            (no_memory, MachineError::Missing("memory")),
+            (no_harts, MachineError::Missing("cpu")),
+            (many, MachineError::TooManyRanges("memory")),
+            (Vec::from([0; 64]), MachineError::NotADeviceTree),
+        ] {
+            assert_eq!(Machine::from_device_tree(&blob).unwrap_err(), error);
+        }
+    }
+}

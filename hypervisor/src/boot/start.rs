@@ -9,6 +9,7 @@ use crate::boot::hart_local::{self, HartLocal};
 use crate::boot::host_tables;
 use crate::boot::machine::{MAX_HARTS, Machine, MachineError};
 use crate::console;
+use crate::features;
 use crate::memory::frames::Range;
 use crate::memory::host;
 use crate::vcpu::Hart;
@@ -36,6 +37,12 @@ pub(super) extern "C" fn primary(hart_id: u64, device_tree: *const u8) -> ! {
         Ok(machine) => MACHINE.call_once(|| machine),
         Err(error) => power::give_up(format_args!("{error}")),
     };
+    if !features::lists(machine.isa, "h") {
+        power::give_up(format_args!(
+            "this machine has no hypervisor extension ({})",
+            machine.isa
+        ));
+    }
     let blob = blob.map_or(Range::default(), |blob| Range {
         start: blob.as_ptr() as u64,
         end: blob.as_ptr() as u64 + blob.len() as u64,
@@ -51,7 +58,10 @@ pub(super) extern "C" fn primary(hart_id: u64, device_tree: *const u8) -> ! {
         }
     }
     // SAFETY: called once, first; `taken` is all that firmware, loader and this image use of the RAM.
-    unsafe { host::initialize(machine.memory.as_slice(), taken.as_slice()) };
+    let memory = unsafe { host::initialize(machine.memory.as_slice(), taken.as_slice()) };
+    if memory.is_err() {
+        power::give_up(format_args!("this machine has too little memory"));
+    }
     let satp = match host_tables::build(machine) {
         Ok(satp) => satp,
         Err(error) => power::give_up(format_args!("host page table: {error}")),

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::alloc::Layout;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_mem::Spa;
@@ -11,7 +12,7 @@ use talc::TalcLock;
 use talc::source::Manual;
 
 use super::frames::{FRAME, FrameAllocator, Range};
-use super::page_table::TableMemory;
+use super::page_table::{FrameMemory, MapError, TableMemory};
 
 /// Bytes of the heap: guest device tree, parsed bundle, and the objects of one guest.
 const HEAP_BYTES: u64 = 4 << 20;
@@ -30,7 +31,11 @@ static HEAP: TalcLock<Mutex<()>, Manual> = TalcLock::new(Manual);
 ///
 /// Called once, before anything allocates. Nobody else owns or uses the memory in `free` outside `taken`, and it stays
 /// mapped at its own addresses for good.
-pub unsafe fn initialize(free: &[Range], taken: &[Range]) {
+///
+/// # Errors
+///
+/// Too little memory for a heap.
+pub unsafe fn initialize(free: &[Range], taken: &[Range]) -> Result<(), MapError> {
     let (heap, ram) = {
         let mut frames = FRAMES.lock();
         for &range in free {
@@ -42,12 +47,13 @@ pub unsafe fn initialize(free: &[Range], taken: &[Range]) {
         let ram = frames.clone();
         (frames.allocate(HEAP_BYTES / FRAME, FRAME), ram)
     };
-    let heap = heap.expect("the machine has room for the heap");
+    let heap = heap.ok_or(MapError::OutOfMemory)?;
     let base = heap.value() as *mut u8;
     // SAFETY: the frames were just allocated and never come back, and they are reached at their own address.
     let claimed = unsafe { HEAP.lock().claim(base, HEAP_BYTES as usize) };
     assert!(claimed.is_some(), "the heap takes its memory");
     RAM.call_once(|| ram.free_ranges().copied().collect());
+    Ok(())
 }
 
 /// Bytes of memory that nobody owns.
@@ -97,6 +103,17 @@ impl HostTables {
             .any(|range| range.start <= at.value() && at.value() < range.end);
         // All of RAM that is not the firmware's is mapped; its ranges end at page boundaries.
         (in_ram && at.is_aligned_to(8)).then(|| Self::entry(at).load(Ordering::Acquire))
+    }
+}
+
+// SAFETY: frames never come back to the allocator, and all of RAM is mapped at its own addresses.
+unsafe impl FrameMemory for HostTables {
+    fn allocate_frame(&mut self) -> Option<Spa> {
+        allocate_zeroed(1, FRAME)
+    }
+
+    fn host_page(&self, frame: Spa) -> NonNull<u8> {
+        NonNull::new(frame.value() as *mut u8).expect("no RAM is at address 0")
     }
 }
 

@@ -4,6 +4,8 @@
 //! The one idea: the two differ in the width of the root index and in nothing else (R50), so one builder serves both; it
 //! reaches the tables through [`TableMemory`], so that the same code runs against a simulated memory in tests.
 
+use core::ptr::NonNull;
+
 use bitflags::bitflags;
 use guest_mem::Spa;
 
@@ -105,6 +107,20 @@ pub trait TableMemory {
     /// Writes the entry at an address inside a table. Hardware may walk the table meanwhile: the write is one store, and
     /// what was written before it is seen before it.
     fn write_entry(&mut self, at: Spa, entry: u64);
+}
+
+/// Where page tables and frames for everything else live.
+///
+/// # Safety
+///
+/// A frame that was allocated belongs to who asked for it, for good, and [`host_page`](Self::host_page) is where any hart
+/// reaches its 4096 bytes.
+pub unsafe trait FrameMemory: TableMemory {
+    /// A zeroed frame.
+    fn allocate_frame(&mut self) -> Option<Spa>;
+
+    /// Where the host has a frame.
+    fn host_page(&self, frame: Spa) -> NonNull<u8>;
 }
 
 /// Why a page could not be mapped.

@@ -56,10 +56,8 @@ impl Grant {
             csr::write!("hedeleg", DELEGATED_EXCEPTIONS);
             csr::write!("hideleg", csr::VS_INTERRUPTS);
             if self.state_enable {
+                // hstateen1 to 3 govern nothing yet, and firmware may keep them to itself (mstateen1 to 3).
                 csr::write!("hstateen0", STATEEN_ENVCFG);
-                csr::write!("hstateen1", 0);
-                csr::write!("hstateen2", 0);
-                csr::write!("hstateen3", 0);
             }
         }
     }

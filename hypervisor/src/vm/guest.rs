@@ -17,6 +17,7 @@ use crate::boot::hart_local::HartLocal;
 use crate::boot::machine::MAX_HARTS;
 use crate::console;
 use crate::devices::BusError;
+use crate::memory::host::HostTables;
 use crate::sbi::arguments::HartSet;
 use crate::statistics::{Counter, Exits, MemoryUse};
 use crate::vcpu::grant::Grant;
@@ -72,7 +73,7 @@ pub struct Vm {
     /// What the guest is called.
     pub name: String,
     /// Its memory.
-    pub ram: GuestRam,
+    pub ram: GuestRam<HostTables>,
     /// What its harts are given.
     pub grant: Grant,
     /// Ticks of `time` in a second.
@@ -100,7 +101,7 @@ impl Vm {
     /// A guest whose hart n runs on the machine's hart `host_harts[n]`.
     pub fn new(
         name: String,
-        ram: GuestRam,
+        ram: GuestRam<HostTables>,
         grant: Grant,
         timebase_frequency: u64,
         host_harts: &[u64],

@@ -8,7 +8,6 @@
 //! first fetch makes a page executable, which is where the host owes the harts a `fence.i` for what it wrote there (R48).
 
 use core::fmt;
-use core::ptr::NonNull;
 
 use guest_mem::csr::GMode;
 use guest_mem::guest_physical::{
@@ -19,8 +18,9 @@ use spin::Mutex;
 
 use crate::boot::machine::MAX_HARTS;
 use crate::memory::frames::FRAME;
-use crate::memory::host::{self, HostTables};
-use crate::memory::page_table::{Flags, MODE_SV39, MapError, PageSize, PageTable, Stage};
+use crate::memory::page_table::{
+    Flags, FrameMemory, MODE_SV39, MapError, PageSize, PageTable, Stage,
+};
 use crate::statistics::Counter;
 
 /// Where the RAM of every guest starts.
@@ -72,12 +72,12 @@ pub struct PageIns {
     pub spurious: Counter,
 }
 
-/// The RAM of one guest.
-pub struct GuestRam {
+/// The RAM of one guest, whose frames and tables are in `M`.
+pub struct GuestRam<M> {
     len: u64,
     hgatp: u64,
     zero_page: Spa,
-    table: Mutex<PageTable>,
+    table: Mutex<GStage<M>>,
     pages: &'static [PageEntry],
     slots: Slots,
     /// How pages came in.
@@ -87,30 +87,41 @@ pub struct GuestRam {
 /// The library's view of it: one slot, a reader for each hart and one for whoever loads the guest.
 type Slots = GuestPhysicalMemory<'static, 1, { MAX_HARTS + 1 }>;
 
-/// Where the host reaches a frame: the identity map again.
-fn host_page(frame: Spa) -> NonNull<u8> {
-    NonNull::new(frame.value() as *mut u8).expect("no frame is at address 0")
+/// The G-stage table, and where it and the frames are.
+struct GStage<M> {
+    table: PageTable,
+    memory: M,
 }
 
-impl GuestRam {
-    /// RAM of `len` bytes, a multiple of the page size, with nothing in it. `vmid` is 0 where the machine has none.
+impl<M: FrameMemory> GStage<M> {
+    fn map(&mut self, page: Gpa, frame: Spa, flags: Flags) -> Result<(), MapError> {
+        self.table.map(
+            &mut self.memory,
+            page.value(),
+            frame,
+            PageSize::Small,
+            flags,
+        )
+    }
+}
+
+impl<M: FrameMemory> GuestRam<M> {
+    /// RAM of `pages.len()` pages with nothing in it. `vmid` is 0 where the machine has none.
     ///
     /// # Errors
     ///
     /// No memory for the tables, or RAM that reaches past what the G-stage can translate.
-    pub fn new(len: u64, vmid: u64) -> Result<Self, RamError> {
-        let table = PageTable::new(&mut HostTables, Stage::Guest)?;
-        let zero_page = host::allocate_zeroed(1, FRAME).ok_or(MapError::OutOfMemory)?;
-        let pages =
-            host::allocate_page_entries((len / FRAME) as usize).ok_or(MapError::OutOfMemory)?;
+    pub fn new(mut memory: M, pages: &'static [PageEntry], vmid: u64) -> Result<Self, RamError> {
+        let table = PageTable::new(&mut memory, Stage::Guest)?;
+        let zero_page = memory.allocate_frame().ok_or(MapError::OutOfMemory)?;
         let slots = Slots::new(GMode::Sv39x4);
         // No G-stage table shows anything yet.
         slots.add(Slot::paged(RAM_BASE, pages), &mut NoGStage)?;
         Ok(Self {
-            len,
+            len: pages.len() as u64 * FRAME,
             hgatp: MODE_SV39 << 60 | vmid << 44 | table.root().page_number(),
             zero_page,
-            table: Mutex::new(table),
+            table: Mutex::new(GStage { table, memory }),
             pages,
             slots,
             page_ins: PageIns::default(),
@@ -155,24 +166,18 @@ impl GuestRam {
         }
         let page = gpa.page_base();
         let entry = &self.pages[((page.value() - RAM_BASE.value()) / FRAME) as usize];
-        let table = self.table.lock();
+        let mut g_stage = self.table.lock();
         let old = entry.get();
-        let leaf = table.lookup(&HostTables, page.value());
+        let leaf = g_stage.table.lookup(&g_stage.memory, page.value());
         let executable = leaf.is_some_and(|leaf| leaf.flags.contains(Flags::EXECUTE));
-        let map = |physical, flags| {
-            table.map(
-                &mut HostTables,
-                page.value(),
-                physical,
-                PageSize::Small,
-                flags,
-            )
-        };
         let done = match (access, old) {
             (AccessKind::Store, HostPage::Absent | HostPage::ReadOnly(_)) => {
-                let frame = host::allocate_zeroed(1, FRAME).ok_or(PageInError::OutOfMemory)?;
+                let frame = g_stage
+                    .memory
+                    .allocate_frame()
+                    .ok_or(PageInError::OutOfMemory)?;
                 // The first fetch makes the page executable again, and synchronizes.
-                map(frame, Flags::READ | Flags::WRITE)?;
+                g_stage.map(page, frame, Flags::READ | Flags::WRITE)?;
                 self.page_ins.frames.add_one();
                 let replaced = old != HostPage::Absent;
                 if replaced {
@@ -182,7 +187,7 @@ impl GuestRam {
                 }
                 // SAFETY: the frame is the page's for good, zeroed before, and from now on accessed by the guest and the
                 // library only. The zero page that it may replace is never reused.
-                unsafe { entry.set(HostPage::Writable(host_page(frame))) };
+                unsafe { entry.set(HostPage::Writable(g_stage.memory.host_page(frame))) };
                 if replaced {
                     PageIn::Replaced
                 } else {
@@ -190,8 +195,8 @@ impl GuestRam {
                 }
             }
             (AccessKind::Load, HostPage::Absent) => {
-                map(self.zero_page, Flags::READ)?;
-                self.show_zero_page(entry);
+                g_stage.map(page, self.zero_page, Flags::READ)?;
+                self.show_zero_page(&g_stage, entry);
                 PageIn::Zero
             }
             (AccessKind::Fetch, _) if !executable => {
@@ -200,9 +205,9 @@ impl GuestRam {
                     None => (self.zero_page, Flags::READ),
                 };
                 fences.instructions_changed(page);
-                map(physical, flags | Flags::EXECUTE)?;
+                g_stage.map(page, physical, flags | Flags::EXECUTE)?;
                 if old == HostPage::Absent {
-                    self.show_zero_page(entry);
+                    self.show_zero_page(&g_stage, entry);
                 }
                 self.page_ins.executable.add_one();
                 PageIn::Executable
@@ -217,9 +222,10 @@ impl GuestRam {
         Ok(done)
     }
 
-    fn show_zero_page(&self, entry: &PageEntry) {
+    fn show_zero_page(&self, g_stage: &GStage<M>, entry: &PageEntry) {
+        let page = g_stage.memory.host_page(self.zero_page);
         // SAFETY: the zero page is never written and never reused.
-        unsafe { entry.set(HostPage::ReadOnly(host_page(self.zero_page))) };
+        unsafe { entry.set(HostPage::ReadOnly(page)) };
         self.page_ins.zero.add_one();
     }
 }
@@ -265,3 +271,6 @@ pub trait Fences {
     /// Every hart, this one included, sees what was written to the page of `gpa` when it fetches instructions.
     fn instructions_changed(&self, gpa: Gpa);
 }
+
+#[cfg(test)]
+mod tests;

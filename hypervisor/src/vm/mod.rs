@@ -6,7 +6,6 @@
 //! No lock is held while another hart is waited for, except across the firmware's remote fences, which other harts take in
 //! M-mode whatever they do.
 
-#[cfg(target_os = "none")]
 pub mod guest_ram;
 pub mod hart_state;
 

@@ -1,0 +1,263 @@
+//! Paging in, against a machine of a few frames.
+
+use core::ptr::NonNull;
+use std::boxed::Box;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use guest_mem::guest_physical::{HostPage, PageEntry};
+use guest_mem::{AccessKind, Gpa, GuestMemory, Spa};
+
+use super::{Fences, GuestRam, PageIn, PageInError, RAM_BASE};
+use crate::memory::page_table::{Flags, FrameMemory, TableMemory};
+
+/// Machine addresses of frames begin here; those of tables lie far above.
+const FRAMES_AT: u64 = 0x10_0000;
+const TABLES_AT: u64 = 0x1_0000_0000;
+
+#[derive(Clone)]
+#[repr(align(4096))]
+struct Frame {
+    _bytes: [u8; 4096],
+}
+
+struct Machine {
+    tables: BTreeMap<u64, u64>,
+    next_table: u64,
+    frames: NonNull<[Frame]>,
+    used: usize,
+}
+
+impl TableMemory for Machine {
+    fn allocate_table(&mut self, bytes: u64) -> Option<Spa> {
+        let start = self.next_table.next_multiple_of(bytes);
+        self.next_table = start + bytes;
+        Some(Spa::new(start))
+    }
+    fn read_entry(&self, at: Spa) -> u64 {
+        self.tables.get(&at.value()).copied().unwrap_or(0)
+    }
+    fn write_entry(&mut self, at: Spa, entry: u64) {
+        self.tables.insert(at.value(), entry);
+    }
+}
+
+// SAFETY: each frame is handed out once, and its memory is leaked.
+unsafe impl FrameMemory for Machine {
+    fn allocate_frame(&mut self) -> Option<Spa> {
+        let index = self.used;
+        (index < self.frames.len()).then(|| {
+            self.used += 1;
+            Spa::new(FRAMES_AT + 4096 * index as u64)
+        })
+    }
+    fn host_page(&self, frame: Spa) -> NonNull<u8> {
+        let index = (frame.value() - FRAMES_AT) / 4096;
+        // SAFETY: the frame was allocated, so it is one of them.
+        unsafe { self.frames.cast::<Frame>().add(index as usize).cast() }
+    }
+}
+
+/// RAM of 4 pages on a machine with `frames` frames, of which the zero page takes one.
+fn ram(frames: usize) -> (GuestRam<Machine>, &'static [PageEntry]) {
+    let frames = std::vec![Frame { _bytes: [0; 4096] }; frames];
+    let machine = Machine {
+        tables: BTreeMap::new(),
+        next_table: TABLES_AT,
+        frames: NonNull::from(Box::leak(frames.into_boxed_slice())),
+        used: 0,
+    };
+    let pages: &[PageEntry] = Box::leak(Box::new([const { PageEntry::absent() }; 4]));
+    (GuestRam::new(machine, pages, 1).unwrap(), pages)
+}
+
+/// Notes what was asked of the harts, and what the page array said then.
+#[derive(Default)]
+struct Notes<'a> {
+    asked: RefCell<Vec<(&'static str, Gpa)>>,
+    entry: Option<&'a PageEntry>,
+    seen: RefCell<Vec<HostPage>>,
+}
+
+impl Notes<'_> {
+    fn note(&self, what: &'static str, gpa: Gpa) {
+        self.asked.borrow_mut().push((what, gpa));
+        self.seen
+            .borrow_mut()
+            .extend(self.entry.map(PageEntry::get));
+    }
+}
+
+impl Fences for Notes<'_> {
+    fn translations_changed(&self, gpa: Gpa) {
+        self.note("translations", gpa);
+    }
+    fn forget_here(&self, gpa: Gpa) {
+        self.note("here", gpa);
+    }
+    fn instructions_changed(&self, gpa: Gpa) {
+        self.note("instructions", gpa);
+    }
+}
+
+fn flags(ram: &GuestRam<Machine>, gpa: Gpa) -> Option<Flags> {
+    let g_stage = ram.table.lock();
+    let leaf = g_stage.table.lookup(&g_stage.memory, gpa.value())?;
+    Some(leaf.flags & (Flags::READ | Flags::WRITE | Flags::EXECUTE))
+}
+
+const PAGE: Gpa = Gpa::new(RAM_BASE.value() + 0x1000);
+const INSIDE: Gpa = Gpa::new(RAM_BASE.value() + 0x1234);
+const RW: Flags = Flags::READ.union(Flags::WRITE);
+
+#[test]
+fn a_load_maps_the_zero_page_and_takes_no_frame() {
+    let (ram, pages) = ram(2);
+    let notes = Notes::default();
+    for gpa in [INSIDE, RAM_BASE] {
+        assert_eq!(ram.page_in(gpa, AccessKind::Load, &notes), Ok(PageIn::Zero));
+    }
+    assert_eq!(flags(&ram, PAGE), Some(Flags::READ));
+    assert_eq!(pages[0].get(), pages[1].get(), "both are the one zero page");
+    assert!(matches!(pages[1].get(), HostPage::ReadOnly(_)));
+    assert!(
+        notes.asked.borrow().is_empty(),
+        "absent to present needs no fence"
+    );
+}
+
+#[test]
+fn the_first_store_gives_a_page_its_own_frame() {
+    let (ram, pages) = ram(3);
+    let notes = Notes::default();
+    for gpa in [INSIDE, RAM_BASE] {
+        assert_eq!(
+            ram.page_in(gpa, AccessKind::Store, &notes),
+            Ok(PageIn::Frame)
+        );
+    }
+    assert_eq!(flags(&ram, PAGE), Some(RW));
+    assert_ne!(pages[0].get(), pages[1].get());
+    assert!(notes.asked.borrow().is_empty());
+}
+
+#[test]
+fn a_frame_in_place_of_the_zero_page_is_fenced_on_every_hart_before_the_host_sees_it() {
+    let (ram, pages) = ram(3);
+    let notes = Notes {
+        entry: Some(&pages[1]),
+        ..Notes::default()
+    };
+    ram.page_in(INSIDE, AccessKind::Load, &notes).unwrap();
+    let zero = pages[1].get();
+    assert_eq!(
+        ram.page_in(INSIDE, AccessKind::Store, &notes),
+        Ok(PageIn::Replaced)
+    );
+    assert_eq!(*notes.asked.borrow(), [("translations", PAGE)]);
+    assert_eq!(*notes.seen.borrow(), [zero]);
+    assert!(matches!(pages[1].get(), HostPage::Writable(_)));
+    assert_eq!(flags(&ram, PAGE), Some(RW));
+}
+
+#[test]
+fn r48_a_page_becomes_executable_by_its_first_fetch_after_a_fence_i() {
+    for before in [None, Some(AccessKind::Load), Some(AccessKind::Store)] {
+        let (ram, _) = ram(3);
+        let notes = Notes::default();
+        if let Some(access) = before {
+            ram.page_in(INSIDE, access, &notes).unwrap();
+            assert!(!flags(&ram, PAGE).unwrap().contains(Flags::EXECUTE));
+        }
+        let fetched = ram.page_in(INSIDE, AccessKind::Fetch, &notes);
+        assert_eq!(fetched, Ok(PageIn::Executable));
+        let rest = if before == Some(AccessKind::Store) {
+            RW
+        } else {
+            Flags::READ
+        };
+        assert_eq!(flags(&ram, PAGE), Some(rest | Flags::EXECUTE));
+        assert_eq!(*notes.asked.borrow(), [("instructions", PAGE)]);
+    }
+}
+
+#[test]
+fn a_store_to_an_executable_zero_page_takes_the_permission_back() {
+    let (ram, _) = ram(3);
+    let notes = Notes::default();
+    ram.page_in(INSIDE, AccessKind::Fetch, &notes).unwrap();
+    assert_eq!(
+        ram.page_in(INSIDE, AccessKind::Store, &notes),
+        Ok(PageIn::Replaced)
+    );
+    assert_eq!(flags(&ram, PAGE), Some(RW));
+    assert_eq!(
+        ram.page_in(INSIDE, AccessKind::Fetch, &notes),
+        Ok(PageIn::Executable)
+    );
+}
+
+#[test]
+fn a_fault_that_finds_its_page_ready_only_makes_this_hart_forget() {
+    let (ram, pages) = ram(3);
+    let notes = Notes::default();
+    ram.page_in(INSIDE, AccessKind::Store, &notes).unwrap();
+    let frame = pages[1].get();
+    for access in [AccessKind::Store, AccessKind::Load] {
+        assert_eq!(ram.page_in(INSIDE, access, &notes), Ok(PageIn::Nothing));
+    }
+    assert_eq!(*notes.asked.borrow(), [("here", PAGE); 2]);
+    assert_eq!(pages[1].get(), frame);
+}
+
+#[test]
+fn what_is_not_ram_is_not_paged_in() {
+    let (ram, _) = ram(3);
+    let end = RAM_BASE.value() + 4 * 4096;
+    for gpa in [0, RAM_BASE.value() - 1, end, u64::MAX] {
+        let result = ram.page_in(Gpa::new(gpa), AccessKind::Load, &Notes::default());
+        assert_eq!(result, Err(PageInError::NotRam), "{gpa:#x}");
+    }
+    assert!(ram.contains(RAM_BASE, 4 * 4096));
+    assert!(!ram.contains(RAM_BASE, 4 * 4096 + 1));
+    assert!(!ram.contains(RAM_BASE, u64::MAX));
+}
+
+#[test]
+fn a_store_without_a_frame_left_changes_nothing() {
+    let (ram, pages) = ram(1);
+    let notes = Notes::default();
+    ram.page_in(INSIDE, AccessKind::Load, &notes).unwrap();
+    let zero = pages[1].get();
+    let result = ram.page_in(INSIDE, AccessKind::Store, &notes);
+    assert_eq!(result, Err(PageInError::OutOfMemory));
+    assert_eq!(
+        (pages[1].get(), flags(&ram, PAGE)),
+        (zero, Some(Flags::READ))
+    );
+}
+
+#[test]
+fn the_library_pages_in_through_the_same_door() {
+    let (ram, _) = ram(5);
+    let notes = Notes::default();
+    let mut reader = ram.reader(0).unwrap();
+    let mut resolver = |_: &guest_mem::Fault, gpa, access| {
+        ram.page_in(gpa, access, &notes)
+            .map(drop)
+            .map_err(|_| guest_mem::guest_physical::Unresolvable)
+    };
+    let memory = reader.resolving(&mut resolver);
+    let across = Gpa::new(RAM_BASE.value() + 0xffc);
+    assert_eq!(memory.read_obj::<u64>(across).unwrap(), 0);
+    memory
+        .write_obj(across, &0x1122_3344_5566_7788_u64)
+        .unwrap();
+    assert_eq!(
+        memory.read_obj::<u64>(across).unwrap(),
+        0x1122_3344_5566_7788
+    );
+    assert_eq!(ram.page_ins.zero.get(), 2);
+    assert_eq!(ram.page_ins.replaced.get(), 2);
+}
