@@ -16,6 +16,7 @@ const TOUR_ELF_VARIABLE: &str = "GUEST_MEM_TOUR_ELF";
 pub fn build_all() -> anyhow::Result<()> {
     build_hypervisor()?;
     build_test_kernel()?;
+    build_misbehaving_guests()?;
     Ok(())
 }
 
@@ -28,6 +29,12 @@ pub fn build_hypervisor() -> anyhow::Result<PathBuf> {
 /// Builds the test kernel; gives its ELF file.
 pub fn build_test_kernel() -> anyhow::Result<PathBuf> {
     build("test-kernel", None)
+}
+
+/// Builds the guests that misbehave; gives the folder of their ELF files.
+pub fn build_misbehaving_guests() -> anyhow::Result<PathBuf> {
+    let package = build("misbehaving", None)?;
+    Ok(package.with_file_name(""))
 }
 
 fn build(package: &str, tour: Option<&Path>) -> anyhow::Result<PathBuf> {

@@ -26,6 +26,9 @@ const GUEST_HARTS: u32 = 2;
 /// Time limit of an unattended run.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How a guest ends that has nothing to complain about.
+const SHUTDOWN: &str = "shutdown";
+
 /// The command.
 pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
     let qemu = qemu::resolve::for_running(options.machine.qemu.as_deref())?;
@@ -52,6 +55,8 @@ pub struct Plan {
     bare: bool,
     /// Userspace must come up with so many harts.
     userspace_harts: Option<u32>,
+    /// What the hypervisor must say the guest ended by.
+    end: &'static str,
 }
 
 impl Plan {
@@ -91,6 +96,7 @@ impl Plan {
             limit,
             bare: false,
             userspace_harts: None,
+            end: SHUTDOWN,
         })
     }
 
@@ -184,7 +190,17 @@ impl Plan {
             limit,
             bare: options.bare,
             userspace_harts: None,
+            end: SHUTDOWN,
         })
+    }
+
+    /// The same run, unattended, of a guest that must end by `end`, as the hypervisor says it.
+    pub fn expecting(self, end: &'static str) -> Self {
+        Self {
+            console: Console::Unattended,
+            end,
+            ..self
+        }
     }
 
     /// Starts the machine, shows its console on `screen`, and judges what was seen.
@@ -221,7 +237,7 @@ impl Plan {
             return Ok(());
         }
         match seen.reason.as_deref() {
-            Some("shutdown") => Ok(()),
+            Some(reason) if reason == self.end => Ok(()),
             Some(reason) => bail!("the guest ended by {reason}"),
             None => bail!("the machine ended, and the hypervisor did not say why"),
         }
