@@ -14,6 +14,7 @@ use crate::fault::{AccessError, Fault, FaultKind, Operation};
 use crate::guest_memory::GuestMemory;
 use crate::guest_physical::PhysicalView;
 use crate::hart::{Csr, Hart};
+use crate::probe::MachineProfile;
 use crate::translate::{
     Access, GStage, Purpose, StageRules, Translation, VsCsrs, VsRegime, translate,
 };
@@ -40,6 +41,9 @@ pub struct VsEnvironment {
     pub henvcfg: u64,
     /// `senvcfg` of the vCPU: pointer masking of VU-mode (R14).
     pub senvcfg: u64,
+    /// The rights of an access are known by a walk only: [`MachineProfile::obeys_sum`] is false (R62). Every access then goes
+    /// by a walk and the host's mapping.
+    pub walk_always: bool,
 }
 
 impl VsEnvironment {
@@ -48,13 +52,33 @@ impl VsEnvironment {
         rules: StageRules::BASE,
         henvcfg: 0,
         senvcfg: 0,
+        walk_always: false,
     };
+
+    /// The environment of a vCPU with these CSRs on a machine that was probed. Of `rules`, the A/D policy is the probe's.
+    pub const fn new(
+        profile: &MachineProfile,
+        rules: StageRules,
+        henvcfg: u64,
+        senvcfg: u64,
+    ) -> Self {
+        Self {
+            rules: StageRules {
+                ad: profile.vs_stage_ad,
+                ..rules
+            },
+            henvcfg,
+            senvcfg,
+            walk_always: !profile.obeys_sum,
+        }
+    }
 }
 
 /// A [`GuestVirtual`] space with the guest's memory beside it: [`GuestVirtual::with_memory`].
 ///
 /// What it adds, each only where it is needed:
 /// - [`compare_exchange`](GuestMemory::compare_exchange), by a walk in software and the host's mapping.
+/// - All accesses of a machine that does not obey SUM ([`VsEnvironment::walk_always`]), by a walk a page and the host's mapping.
 /// - Writes while [`BackingMemory::is_logging`] go by a walk a page and the host's mapping, so that the dirty log has them.
 /// - A fault that a walk does not confirm was a race with the guest's page-table edits: the VM's translations on this hart are
 ///   fenced and the access is tried once more at that page (R46).
@@ -258,6 +282,14 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
         Ok(())
     }
 
+    fn reads_by_walk(&self) -> bool {
+        self.environment.walk_always
+    }
+
+    fn writes_by_walk(&self) -> bool {
+        self.environment.walk_always || self.memory.is_logging()
+    }
+
     fn aligned(operation: Operation, gva: Gva, width: Width) -> Result<(), AccessError> {
         if gva.is_aligned_to(width.bytes() as u64) {
             return Ok(());
@@ -281,13 +313,19 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
 
     fn read(&self, address: Gva, destination: &mut [u8]) -> Result<(), AccessError> {
         let len = destination.len();
+        if self.reads_by_walk() {
+            return self.by_walk(Operation::Read, address, len, |gpa, offset, len| {
+                self.memory
+                    .read(gpa, &mut destination[offset..offset + len])
+            });
+        }
         self.confirmed(address, len, |at, done| {
             self.hardware.read(at, &mut destination[done..])
         })
     }
 
     fn write(&self, address: Gva, source: &[u8]) -> Result<(), AccessError> {
-        if self.memory.is_logging() {
+        if self.writes_by_walk() {
             return self.by_walk(
                 Operation::Write,
                 address,
@@ -301,7 +339,7 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
     }
 
     fn fill(&self, address: Gva, byte: u8, len: usize) -> Result<(), AccessError> {
-        if self.memory.is_logging() {
+        if self.writes_by_walk() {
             return self.by_walk(Operation::Fill, address, len, |gpa, _, len| {
                 self.memory.fill(gpa, byte, len)
             });
@@ -313,6 +351,14 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
 
     fn load_width(&self, address: Gva, width: Width, order: Ordering) -> Result<u64, AccessError> {
         let mut value = 0;
+        if self.reads_by_walk() {
+            Self::aligned(Operation::Load, address, width)?;
+            self.by_walk(Operation::Load, address, width.bytes(), |gpa, _, _| {
+                value = self.memory.load_width(gpa, width, order)?;
+                Ok(())
+            })?;
+            return Ok(value);
+        }
         self.confirmed(address, width.bytes(), |at, _| {
             value = self.hardware.load_width(at, width, order)?;
             Ok(())
@@ -327,7 +373,7 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
         value: u64,
         order: Ordering,
     ) -> Result<(), AccessError> {
-        if self.memory.is_logging() {
+        if self.writes_by_walk() {
             Self::aligned(Operation::Store, address, width)?;
             return self.by_walk(Operation::Store, address, width.bytes(), |gpa, _, _| {
                 self.memory.store_width(gpa, width, value, order)

@@ -43,7 +43,7 @@ impl FenceState {
     }
 
     /// Says what [`probe`](crate::probe::probe) found.
-    pub fn set_stale_vsatp(&self, stale: bool) {
+    pub(crate) fn set_stale_vsatp(&self, stale: bool) {
         self.stale_vsatp.set(stale);
         self.last.set(None);
     }

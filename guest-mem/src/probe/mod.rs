@@ -28,6 +28,10 @@ pub struct MachineProfile {
     pub page_faults_as_access_faults: bool,
     /// `hlvx` asks for X, as specified. QEMU before 8.1 asks for R instead (R61).
     pub hlvx_needs_execute: bool,
+    /// Accesses as VS-mode obey `vsstatus.SUM`, as specified. QEMU before 8.1 takes it as set, and shares translations between
+    /// the privileges besides (R62): there the rights of guest-virtual accesses are known by a walk only
+    /// ([`VsEnvironment::walk_always`](crate::guest_virtual::VsEnvironment::walk_always)).
+    pub obeys_sum: bool,
 }
 
 /// Why [`probe`] could not tell.
@@ -267,6 +271,7 @@ impl<H: Hart> Guest<'_, H> {
             g_stage_ad: self.ad_policy(page::G_LEAF, page::SECOND)?,
             page_faults_as_access_faults: self.page_faults_as_access_faults()?,
             hlvx_needs_execute: self.hlvx_needs_execute()?,
+            obeys_sum: self.obeys_sum(),
         })
     }
 
@@ -284,17 +289,17 @@ impl<H: Hart> Guest<'_, H> {
         Ok(stale)
     }
 
-    /// Runs `access` with the flags of one leaf entry changed, and puts the entry back.
+    /// Runs `access` with flags of one leaf entry flipped, and puts the entry back.
     fn with_leaf<T>(
         &self,
         table: usize,
         index: usize,
-        clear: u64,
+        flip: u64,
         access: impl FnOnce() -> Result<T, TrapInfo>,
     ) -> (Result<T, TrapInfo>, u64) {
         let entry = self.scratch.word(table, index);
         let old = entry.load(Ordering::Relaxed);
-        entry.store(old & !clear, Ordering::SeqCst);
+        entry.store(old ^ flip, Ordering::SeqCst);
         self.fence();
         let result = access();
         let after = entry.load(Ordering::SeqCst);
@@ -329,6 +334,12 @@ impl<H: Hart> Guest<'_, H> {
             unsafe { self.hart.fetch_parcel(PROBED) }
         });
         Ok(result.is_err())
+    }
+
+    /// Loads as VS-mode, with SUM clear, from a user page.
+    fn obeys_sum(&self) -> bool {
+        let (result, _) = self.with_leaf(page::VS_LEAF, page::FIRST, pte::U, || self.load());
+        result.is_err()
     }
 }
 

@@ -25,6 +25,7 @@ const AS_SPECIFIED: MachineProfile = MachineProfile {
     g_stage_ad: AdPolicy::Fault,
     page_faults_as_access_faults: false,
     hlvx_needs_execute: true,
+    obeys_sum: true,
 };
 
 #[test]

@@ -378,3 +378,37 @@ fn a_walk_that_classifies_leaves_no_trace_in_the_guests_tables() {
     guest.read(guest.entry(GVA).unwrap(), &mut raw).unwrap();
     assert_eq!(u64::from_le_bytes(raw), clean);
 }
+
+#[test]
+fn r62_a_machine_that_does_not_obey_sum_reaches_memory_by_walks_only() {
+    let (memory, log) = (RamArray::<64>::new(), no_log());
+    let ram = memory.at(RAM_BASE);
+    let guest = guest(ram, RWU);
+    let slots = slots(&guest, ram, &log);
+    let mut reader = slots.reader(0).unwrap();
+    let view = reader.guard();
+    let hart = guest.hart();
+    let vcpu = load(&hart);
+    let environment = VsEnvironment {
+        walk_always: true,
+        ..VsEnvironment::BASE
+    };
+    let space = vcpu.guest_virtual(USER).with_memory(&view, environment);
+    let start = Gva::new(GVA.value() + 4090);
+    space.write(start, b"a page boundary").unwrap();
+    let mut back = [0; 15];
+    space.read(start, &mut back).unwrap();
+    assert_eq!(&back, b"a page boundary");
+    space.store(GVA, 0x1234u16, Ordering::Release).unwrap();
+    assert_eq!(space.load::<u16>(GVA, Ordering::Acquire), Ok(0x1234));
+    space.fill(GVA, 9, 3).unwrap();
+    assert_eq!(space.load::<u8>(GVA, Ordering::Relaxed), Ok(9));
+    let kernel = vcpu
+        .guest_virtual(SUPERVISOR)
+        .with_memory(&view, environment);
+    assert_eq!(
+        kernel.read(start, &mut back).unwrap_err().fault.kind,
+        FaultKind::Page
+    );
+    assert_eq!(hart.counts().accesses(), 0);
+}

@@ -163,7 +163,8 @@ impl Recovery for ScopedStvec {
 #[derive(Debug)]
 pub struct Riscv64<R: Recovery> {
     fences: FenceState,
-    recovery: PhantomData<R>,
+    /// Neither `Send` nor `Sync`: it is this hart.
+    this_hart: PhantomData<(R, *mut ())>,
 }
 
 impl<R: Recovery> Riscv64<R> {
@@ -179,7 +180,7 @@ impl<R: Recovery> Riscv64<R> {
     pub const unsafe fn new() -> Self {
         Self {
             fences: FenceState::new(),
-            recovery: PhantomData,
+            this_hart: PhantomData,
         }
     }
 
