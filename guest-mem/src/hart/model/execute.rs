@@ -182,7 +182,12 @@ impl<'a> ModelHart<'a> {
         self.registers.enter_trap(&trap, ACCESS_PC, gva);
         match self.machine.recovery {
             Recovery::HandlerHook => self.registers.return_from_trap(),
-            Recovery::ScopedStvec => self.registers.restore(&before),
+            Recovery::ScopedStvec => {
+                self.registers.restore(&before);
+                if quirks.htinst_is_read_only {
+                    self.registers.set(Register::Htinst, trap.htinst);
+                }
+            }
         }
         trap
     }

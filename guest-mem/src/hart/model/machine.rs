@@ -65,6 +65,8 @@ pub struct Quirks {
     pub page_faults_as_access_faults: bool,
     /// Access faults arrive through the firmware with `hstatus.GVA` clear (R21).
     pub access_faults_without_gva: bool,
+    /// Writes of `htinst` are ignored, so that a scoped vector cannot restore it (R58: QEMU).
+    pub htinst_is_read_only: bool,
 }
 
 impl Machine {
@@ -82,6 +84,7 @@ impl Machine {
                 hlvx_faults_as_fetch: false,
                 page_faults_as_access_faults: false,
                 access_faults_without_gva: false,
+                htinst_is_read_only: false,
             },
         }
     }

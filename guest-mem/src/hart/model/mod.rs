@@ -1,35 +1,45 @@
-//! A software hart that behaves as the specification says, so that code above [`Hart`](super::Hart) runs, and is tested, on any machine.
+//! A software hart that behaves as the specification says, so that code above [`Hart`](super::Hart) runs, and is tested,
+//! on any machine.
 //!
-//! The one idea: the model is strict. What the specification leaves open is chosen by [`Machine`]; what would be a bug of the
-//! host on a real machine (a guest access without a G-stage, with interrupts on, or a double trap) is a panic here.
+//! The one idea: the model is strict. What the specification leaves open is chosen by [`Machine`]; what would be a bug of
+//! the host on a real machine (a guest access without a G-stage, with interrupts on, or a double trap) is a panic here.
 //!
 //! # Testing a hypervisor's own code
 //!
-//! Code that takes `&impl Hart`, or a `LoadedVcpu` over one, runs unchanged:
+//! Code that takes `&impl Hart`, or a [`LoadedVcpu`](crate::guest_virtual::LoadedVcpu) over one, runs unchanged:
 //!
 //! ```
+//! use guest_mem::guest_virtual::LoadedVcpu;
 //! use guest_mem::hart::Hart;
 //! use guest_mem::hart::model::{ModelGuest, RamArray};
 //! use guest_mem::translate::entry;
-//! use guest_mem::{Gpa, GuestMemory, GuestPrivilege, Gva, Spa, Width};
+//! use guest_mem::{AccessError, AccessKind, Gpa, GuestMemory, GuestPrivilege, Gva, Resolution, Spa};
 //!
-//! // A machine with 128 KiB of memory, and a guest in it: guest-physical memory begins at 0x8000_0000.
+//! // The code under test: the guest's kernel names a list of words, and wants their sum.
+//! fn sum(vcpu: &LoadedVcpu<'_, impl Hart>, list: Gva, words: u64) -> Result<u64, AccessError> {
+//!     let memory = vcpu.guest_virtual(GuestPrivilege::Supervisor);
+//!     (0..words).try_fold(0, |sum, word| {
+//!         let at = Gva::new(list.value().wrapping_add(word * 8));
+//!         Ok(memory.read_obj::<u64>(at)?.wrapping_add(sum))
+//!     })
+//! }
+//!
+//! // A machine with 128 KiB of memory, and a guest in it. Guest-physical memory begins at 0x8000_0000.
 //! let memory = RamArray::<32>::new();
 //! let guest = ModelGuest::new(memory.at(Spa::new(0x8_0000_0000)))?;
-//! guest.map(Gva::new(0x10_0000), Gpa::new(0x8000_3000), entry::R | entry::W | entry::U)?;
+//! let (list, page) = (Gva::new(0x10_0000), Gpa::new(0x8000_3000));
+//! guest.map(list, page, entry::R | entry::W)?;
+//! guest.write(page, &[1, 0, 0, 0, 0, 0, 0, 0, 2]).unwrap();
 //! let hart = guest.hart();
+//! // SAFETY: the guest is loaded on this hart, and nothing else runs on it.
+//! let vcpu = unsafe { LoadedVcpu::new(&hart) };
+//! assert_eq!(sum(&vcpu, list, 2), Ok(3));
+//! assert_eq!(hart.counts().fences(), 0);
 //!
-//! // `hlv.d` as VU-mode.
-//! guest.write(Gpa::new(0x8000_3008), &0x1122_3344_5566_7788_u64.to_le_bytes()).unwrap();
-//! // SAFETY: interrupts are off in a new hart, and the guest's G-stage is loaded.
-//! let value = unsafe { hart.load_guest(0x10_0008, Width::Double) };
-//! assert_eq!(value, Ok(0x1122_3344_5566_7788));
-//!
-//! // The hypervisor takes the page away; the guest keeps its mapping.
-//! guest.unback(Gpa::new(0x8000_3000))?;
-//! let trap = unsafe { hart.load_guest(0x10_0008, Width::Double) }.unwrap_err();
-//! assert_eq!((trap.scause, trap.stval, trap.htval), (21, 0x10_0008, 0x8000_3008 >> 2));
-//! assert_eq!(hart.counts().loads, 2);
+//! // The hypervisor takes the page away; the guest keeps its mapping, so that the hypervisor has to help.
+//! guest.unback(page)?;
+//! let error = sum(&vcpu, list, 2).unwrap_err();
+//! assert_eq!(error.fault.resolution(), Resolution::Resolve { gpa: page, access: AccessKind::Load });
 //! # Ok::<(), guest_mem::translate::builder::BuildError>(())
 //! ```
 

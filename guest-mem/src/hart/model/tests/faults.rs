@@ -160,6 +160,28 @@ fn a_scoped_vector_leaves_every_csr_as_it_was() {
 }
 
 #[test]
+fn r58_a_scoped_vector_cannot_restore_a_read_only_htinst() {
+    let memory = RamArray::<32>::new();
+    let guest = guest(&memory);
+    let table = guest.entry(Gva::new(PAGE)).unwrap().page_base();
+    guest.unback(table).unwrap();
+    for read_only in [false, true] {
+        let hart = guest.hart_of(Machine {
+            recovery: Recovery::ScopedStvec,
+            quirks: Quirks {
+                htinst_is_read_only: read_only,
+                ..Quirks::default()
+            },
+            ..Machine::new()
+        });
+        hart.set_register(Register::Htinst, 0x53);
+        hart.hlv(PAGE, Width::Byte).unwrap_err();
+        let left = if read_only { 0x3000 } else { 0x53 };
+        assert_eq!(hart.register(Register::Htinst), left);
+    }
+}
+
+#[test]
 #[should_panic(expected = "double trap")]
 fn r24_a_fault_with_sdt_set_is_a_double_trap() {
     let memory = RamArray::<32>::new();

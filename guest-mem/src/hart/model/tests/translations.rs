@@ -215,6 +215,96 @@ fn alternate(guest: &ModelGuest<'_>, hart: &ModelHart<'_>, address: u64) -> Vec<
     values
 }
 
+/// A small deterministic source of choices.
+struct Choices(u64);
+
+impl Choices {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % bound
+    }
+}
+
+/// The walk and a lazy hart see the same when each edit of a leaf is followed by the one fence that it needs, of one page.
+#[test]
+fn r37_r38_r40_one_fence_of_one_page_after_each_edit_is_enough() {
+    let memory = RamArray::<32>::new();
+    let guest = guest(&memory);
+    let (walking, lazy) = (guest.hart(), lazy(&guest));
+    for page in 0..4 {
+        guest
+            .write(frame(page * 0x1000), &[page as u8 + 1; 2])
+            .unwrap();
+    }
+    let mut choices = Choices(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..if cfg!(miri) { 20 } else { 4000 } {
+        let (page, target) = (choices.below(4) * 0x1000, choices.below(4) * 0x1000);
+        let mut bits = choices.below(256);
+        if choices.below(2) == 0 {
+            bits |= RWXU | A | D;
+        }
+        if choices.below(2) == 0 {
+            let gva = PAGE + page;
+            let entry = pack(FRAME.value() + target, bits) & !u64::from(choices.below(8) == 0);
+            guest.set_entry(Gva::new(gva), entry).unwrap();
+            lazy.hfence_vvma(Some(gva + choices.below(0x1000)));
+        } else {
+            let gpa = frame(page);
+            let spa = guest.spa(frame(target)).unwrap();
+            guest.set_g_entry(gpa, pack(spa.value(), bits)).unwrap();
+            lazy.hfence_gvma(Some(gpa.value() + choices.below(0x1000)));
+        }
+        for _ in 0..3 {
+            let hstatus = choices.below(2) * HSTATUS_SPVP;
+            let vsstatus = choices.below(2) * STATUS_SUM | choices.below(2) * STATUS_MXR;
+            let address = PAGE + choices.below(4) * 0x1000;
+            let kind = choices.below(3);
+            let [expected, found] = [&walking, &lazy].map(|hart| {
+                hart.set_register(Register::Hstatus, hstatus);
+                hart.set_register(Register::Vsstatus, vsstatus);
+                match kind {
+                    0 => hart.hlv(address, Width::Byte),
+                    1 => hart.hlvx(address).map(u64::from),
+                    // The high half, so that the pages stay recognizable.
+                    _ => hart.hsv(address + 0x800, Width::Byte, 1).map(|()| 0),
+                }
+            });
+            assert_eq!(found, expected);
+        }
+    }
+    let counts = lazy.counts();
+    assert!(counts.faults > 0 && counts.faults < counts.accesses());
+    if !cfg!(miri) {
+        assert!(counts.entries_read < walking.counts().entries_read / 2);
+    }
+}
+
+/// Without the fence, a lazy hart may only be behind: it sees what is there, or what was there.
+#[test]
+fn r46_an_edit_without_a_fence_shows_the_old_page_or_the_new_one() {
+    let memory = RamArray::<32>::new();
+    let guest = guest(&memory);
+    guest.write(FRAME, &[1]).unwrap();
+    guest.write(frame(0x1000), &[2]).unwrap();
+    let hart = lazy(&guest);
+    let toggle = Cell::new(false);
+    let mut old_seen = 0;
+    for step in 0..50 {
+        toggle.set(!toggle.get());
+        let target = if toggle.get() { FRAME } else { frame(0x1000) };
+        guest.map(Gva::new(PAGE), target, RWXU).unwrap();
+        if step % 7 == 0 {
+            hart.hfence_vvma(Some(PAGE));
+        }
+        let value = hart.hlv(PAGE, Width::Byte).unwrap();
+        assert!(value == 1 || value == 2);
+        old_seen += u64::from((value == 1) != toggle.get());
+    }
+    assert!(old_seen > 0);
+}
+
 #[test]
 fn counters_tell_reads_writes_and_fences() {
     let memory = RamArray::<32>::new();
