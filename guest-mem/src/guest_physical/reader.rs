@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! reader                                      writer
-//!   sequence := odd          (relaxed)          take something away (a table, a page entry)
+//!   sequence := odd          (release)          take something away (a table, a page entry)
 //!   fence SeqCst             (F_r)              fence SeqCst             (F_w)
 //!   use the table, the entries, the pages       e := sequence            (acquire)
 //!   sequence := even         (release)          if e is odd: until sequence != e (acquire)
@@ -17,7 +17,8 @@
 //! for this guard, and the release/acquire pair makes the guard's accesses happen before whatever the writer does next. If F_w
 //! comes first, the reader sees what the writer did before F_w: it never sees what was taken away. A reader that leaves and
 //! comes back while the writer waits has changed the number; the writer goes on, rightly: having read the older number after
-//! F_w, it knows by the fences' order that the newer guard's fence comes after F_w.
+//! F_w, it knows by the fences' order that the newer guard's fence comes after F_w. That number is odd, and the accesses of
+//! the older guard still have to happen before what the writer does: hence the release of the store that enters, too.
 
 use core::cell::Cell;
 use core::fmt;
@@ -51,7 +52,7 @@ impl ReaderEntry {
     fn enter(&self) {
         // A guard that was forgotten (`mem::forget`) left the number odd: the next odd one it is then, too.
         let inside = (self.sequence.load(Ordering::Relaxed) + 1) | 1;
-        self.sequence.store(inside, Ordering::Relaxed);
+        self.sequence.store(inside, Ordering::Release);
         fence(Ordering::SeqCst);
     }
 
