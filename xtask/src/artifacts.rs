@@ -22,21 +22,21 @@ pub fn build_all() -> anyhow::Result<()> {
 
 /// Builds the tour guest, then the hypervisor around it; gives the hypervisor's ELF file.
 pub fn build_hypervisor() -> anyhow::Result<PathBuf> {
-    let tour = build("tour", None)?;
-    build("hypervisor", Some(&tour))
+    let tour = build("tour", None)?.join("tour");
+    Ok(build("hypervisor", Some(&tour))?.join("hypervisor"))
 }
 
 /// Builds the test kernel; gives its ELF file.
 pub fn build_test_kernel() -> anyhow::Result<PathBuf> {
-    build("test-kernel", None)
+    Ok(build("test-kernel", None)?.join("test-kernel"))
 }
 
 /// Builds the guests that misbehave; gives the folder of their ELF files.
 pub fn build_misbehaving_guests() -> anyhow::Result<PathBuf> {
-    let package = build("misbehaving", None)?;
-    Ok(package.with_file_name(""))
+    build("misbehaving", None)
 }
 
+/// Builds a package; gives the folder of its programs.
 fn build(package: &str, tour: Option<&Path>) -> anyhow::Result<PathBuf> {
     let (mut cargo, target_dir) = Toolchain::resolve()?.cargo()?;
     cargo.args([
@@ -51,5 +51,5 @@ fn build(package: &str, tour: Option<&Path>) -> anyhow::Result<PathBuf> {
         cargo.env(TOUR_ELF_VARIABLE, tour);
     }
     process::run(&mut cargo)?;
-    Ok(target_dir.join(TARGET).join("release").join(package))
+    Ok(target_dir.join(TARGET).join("release"))
 }

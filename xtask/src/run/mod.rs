@@ -3,6 +3,8 @@
 //! A run is planned first (what to load, who is at the console, what must be seen) and then carried out the same way
 //! for every guest.
 
+mod verdict;
+
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,9 @@ use crate::qemu::{self, Machine, Qemu};
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress, workspace};
 
+pub use verdict::Expected;
+use verdict::Seen;
+
 /// What the hypervisor keeps for itself, beside the guest's memory.
 const HYPERVISOR_MEMORY: ByteSize = ByteSize::mebibytes(256);
 /// Guest memory and harts where the user names none.
@@ -26,14 +31,11 @@ const GUEST_HARTS: u32 = 2;
 /// Time limit of an unattended run.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How a guest ends that has nothing to complain about.
-const SHUTDOWN: &str = "shutdown";
-
 /// The command.
 pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
     let qemu = qemu::resolve::for_running(options.machine.qemu.as_deref())?;
     let plan = Plan::new(options)?;
-    let program = if plan.bare {
+    let program = if options.bare {
         "the guest itself"
     } else {
         "the hypervisor"
@@ -51,12 +53,7 @@ pub struct Plan {
     machine: Machine,
     console: Console,
     limit: Option<Duration>,
-    /// The hypervisor must say that the guest shut down; without it, on the bare machine, nobody says it.
-    bare: bool,
-    /// Userspace must come up with so many harts.
-    userspace_harts: Option<u32>,
-    /// What the hypervisor must say the guest ended by.
-    end: &'static str,
+    expected: Expected,
 }
 
 impl Plan {
@@ -94,9 +91,11 @@ impl Plan {
             machine,
             console: Console::Unattended,
             limit,
-            bare: false,
-            userspace_harts: None,
-            end: SHUTDOWN,
+            expected: Expected {
+                end: Some(Expected::SHUTDOWN),
+                steps: true,
+                ..Expected::default()
+            },
         })
     }
 
@@ -126,9 +125,8 @@ impl Plan {
         };
         let mut plan = Self::guest(options, &guest)?;
         if options.smoke {
-            plan.userspace_harts = Some(plan.machine.harts);
-            plan.console = Console::Unattended;
-            plan.limit = Some(limit(options).unwrap_or(TIMEOUT));
+            plan = plan.unattended();
+            plan.expected.userspace_harts = Some(plan.machine.harts);
         }
         Ok(plan)
     }
@@ -184,23 +182,30 @@ impl Plan {
         // Nobody who could press Ctrl-A X: such a run needs a limit.
         let attended = std::io::stdin().is_terminal() && !workspace::is_ci();
         let limit = limit(options).or((!attended).then_some(TIMEOUT));
+        let expected = Expected {
+            end: (!options.bare).then_some(Expected::SHUTDOWN),
+            may_quit: attended,
+            ..Expected::default()
+        };
         Ok(Self {
             machine,
             console: Console::User,
             limit,
-            bare: options.bare,
-            userspace_harts: None,
-            end: SHUTDOWN,
+            expected,
         })
     }
 
-    /// The same run, unattended, of a guest that must end by `end`, as the hypervisor says it.
-    pub fn expecting(self, end: &'static str) -> Self {
-        Self {
-            console: Console::Unattended,
-            end,
-            ..self
-        }
+    /// The same run with nobody at the console, and therefore with a limit.
+    pub fn unattended(mut self) -> Self {
+        self.console = Console::Unattended;
+        self.limit = self.limit.or(Some(TIMEOUT));
+        self.expected.may_quit = false;
+        self
+    }
+
+    /// Expects the guest to end otherwise than the options suggest.
+    pub fn expecting(self, expected: Expected) -> Self {
+        Self { expected, ..self }
     }
 
     /// Starts the machine, shows its console on `screen`, and judges what was seen.
@@ -221,26 +226,7 @@ impl Plan {
             Ended::Failed => bail!("QEMU failed"),
             Ended::ByItself => {}
         }
-        if let Some(expected) = self.userspace_harts {
-            match seen.userspace_harts {
-                Some(harts) => ensure!(
-                    harts == expected,
-                    "userspace came up with {harts} harts, not {expected}"
-                ),
-                None => bail!("the first line of userspace never came"),
-            }
-        }
-        // A user at the console may quit at any time.
-        if self.bare
-            || (self.console == Console::User && self.limit.is_none() && seen.reason.is_none())
-        {
-            return Ok(());
-        }
-        match seen.reason.as_deref() {
-            Some(reason) if reason == self.end => Ok(()),
-            Some(reason) => bail!("the guest ended by {reason}"),
-            None => bail!("the machine ended, and the hypervisor did not say why"),
-        }
+        self.expected.judge(&seen)
     }
 }
 
@@ -269,31 +255,6 @@ impl Guest<'_> {
     }
 }
 
-/// What was seen on the console that says how the run went.
-#[derive(Default)]
-struct Seen {
-    reason: Option<String>,
-    userspace_harts: Option<u32>,
-}
-
-impl Seen {
-    fn line(&mut self, line: &str) {
-        if let Some(reason) = guest_end(line) {
-            self.reason = Some(reason.to_owned());
-        }
-        self.userspace_harts = self
-            .userspace_harts
-            .or(initramfs::harts_of_first_line(line));
-    }
-}
-
-/// The reason in the hypervisor's last line, `hypervisor: guest NAME ended: REASON`.
-fn guest_end(line: &str) -> Option<&str> {
-    let rest = line.strip_prefix("hypervisor: guest ")?;
-    rest.rsplit_once(" ended: ")
-        .map(|(_, reason)| reason.trim_end())
-}
-
 fn cpu(options: &cli::Run) -> String {
     options.machine.cpu.clone().unwrap_or(qemu::CPU.to_owned())
 }
@@ -312,26 +273,15 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Writes a file for QEMU to load. QEMU reads it when it starts: the next run may replace it.
+/// Writes a file for QEMU to load. Another xtask may do the same: neither QEMU sees half a file.
 fn write(name: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
     let folder = workspace::target_dir().join("guests");
     fs::create_dir_all(&folder)?;
-    let path = folder.join(name);
-    fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    let (path, partial) = (
+        folder.join(name),
+        folder.join(format!("{name}.{}", std::process::id())),
+    );
+    fs::write(&partial, bytes).with_context(|| format!("cannot write {}", partial.display()))?;
+    fs::rename(&partial, &path)?;
     Ok(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hypervisor_says_why_a_guest_ended() {
-        assert_eq!(
-            guest_end("hypervisor: guest tour ended: shutdown"),
-            Some("shutdown")
-        );
-        assert_eq!(guest_end("hypervisor: guest tour is up"), None);
-        assert_eq!(guest_end("guest tour ended: shutdown"), None);
-    }
 }

@@ -1,0 +1,172 @@
+//! Judges a run by what was seen on its console: every run ends QEMU with exit code 0 whatever happened.
+
+use anyhow::{bail, ensure};
+
+use crate::guest::initramfs;
+
+/// What must be seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Why the guest must have ended, in the hypervisor's words; `None` where nobody says it (no hypervisor).
+    pub end: Option<&'static str>,
+    /// Userspace must have come up with so many harts.
+    pub userspace_harts: Option<u32>,
+    /// The guest must have said that none of its steps went wrong.
+    pub steps: bool,
+    /// The user at the console may have quit.
+    pub may_quit: bool,
+}
+
+impl Expected {
+    /// The guest shut down, as a well-behaved one does.
+    pub const SHUTDOWN: &'static str = "shutdown";
+
+    /// Judges.
+    pub fn judge(&self, seen: &Seen) -> anyhow::Result<()> {
+        if let Some(expected) = self.userspace_harts {
+            match seen.userspace_harts {
+                Some(harts) => ensure!(
+                    harts == expected,
+                    "userspace came up with {harts} harts, not {expected}"
+                ),
+                None => bail!("the first line of userspace never came"),
+            }
+        }
+        if self.steps {
+            match seen.steps {
+                Some((0, _)) => bail!("the guest took no step"),
+                Some((_, wrong)) => ensure!(wrong == 0, "{wrong} steps of the guest went wrong"),
+                None => bail!("the guest's report never came"),
+            }
+        }
+        match (self.end, seen.end.as_deref()) {
+            (None, _) => Ok(()),
+            (Some(expected), Some(end)) if end == expected => Ok(()),
+            (Some(_), Some(end)) => bail!("the guest ended: {end}"),
+            (Some(_), None) if self.may_quit => Ok(()),
+            (Some(_), None) => bail!("the machine ended, and the hypervisor did not say why"),
+        }
+    }
+}
+
+/// What was seen on the console.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    end: Option<String>,
+    userspace_harts: Option<u32>,
+    steps: Option<(u64, u64)>,
+}
+
+impl Seen {
+    /// Takes in one line. Of what is said twice, the hypervisor's last word and the guest's last report count.
+    pub fn line(&mut self, line: &str) {
+        if let Some(end) = guest_end(line) {
+            self.end = Some(end.to_owned());
+        }
+        self.userspace_harts = initramfs::harts_of_first_line(line).or(self.userspace_harts);
+        self.steps = steps(line).or(self.steps);
+    }
+}
+
+/// The reason in the hypervisor's last line, `hypervisor: guest NAME ended: REASON`.
+fn guest_end(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("hypervisor: guest ")?;
+    rest.rsplit_once(" ended: ")
+        .map(|(_, reason)| reason.trim_end())
+}
+
+/// The numbers in the last line of a guest of ours, `NAME: N steps, N wrong`.
+fn steps(line: &str) -> Option<(u64, u64)> {
+    let (_, counts) = line.split_once(": ")?;
+    let (steps, rest) = counts.split_once(" steps, ")?;
+    let (wrong, _) = rest.split_once(" wrong")?;
+    Some((steps.parse().ok()?, wrong.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(lines: &[&str]) -> Seen {
+        let mut seen = Seen::default();
+        lines.iter().for_each(|line| seen.line(line));
+        seen
+    }
+
+    fn shutdown() -> Expected {
+        Expected {
+            end: Some(Expected::SHUTDOWN),
+            ..Expected::default()
+        }
+    }
+
+    #[test]
+    fn the_hypervisor_says_why_a_guest_ended() {
+        assert_eq!(
+            guest_end("hypervisor: guest tour ended: shutdown"),
+            Some("shutdown")
+        );
+        assert_eq!(guest_end("hypervisor: guest tour is up"), None);
+        assert_eq!(guest_end("guest tour ended: shutdown"), None);
+    }
+
+    #[test]
+    fn only_the_expected_end_is_a_success() {
+        for (lines, good) in [
+            (&["hypervisor: guest g ended: shutdown"][..], true),
+            (&["hypervisor: guest g ended: reset"], false),
+            (
+                &[
+                    "hypervisor: guest g ended: shutdown",
+                    "hypervisor: guest g ended: reset",
+                ],
+                false,
+            ),
+            (&["all is well"], false),
+        ] {
+            assert_eq!(shutdown().judge(&seen(lines)).is_ok(), good, "{lines:?}");
+        }
+        let quits = Expected {
+            may_quit: true,
+            ..shutdown()
+        };
+        assert!(quits.judge(&seen(&[])).is_ok());
+    }
+
+    #[test]
+    fn a_guest_that_reports_steps_must_have_taken_some_and_all_of_them_right() {
+        let expected = Expected {
+            steps: true,
+            ..shutdown()
+        };
+        for (line, good) in [
+            ("tour: 78 steps, 0 wrong", true),
+            ("tour: 78 steps, 1 wrong", false),
+            ("tour: 0 steps, 0 wrong", false),
+            ("tour: some steps", false),
+        ] {
+            let seen = seen(&[line, "hypervisor: guest tour ended: shutdown"]);
+            assert_eq!(expected.judge(&seen).is_ok(), good, "{line}");
+        }
+    }
+
+    #[test]
+    fn userspace_must_come_up_with_every_hart() {
+        let expected = Expected {
+            userspace_harts: Some(2),
+            ..shutdown()
+        };
+        let end = "hypervisor: guest linux ended: shutdown";
+        assert!(
+            expected
+                .judge(&seen(&["guest-mem: userspace is up, harts: 2, Linux", end]))
+                .is_ok()
+        );
+        assert!(
+            expected
+                .judge(&seen(&["guest-mem: userspace is up, harts: 1, Linux", end]))
+                .is_err()
+        );
+        assert!(expected.judge(&seen(&[end])).is_err());
+    }
+}
