@@ -9,7 +9,7 @@
 
 use core::arch::asm;
 
-use guest_kit::trap::{interrupt, taken};
+use guest_kit::trap::{catch, cause, interrupt, taken};
 use guest_kit::{csr_set, wait_until};
 
 use crate::report::Report;
@@ -25,6 +25,9 @@ const DLAB: u8 = 0x80;
 const IER_THRE: u8 = 0x02;
 const IIR_THRE: u8 = 0x02;
 const MCR_LOOP: u8 = 0x10;
+
+/// `sstatus.FS` = Initial.
+const FLOATING_POINT_ON: u64 = 1 << 13;
 
 const PLIC: u64 = 0x0c00_0000;
 const UART_SOURCE: u64 = 10;
@@ -151,8 +154,12 @@ fn loads(report: &mut Report<'_>) {
     let compact = compact.iter().flatten().copied();
     for (name, width, signed, value) in plain.into_iter().chain(compact) {
         let expected = registers.expected(width, signed);
-        let facts = format_args!("{name} gives {value:#x}");
-        report.step("a load from the serial port", value == expected, facts);
+        let facts = format_args!("{name:6} gives {value:#x}");
+        report.step(
+            "a load from the serial port is answered",
+            value == expected,
+            facts,
+        );
     }
     report.step(
         "a load into x0",
@@ -227,7 +234,11 @@ fn stores(report: &mut Report<'_>) {
     set(LCR, line_control);
 
     for (name, right) in &seen[..len] {
-        report.step("a store to the serial port", *right, format_args!("{name}"));
+        report.step(
+            "a store to the serial port arrives",
+            *right,
+            format_args!("{name}"),
+        );
     }
     if !zcb {
         report.skip("stores of Zcb", "the ISA string does not list it");
@@ -288,10 +299,48 @@ fn interrupts(report: &mut Report<'_>, hart: u64) {
     );
 }
 
+/// Accesses that no register of a device can answer one by one: the hypervisor refuses them.
+fn refused(report: &mut Report<'_>) {
+    if !report.machine.under_hypervisor {
+        report.skip("an atomic or floating-point access", "the bus takes them");
+        return;
+    }
+    let word = UART + MCR;
+    // SAFETY: the accesses trap and are stepped over; floating point is on for the one that needs it.
+    let (atomic, floating_point) = unsafe {
+        csr_set!("sstatus", FLOATING_POINT_ON);
+        (
+            catch(|| asm!("amoadd.w zero, zero, ({})", in(reg) word)).1,
+            catch(|| asm!("flw ft0, 0({})", in(reg) word, out("ft0") _)).1,
+        )
+    };
+    for (claim, trap, cause) in [
+        (
+            "an atomic add to the serial port is refused",
+            atomic,
+            cause::STORE_ACCESS,
+        ),
+        (
+            "a floating-point load is, too",
+            floating_point,
+            cause::LOAD_ACCESS,
+        ),
+    ] {
+        match trap {
+            Some(trap) => {
+                let right = trap.cause == cause && trap.value == word;
+                report.step(claim, right, format_args!("{trap}"));
+            }
+            None => report.step(claim, false, format_args!("no trap")),
+        }
+    }
+}
+
 /// The chapter.
 pub fn visit(report: &mut Report<'_>, hart: u64) {
     report.chapter("Devices: emulated from the trapped instruction");
     loads(report);
     stores(report);
     interrupts(report, hart);
+    refused(report);
 }

@@ -67,12 +67,6 @@ mod tour {
         let wrong = report.print_table();
         sbi::shutdown(wrong > 0);
     }
-
-    #[panic_handler]
-    fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-        println!("tour: {info}");
-        sbi::shutdown(true);
-    }
 }
 
 #[cfg(not(target_os = "none"))]

@@ -67,6 +67,8 @@ pub struct Kernel<'a> {
 pub enum KernelError {
     /// No bytes.
     Empty,
+    /// A gzip file, or an EFI image with a compressed kernel inside, such as a distribution's `vmlinuz`.
+    Compressed,
     /// A Linux image for a big-endian kernel.
     BigEndian,
     /// An address past the top of the address space.
@@ -90,6 +92,7 @@ impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("the kernel is empty"),
+            Self::Compressed => f.write_str("the kernel is compressed; unpack it to an Image"),
             Self::BigEndian => f.write_str("the kernel is big-endian"),
             Self::AddressOverflow => {
                 f.write_str("the kernel goes past the top of the address space")
@@ -126,6 +129,9 @@ struct LinuxHeader {
 }
 
 const LINUX_MAGIC2: &[u8; 4] = b"RSC\x05";
+const GZIP_MAGIC: &[u8] = b"\x1f\x8b";
+/// Behind the first four bytes (drivers/firmware/efi/libstub/zboot-header.S).
+const EFI_ZBOOT_MAGIC: &[u8] = b"zimg";
 const LINUX_FLAG_BIG_ENDIAN: u64 = 1;
 
 impl<'a> Kernel<'a> {
@@ -137,6 +143,9 @@ impl<'a> Kernel<'a> {
         }
         if file.starts_with(&abi::ELFMAGIC) {
             return Self::parse_elf(file);
+        }
+        if file.starts_with(GZIP_MAGIC) || file.get(4..8) == Some(EFI_ZBOOT_MAGIC) {
+            return Err(KernelError::Compressed);
         }
         match LinuxHeader::ref_from_prefix(file) {
             Ok((header, _)) if header.magic2 == *LINUX_MAGIC2 => {
@@ -330,6 +339,14 @@ pub(crate) mod tests {
         }
         let empty = Kernel::parse(b"", RAM_BASE);
         assert_eq!(empty, Err(KernelError::Empty));
+    }
+
+    #[test]
+    fn a_compressed_kernel_is_not_taken_for_a_flat_one() {
+        for file in [&b"\x1f\x8b\x08\0"[..], b"MZ\0\0zimg\0\0\0\0gzip"] {
+            let answer = Kernel::parse(file, RAM_BASE);
+            assert_eq!(answer, Err(KernelError::Compressed));
+        }
     }
 
     #[test]

@@ -35,7 +35,8 @@ static STACKS: AllStacks = AllStacks(UnsafeCell::new(
 // `_start`: a0 = hart id, a1 = device tree, as the SBI specification hands over. Clears .bss, goes to
 // `guest_main(a0, a1)`, which does not return.
 //
-// `guest_second_hart`: a0 = hart id, a1 = what was passed to hart_start; goes to `guest_second_main(a0, a1)`.
+// `guest_second_hart`: a0 = hart id, a1 = what was passed to hart_start; goes to `guest_second_main(a0, a1)`,
+// or waits for ever in a guest that has no such function.
 global_asm!(
     r#"
     .section .text.entry, "ax", @progbits
@@ -71,6 +72,8 @@ guest_second_hart:
     la      t0, guest_trap_vector
     csrw    stvec, t0
     call    guest_second_main
+    .weak   guest_second_main
+guest_second_main:
 4:  wfi
     j       4b
     "#,

@@ -59,3 +59,9 @@ pub fn wait_until(ticks: u64, mut done: impl FnMut() -> bool) -> bool {
         core::hint::spin_loop();
     }
 }
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    crate::println!("guest: {info}");
+    sbi::shutdown(true);
+}

@@ -228,18 +228,6 @@ mod guest {
             }
         }
     }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
-        println!("bad-arguments: a hart was started that should not have been");
-        sbi::shutdown(true)
-    }
-
-    #[panic_handler]
-    fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-        println!("bad-arguments: {info}");
-        sbi::shutdown(true);
-    }
 }
 
 #[cfg(not(target_os = "none"))]

@@ -21,17 +21,6 @@ mod guest {
         println!("lost-table: 1 steps, 1 wrong: still here");
         sbi::shutdown(true);
     }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
-        sbi::shutdown(true)
-    }
-
-    #[panic_handler]
-    fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-        println!("lost-table: {info}");
-        sbi::shutdown(true);
-    }
 }
 
 #[cfg(not(target_os = "none"))]

@@ -8,7 +8,7 @@
 mod guest {
     use core::arch::asm;
 
-    use guest_kit::{csr_write, println, sbi};
+    use guest_kit::{csr_write, println};
 
     /// Where nothing is, guest-physical.
     const HOLE: u64 = 0x0d00_0000;
@@ -24,17 +24,6 @@ mod guest {
             csr_write!("stvec", HOLE + 0x1000);
             asm!("jr {}", in(reg) HOLE, options(noreturn));
         }
-    }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
-        sbi::shutdown(true)
-    }
-
-    #[panic_handler]
-    fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-        println!("lost-vector: {info}");
-        sbi::shutdown(true);
     }
 }
 

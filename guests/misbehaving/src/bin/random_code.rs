@@ -199,17 +199,6 @@ run_one_trap:
             cause
         }
     }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
-        sbi::shutdown(true)
-    }
-
-    #[panic_handler]
-    fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-        println!("random-code: {info}");
-        sbi::shutdown(true);
-    }
 }
 
 #[cfg(not(target_os = "none"))]
