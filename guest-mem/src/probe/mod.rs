@@ -100,7 +100,8 @@ const SECOND_MARK: u64 = 0x2222_2222_2222_2222;
 
 /// Probes this hart with a scratch guest, tells [`Hart::fence_state`] whether accesses need fences, and answers the rest.
 ///
-/// To be called once on each hart, before its first guest. Takes a few dozen accesses; interrupts are off meanwhile. Every
+/// To be called once on each hart, before its first guest, with `henvcfg` as its guests will have it: what the VS-stage does
+/// about A and D bits depends on `henvcfg.ADUE`, and so is to be measured again where guests differ in that. Takes a few dozen accesses; interrupts are off meanwhile. Every
 /// CSR is put back and all translations are fenced.
 ///
 /// # Errors

@@ -82,6 +82,8 @@ fn probe_machine(vm: &Vm, index: usize) {
     let Some(scratch) = scratch else {
         power::give_up(format_args!("no memory for the machine probe"));
     };
+    // What the VS-stage does about A and D bits depends on henvcfg, so the guest's comes first.
+    vm.grant.apply();
     // SAFETY: the frames were just allocated for this, and are reached at their own address. No vCPU is loaded yet.
     match unsafe { probe(hart, scratch.value() as *mut u64, scratch) } {
         Ok(profile) if index == 0 => {
@@ -142,6 +144,14 @@ impl<'v> Vcpu<'v> {
         // Whatever changes them (`inject`, `reset`, entering the guest) borrows the vCPU mutably. The exit's record is in the
         // context, and the G-stage table gives the guest nothing but its own memory.
         unsafe { LoadedVcpu::new(hart) }
+    }
+
+    /// [`loaded`](Self::loaded), and the right to the memory that the host maps.
+    pub fn loaded_with_reader(&mut self) -> (LoadedVcpu<'_, Hart>, &mut Reader<'v>) {
+        let hart = &HartLocal::current().hart;
+        // SAFETY: as in `loaded`: nobody else reaches the vCPU while this borrows it.
+        let loaded = unsafe { LoadedVcpu::new(hart) };
+        (loaded, &mut self.reader)
     }
 
     /// The privilege of the guest code that was interrupted.

@@ -1,6 +1,7 @@
 //! Looking through the guest's own translation, without an access: for crash reports, and for faults whose guest-physical
 //! address the hart did not report (R22).
 
+use guest_mem::guest_virtual::VsEnvironment;
 use guest_mem::translate::{
     Access, AdPolicy, EntryMemory, GPage, GRegime, GTables, Refused, StageRules, Translation,
     VsCsrs, VsRegime, WalkTrace, translate_observed,
@@ -47,14 +48,33 @@ impl Vcpu<'_> {
         translate_observed(&vs.looking(), &tables, access, trace)
     }
 
-    fn regimes(&self) -> Result<(VsRegime, GRegime), FaultKind> {
-        let environment = self.vm.grant.environment;
-        let rules = StageRules {
+    /// What the guest's page-table entries may hold. Who updates A and D bits is for the probe to say.
+    fn rules(&self) -> StageRules {
+        StageRules {
             ad: AdPolicy::Fault,
-            pbmt: environment.contains(Henvcfg::PBMTE),
+            pbmt: self.vm.grant.environment.contains(Henvcfg::PBMTE),
             svnapot: features::lists(self.vm.grant.isa, "svnapot"),
             svrsw60t59b: false,
-        };
+        }
+    }
+
+    /// What the VS-stage depends on beside the loaded CSRs, for accesses that may go by a walk.
+    pub fn environment(&self) -> VsEnvironment {
+        let (henvcfg, senvcfg) = (csr::read!("henvcfg"), csr::read!("senvcfg"));
+        match self.vm.profile.get() {
+            Some(profile) => VsEnvironment::new(profile, self.rules(), henvcfg, senvcfg),
+            // Without a profile the walk is the one thing that can be trusted.
+            None => VsEnvironment {
+                rules: self.rules(),
+                henvcfg,
+                senvcfg,
+                walk_always: true,
+            },
+        }
+    }
+
+    fn regimes(&self) -> Result<(VsRegime, GRegime), FaultKind> {
+        let rules = self.rules();
         let csrs = VsCsrs {
             vsatp: csr::read!("vsatp"),
             vsstatus: csr::read!("vsstatus"),
