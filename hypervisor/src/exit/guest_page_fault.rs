@@ -3,11 +3,13 @@
 //! The one idea: the guest-physical address decides. RAM is paged in, a device is emulated, and for anything else the guest
 //! gets the access fault that a machine without memory there would raise.
 
+use core::fmt;
+
 use guest_mem::fault::cause;
 use guest_mem::inject::Injection;
 use guest_mem::instruction::{Htinst, TrappedAccess, TrappedError, decode_htinst, decode_trapped};
 use guest_mem::translate::{Access, Purpose, WalkTrace};
-use guest_mem::{AccessKind, FaultKind, Gpa, Gva};
+use guest_mem::{AccessKind, FaultKind, Gpa, Gva, TrapInfo};
 
 use super::illegal::give_fetch_fault;
 use crate::vcpu::{Next, Vcpu};
@@ -20,6 +22,11 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
     let original = match trap.scause {
         cause::INSTRUCTION_GUEST_PAGE => AccessKind::Fetch,
         cause::STORE_GUEST_PAGE => AccessKind::Store,
+        // R67: QEMU before 8.1 gives every page-table walk the cause of a load. The walk for the instruction comes before
+        // that for its data, so one that faults at the pc is the fetch's.
+        _ if is_page_table_walk(&trap) && trap.stval.wrapping_sub(vcpu.context.pc) < 4 => {
+            AccessKind::Fetch
+        }
         _ => AccessKind::Load,
     };
     // R58: what faulted may be the guest's page-table walk. R22: `htval` lacks the two low bits.
@@ -45,21 +52,24 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
     if !implicit && original != AccessKind::Fetch {
         return emulate(vcpu, gpa, original);
     }
-    nothing_there(vcpu, gpa, original, implicit)
+    let what = if implicit { "page-table walk" } else { "fetch" };
+    refuse(
+        vcpu,
+        gpa,
+        original,
+        format_args!("{what} where no memory is"),
+    )
 }
 
-/// The guest gets the access fault of a machine that has nothing at `gpa`.
-fn nothing_there(vcpu: &mut Vcpu<'_>, gpa: Gpa, original: AccessKind, implicit: bool) -> Next {
-    let trap = vcpu.context.trap;
-    vcpu.complain(format_args!(
-        "{} at GPA {gpa:#x}, where nothing is: access fault injected",
-        if implicit {
-            "page-table walk"
-        } else {
-            kind_name(original)
-        },
-    ));
-    vcpu.give(Injection::access_fault(original, Gva::new(trap.stval)))
+fn is_page_table_walk(trap: &TrapInfo) -> bool {
+    matches!(decode_htinst(trap.htinst), Htinst::PageTable(_))
+}
+
+/// The guest gets the access fault of a machine that does not answer at `gpa`.
+fn refuse(vcpu: &mut Vcpu<'_>, gpa: Gpa, original: AccessKind, what: fmt::Arguments<'_>) -> Next {
+    vcpu.complain(format_args!("{what}, GPA {gpa:#x}: access fault injected"));
+    let gva = Gva::new(vcpu.context.trap.stval);
+    vcpu.give(Injection::access_fault(original, gva))
 }
 
 /// What the G-stage refused, where the hart did not say: `htval` is 0, which may also be true. The guest's tables tell.
@@ -82,29 +92,24 @@ fn unreported(vcpu: &Vcpu<'_>, original: AccessKind) -> Option<(Gpa, AccessKind,
     }
 }
 
-fn kind_name(access: AccessKind) -> &'static str {
-    match access {
-        AccessKind::Load => "load",
-        AccessKind::Store => "store",
-        AccessKind::Fetch => "fetch",
-    }
-}
-
 /// Carries out the guest's access to a device for it.
 fn emulate(vcpu: &mut Vcpu<'_>, gpa: Gpa, original: AccessKind) -> Next {
     let trap = vcpu.context.trap;
     let decoded = match decode_trapped(&trap, || vcpu.fetch()) {
         Ok(decoded) => decoded,
-        // Another hart rewrote the instruction: the guest tries what is there now.
-        Err(TrappedError::InstructionChanged(_)) => return Next::Resume,
+        // Another hart rewrote the instruction: the guest tries what is there now, but not for ever, since it may also be
+        // one that the library does not know.
+        Err(TrappedError::InstructionChanged(_)) if vcpu.stuck.may_retry(vcpu.context.pc) => {
+            return Next::Resume;
+        }
         Err(TrappedError::Fetch(fault)) => return give_fetch_fault(vcpu, fault),
-        Err(_) => return nothing_there(vcpu, gpa, original, false),
+        Err(error) => return refuse(vcpu, gpa, original, format_args!("{error}")),
     };
     let changed = match decoded {
         TrappedAccess::Load(load) => {
             let answer = vcpu.vm.devices.read(gpa, load.width());
             let Some(value) = answer.value else {
-                return nothing_there(vcpu, gpa, original, false);
+                return refuse(vcpu, gpa, original, format_args!("load where nothing is"));
             };
             load.complete_load(&mut vcpu.context, value);
             answer.changed
@@ -113,7 +118,7 @@ fn emulate(vcpu: &mut Vcpu<'_>, gpa: Gpa, original: AccessKind) -> Next {
             let value = store.store_value(&vcpu.context);
             let answer = vcpu.vm.devices.write(gpa, store.width(), value);
             if answer.value.is_none() {
-                return nothing_there(vcpu, gpa, original, false);
+                return refuse(vcpu, gpa, original, format_args!("store where nothing is"));
             }
             store.complete_store(&mut vcpu.context);
             answer.changed

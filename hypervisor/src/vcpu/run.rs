@@ -12,7 +12,7 @@ use guest_mem::probe::{PROBE_BYTES, probe};
 use crate::boot::hart_local::HartLocal;
 use crate::memory::frames::FRAME;
 use crate::memory::host;
-use crate::vm::hart_state::{Start, State};
+use crate::vm::hart_state::{HartState, Start, State};
 use crate::vm::{Ending, Request, Vm};
 use crate::{csr, exit, power, report};
 
@@ -72,6 +72,10 @@ pub fn run(vm: &Vm, index: usize) -> ! {
         while next != Next::Stop {
             next = vcpu.go_on(next);
         }
+        vcpu.state().set_stopped_unless_pending();
+        if vm.all_stopped() {
+            vcpu.end(Ending::Stopped);
+        }
     }
 }
 
@@ -127,14 +131,21 @@ impl<'v> Vcpu<'v> {
                 Next::Resume
             }
             Next::Stop => Next::Stop,
-            Next::End(ending) => {
-                if self.vm.end() {
-                    self.vm.request_all(Request::STATE);
-                    report::end(self, ending);
-                }
-                park()
-            }
+            Next::End(ending) => self.end(ending),
         }
+    }
+
+    /// Ends the guest, by the first hart that comes to it.
+    fn end(&mut self, ending: Ending) -> ! {
+        if self.vm.end() {
+            self.vm.request_all(Request::STATE);
+            report::end(self, ending);
+        }
+        park()
+    }
+
+    fn state(&self) -> &'v HartState {
+        self.vm.state(self.index).expect("the vCPU exists")
     }
 
     /// The guest's registers in this hart, for the library.
@@ -221,10 +232,8 @@ impl<'v> Vcpu<'v> {
     }
 
     fn wait_for_start(&mut self) -> Start {
-        let state = &self.vm.state(self.index).expect("the vCPU exists");
-        state.set_stopped_unless_pending();
         loop {
-            if let Some(start) = state.take_start() {
+            if let Some(start) = self.state().take_start() {
                 return start;
             }
             self.sleep();
@@ -234,7 +243,7 @@ impl<'v> Vcpu<'v> {
     /// Waits for an interrupt of the guest's. A suspension that does not retain registers ends in a reset, which keeps what is
     /// pending: the interrupt that woke the hart is still to be taken.
     fn suspend(&mut self, resume: Option<Start>) {
-        let state = self.vm.state(self.index).expect("the vCPU exists");
+        let state = self.state();
         state.set(State::Suspended);
         // Not vsip and vsie: QEMU 7.2 does not show a timer interrupt of the guest's own there.
         while csr::read!("hip") & csr::read!("hie") & csr::VS_INTERRUPTS == 0 {

@@ -10,6 +10,8 @@ const ENDLESS: u32 = 64;
 #[derive(Debug, Default)]
 pub struct Detector {
     row: u32,
+    retried_at: u64,
+    retries: u32,
 }
 
 impl Detector {
@@ -21,6 +23,21 @@ impl Detector {
             0
         };
         self.row >= ENDLESS
+    }
+
+    /// Whether the guest may try the access at `pc` once more whose instruction did not fit its fault.
+    pub fn may_retry(&mut self, pc: u64) -> bool {
+        self.retries = if pc == self.retried_at {
+            self.retries + 1
+        } else {
+            1
+        };
+        self.retried_at = pc;
+        let may = self.retries < ENDLESS;
+        if !may {
+            self.retries = 0;
+        }
+        may
     }
 
     /// Told, on a tick, of a guest that was interrupted at `pc` when its last exception had come from `vsepc` with `vscause`.
@@ -61,6 +78,16 @@ mod tests {
             };
             assert!(!detector.exception(pc, 0x8000_0000));
         }
+    }
+
+    #[test]
+    fn an_access_is_not_retried_for_ever() {
+        let mut detector = Detector::default();
+        for round in 0..1000 {
+            assert!(detector.may_retry(round % 2), "other accesses come between");
+        }
+        let row = (0..1000).position(|_| !detector.may_retry(7));
+        assert_eq!(row, Some(ENDLESS as usize - 1));
     }
 
     #[test]

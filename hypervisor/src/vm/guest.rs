@@ -12,7 +12,7 @@ use spin::Once;
 use super::devices::Devices;
 use super::fences::GuestHarts;
 use super::guest_ram::GuestRam;
-use super::hart_state::HartState;
+use super::hart_state::{HartState, State};
 use crate::boot::hart_local::HartLocal;
 use crate::boot::machine::MAX_HARTS;
 use crate::console;
@@ -49,10 +49,10 @@ pub enum Ending {
     Reboot,
     /// It can do nothing but fault at its own trap vector.
     LostTrapVector,
+    /// All its harts have stopped themselves.
+    Stopped,
     /// The machine has no memory left for it.
     OutOfMemory,
-    /// It did what the hypervisor can neither do for it nor refuse.
-    Unsupported,
 }
 
 impl fmt::Display for Ending {
@@ -62,8 +62,8 @@ impl fmt::Display for Ending {
             Self::SystemFailure => "shutdown after a system failure",
             Self::Reboot => "reboot",
             Self::LostTrapVector => "faults at its own trap vector for ever",
+            Self::Stopped => "every hart has stopped",
             Self::OutOfMemory => "the machine is out of memory",
-            Self::Unsupported => "unsupported access",
         })
     }
 }
@@ -138,6 +138,13 @@ impl Vm {
     /// The state of one of its harts.
     pub fn state(&self, index: usize) -> Option<&HartState> {
         self.states[..self.harts].get(index)
+    }
+
+    /// Whether no hart runs or is about to: nothing can start one any more.
+    pub fn all_stopped(&self) -> bool {
+        self.states[..self.harts]
+            .iter()
+            .all(|state| state.get() == State::Stopped)
     }
 
     /// Fences on its harts.
