@@ -127,7 +127,7 @@ unsafe impl Hart for ModelHart<'_> {
     fn hfence_vvma(&self, gva: Option<u64>) {
         self.count(|counts| counts.hfence_vvma += 1);
         let hgatp = self.registers.get(Register::Hgatp);
-        self.tlb.hfence_vvma(super::execute::vmid_of(hgatp), gva);
+        self.tlb.hfence_vvma(super::lookup::vmid_of(hgatp), gva);
     }
 
     fn hfence_gvma(&self, gpa: Option<u64>) {

@@ -13,6 +13,9 @@ pub struct Machine {
     pub misaligned: Misaligned,
     /// Which translations it keeps.
     pub translations: Translations,
+    /// Whether a lazy hart also keeps that an entry was not valid, as one without Svvptc may: what became valid meanwhile
+    /// faults until a fence (R46).
+    pub keeps_refusals: bool,
     /// How the host recovers from a fault of a guest access.
     pub recovery: Recovery,
     /// Whether `htval` is written for guest-page faults; the specification allows 0 (R22).
@@ -75,6 +78,7 @@ impl Machine {
         Self {
             misaligned: Misaligned::Traps,
             translations: Translations::None,
+            keeps_refusals: false,
             recovery: Recovery::HandlerHook,
             writes_htval: true,
             svnapot: true,

@@ -52,6 +52,7 @@ use crate::translate::Purpose;
 mod execute;
 mod guest;
 mod instructions;
+mod lookup;
 mod machine;
 mod ram;
 mod registers;

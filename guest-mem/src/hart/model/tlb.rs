@@ -10,21 +10,21 @@ use crate::translate::{Leaf, Purpose};
 
 const ENTRIES: usize = 64;
 
-/// A VS-stage page, of one 4 KiB page of addresses.
+/// A VS-stage page, of one 4 KiB page of addresses; no leaf if the entry was not valid.
 #[derive(Clone, Copy, Debug)]
 struct VsEntry {
     vmid: u64,
     asid: u64,
     page: u64,
-    leaf: Leaf,
+    leaf: Option<Leaf>,
 }
 
-/// A G-stage page, of one 4 KiB page of addresses.
+/// A G-stage page, likewise.
 #[derive(Clone, Copy, Debug)]
 struct GEntry {
     vmid: u64,
     page: u64,
-    leaf: Leaf,
+    leaf: Option<Leaf>,
 }
 
 /// A translation through both stages that knows nothing of what it was made under (R34).
@@ -80,8 +80,9 @@ const fn page_of(address: u64) -> u64 {
 }
 
 /// Whether `leaf`, of which an entry for `page` was made, also maps `address`: a fence names any address of a large page.
-const fn covers(leaf: &Leaf, page: u64, address: u64) -> bool {
-    (page << PAGE_SHIFT) >> leaf.page_shift == address >> leaf.page_shift
+fn covers(leaf: Option<Leaf>, page: u64, address: u64) -> bool {
+    let shift = leaf.map_or(PAGE_SHIFT, |leaf| leaf.page_shift);
+    (page << PAGE_SHIFT) >> shift == address >> shift
 }
 
 impl Tlb {
@@ -93,14 +94,16 @@ impl Tlb {
         }
     }
 
-    pub fn vs(&self, vmid: u64, asid: u64, gva: u64) -> Option<Leaf> {
+    /// What is kept for an address: `Some(None)` that its entry was not valid.
+    pub fn vs(&self, vmid: u64, asid: u64, gva: u64) -> Option<Option<Leaf>> {
         let page = page_of(gva);
+        let global = |e: &VsEntry| e.leaf.is_some_and(|leaf| leaf.global);
         self.vs
-            .find(|e| e.vmid == vmid && e.page == page && (e.asid == asid || e.leaf.global))
+            .find(|e| e.vmid == vmid && e.page == page && (e.asid == asid || global(e)))
             .map(|entry| entry.leaf)
     }
 
-    pub fn insert_vs(&self, vmid: u64, asid: u64, gva: u64, leaf: Leaf) {
+    pub fn insert_vs(&self, vmid: u64, asid: u64, gva: u64, leaf: Option<Leaf>) {
         let page = page_of(gva);
         let entry = VsEntry {
             vmid,
@@ -113,14 +116,15 @@ impl Tlb {
         });
     }
 
-    pub fn g(&self, vmid: u64, gpa: u64) -> Option<Leaf> {
+    /// As [`vs`](Self::vs).
+    pub fn g(&self, vmid: u64, gpa: u64) -> Option<Option<Leaf>> {
         let page = page_of(gpa);
         self.g
             .find(|e| e.vmid == vmid && e.page == page)
             .map(|entry| entry.leaf)
     }
 
-    pub fn insert_g(&self, vmid: u64, gpa: u64, leaf: Leaf) {
+    pub fn insert_g(&self, vmid: u64, gpa: u64, leaf: Option<Leaf>) {
         let page = page_of(gpa);
         let entry = GEntry { vmid, page, leaf };
         self.g.insert(entry, |e| e.vmid == vmid && e.page == page);
@@ -147,14 +151,14 @@ impl Tlb {
     /// HFENCE.VVMA: for the VMID that is current, of one guest-virtual page or of all (R37).
     pub fn hfence_vvma(&self, vmid: u64, gva: Option<u64>) {
         self.vs
-            .remove(|e| e.vmid == vmid && gva.is_none_or(|gva| covers(&e.leaf, e.page, gva)));
+            .remove(|e| e.vmid == vmid && gva.is_none_or(|gva| covers(e.leaf, e.page, gva)));
         self.stale.remove(|_| true);
     }
 
     /// HFENCE.GVMA: for every VMID, of one guest-physical page or of all (R38).
     pub fn hfence_gvma(&self, gpa: Option<u64>) {
         self.g
-            .remove(|e| gpa.is_none_or(|gpa| covers(&e.leaf, e.page, gpa)));
+            .remove(|e| gpa.is_none_or(|gpa| covers(e.leaf, e.page, gpa)));
         self.stale.remove(|_| true);
     }
 

@@ -232,7 +232,12 @@ impl Choices {
 fn r37_r38_r40_one_fence_of_one_page_after_each_edit_is_enough() {
     let memory = RamArray::<32>::new();
     let guest = guest(&memory);
-    let (walking, lazy) = (guest.hart(), lazy(&guest));
+    let walking = guest.hart();
+    let lazy = guest.hart_of(Machine {
+        translations: Translations::Lazy,
+        keeps_refusals: true,
+        ..Machine::new()
+    });
     for page in 0..4 {
         guest
             .write(frame(page * 0x1000), &[page as u8 + 1; 2])
@@ -258,7 +263,8 @@ fn r37_r38_r40_one_fence_of_one_page_after_each_edit_is_enough() {
         }
         for _ in 0..3 {
             let hstatus = choices.below(2) * HSTATUS_SPVP;
-            let vsstatus = choices.below(2) * STATUS_SUM | choices.below(2) * STATUS_MXR;
+            let vsstatus =
+                [0, STATUS_SUM, STATUS_MXR, STATUS_SUM | STATUS_MXR][choices.below(4) as usize];
             let address = PAGE + choices.below(4) * 0x1000;
             let kind = choices.below(3);
             let [expected, found] = [&walking, &lazy].map(|hart| {
@@ -278,6 +284,41 @@ fn r37_r38_r40_one_fence_of_one_page_after_each_edit_is_enough() {
     assert!(counts.faults > 0 && counts.faults < counts.accesses());
     if !cfg!(miri) {
         assert!(counts.entries_read < walking.counts().entries_read / 2);
+    }
+}
+
+/// R46: an entry that was not valid may be remembered as such until a fence.
+#[test]
+fn r46_a_hart_that_keeps_refusals_faults_once_more_on_what_became_valid() {
+    for keeps_refusals in [false, true] {
+        let memory = RamArray::<32>::new();
+        let guest = guest(&memory);
+        let hart = guest.hart_of(Machine {
+            translations: Translations::Lazy,
+            keeps_refusals,
+            ..Machine::new()
+        });
+        let next = PAGE + 0x1000;
+        let cause = || hart.hlv(next, Width::Byte).err().map(|trap| trap.scause);
+        guest.unback(frame(0x1000)).unwrap();
+        assert_eq!(cause(), Some(13));
+        guest.map(Gva::new(next), frame(0x1000), RWXU).unwrap();
+        if keeps_refusals {
+            assert_eq!(cause(), Some(13));
+            hart.hfence_gvma(None);
+            assert_eq!(cause(), Some(13));
+            hart.hfence_vvma(Some(next));
+        }
+        assert_eq!(cause(), Some(21));
+        guest
+            .back(frame(0x1000), guest.spa(FRAME).unwrap(), R)
+            .unwrap();
+        if keeps_refusals {
+            hart.hfence_vvma(None);
+            assert_eq!(cause(), Some(21));
+            hart.hfence_gvma(Some(FRAME.value() + 0x1000));
+        }
+        assert_eq!(cause(), None);
     }
 }
 
