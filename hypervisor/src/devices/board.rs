@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::devices::plic::layout;
-    use crate::devices::uart::register;
+    use crate::devices::uart::registers::offset as register;
 
     const UART: u64 = Wiring::VIRT.uart.value();
     const PLIC: u64 = Wiring::VIRT.plic.value();
