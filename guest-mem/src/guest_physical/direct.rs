@@ -93,10 +93,9 @@ pub(super) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
 unsafe fn words_from(mut source: *const u8, destination: &mut [u64]) {
     let (batches, rest) = destination.as_chunks_mut::<UNROLL>();
     for batch in batches {
-        for (at, word) in batch.iter_mut().enumerate() {
-            // SAFETY: by the contract.
-            *word = unsafe { get_word(source.add(at * WORD)) };
-        }
+        // Loads together, then stores together: no store waits for the load before it.
+        // SAFETY: by the contract.
+        *batch = core::array::from_fn(|at| unsafe { get_word(source.add(at * WORD)) });
         source = source.wrapping_add(UNROLL * WORD);
     }
     for (at, word) in rest.iter_mut().enumerate() {
@@ -141,8 +140,8 @@ pub(super) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
 /// `destination` is aligned to 8 and valid for atomic writes of as many words as `source` has.
 unsafe fn words_to(mut destination: *mut u8, source: &[u64]) {
     let (batches, rest) = source.as_chunks::<UNROLL>();
-    for batch in batches {
-        for (at, &word) in batch.iter().enumerate() {
+    for &batch in batches {
+        for (at, word) in batch.into_iter().enumerate() {
             // SAFETY: by the contract.
             unsafe { put_word(destination.add(at * WORD), word) };
         }

@@ -82,6 +82,27 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// after it. Harts that access by `hlv`, `hsv` or as the guest are not waited for: those are the shootdown's (R44).
     ///
     /// The caller holds no guard of this memory: it would wait for itself.
+    ///
+    /// ```
+    /// # use core::ptr::NonNull;
+    /// # use guest_mem::{Gpa, csr::GMode};
+    /// # use guest_mem::guest_physical::{GuestPhysicalMemory, HostPage, NoGStage, PageEntry, Slot};
+    /// # #[repr(align(4096))]
+    /// # struct Frame([u8; 4096]);
+    /// # let mut frame = Frame([0; 4096]);
+    /// # let page = NonNull::from(&mut frame.0).cast();
+    /// let pages = [PageEntry::absent()];
+    /// let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    /// memory.add(Slot::paged(Gpa::new(0x1000), &pages), &mut NoGStage)?;
+    /// // SAFETY: the page is the guest's until it is taken back below.
+    /// unsafe { pages[0].set(HostPage::Writable(page)) };
+    /// // ... the guest runs; then its page is wanted back:
+    /// let old = pages[0].clear();
+    /// // (here the G-stage translation goes, with its shootdown)
+    /// memory.synchronize(core::hint::spin_loop);
+    /// assert_eq!(old, HostPage::Writable(page)); // and nobody uses it any more
+    /// # Ok::<(), guest_mem::guest_physical::SlotError>(())
+    /// ```
     pub fn synchronize(&self, mut serve: impl FnMut()) {
         // F_w of `reader`'s ordering argument.
         fence(Ordering::SeqCst);
@@ -105,6 +126,24 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// # Errors
     ///
     /// [`SlotError::NoSuchSlot`].
+    ///
+    /// ```
+    /// use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, Slot, SlotError};
+    /// use guest_mem::{FaultKind, Gpa, GuestMemory, csr::GMode};
+    ///
+    /// let memory = GuestPhysicalMemory::<2, 1>::new(GMode::Sv39x4);
+    /// let uart = Gpa::new(0x1000_0000);
+    /// memory.add(Slot::trapped(uart, 0x1000), &mut NoGStage)?;
+    /// let again = memory.add(Slot::trapped(uart, 0x1000), &mut NoGStage);
+    /// assert_eq!(again, Err(SlotError::Overlap { existing: uart }));
+    ///
+    /// let mut reader = memory.reader(0)?;
+    /// let kind = |error: guest_mem::AccessError| error.fault.kind;
+    /// assert_eq!(reader.guard().read(uart, &mut [0]).map_err(kind), Err(FaultKind::Trapped));
+    /// memory.remove(uart, &mut NoGStage)?;
+    /// assert_eq!(reader.guard().read(uart, &mut [0]).map_err(kind), Err(FaultKind::NoSlot));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn remove(&self, base: Gpa, stage: &mut impl StageMirror) -> Result<Slot<'m>, SlotError> {
         let slot = self.change(stage, |table| table.remove(base))?;
         stage.unmap(slot.base, slot.len);
@@ -198,6 +237,29 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// # Errors
     ///
     /// [`SlotError::NoSuchSlot`], [`SlotError::NoDirtyLog`] if it is not logging.
+    ///
+    /// ```
+    /// # use core::{ptr::NonNull, sync::atomic::AtomicU64};
+    /// # use guest_mem::{Gpa, GuestMemory, csr::GMode};
+    /// # use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, Slot};
+    /// # #[repr(align(4096))]
+    /// # struct Ram([u8; 0x4000]);
+    /// # let mut ram = Ram([0; 0x4000]);
+    /// # let base = Gpa::new(0x8000_0000);
+    /// let log = [const { AtomicU64::new(0) }; 1];
+    /// let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    /// # // SAFETY: `ram` outlives `memory`.
+    /// let slot = unsafe { Slot::linear(base, 0x4000, NonNull::from(&mut ram.0).cast()) };
+    /// memory.add(slot.with_dirty_log(&log), &mut NoGStage)?;
+    /// memory.start_logging(base, &mut NoGStage)?;
+    ///
+    /// let mut reader = memory.reader(0)?;
+    /// reader.guard().write(Gpa::new(0x8000_1fff), b"ab")?;
+    /// let mut dirty = Vec::new();
+    /// memory.harvest(base, &mut NoGStage, |page| dirty.push(page.value()))?;
+    /// assert_eq!(dirty, [0x8000_1000, 0x8000_2000]);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn harvest<S: StageMirror>(
         &self,
         base: Gpa,

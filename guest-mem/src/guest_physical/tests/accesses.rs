@@ -253,3 +253,54 @@ fn each_kind_of_slot_refuses_in_its_own_way() {
     }
     assert_eq!(view.load::<u32>(gpa(0x3008), Ordering::Relaxed), Ok(1));
 }
+
+#[test]
+fn guest_only_memory_is_reached_through_the_loaded_vcpu() {
+    use crate::guest_virtual::LoadedVcpu;
+    use crate::hart::model::{ModelGuest, RamArray};
+    let ram = RamArray::<64>::new();
+    let guest = ModelGuest::new(ram.at(crate::Spa::new(0x8_0000_0000))).unwrap();
+    let base = ModelGuest::BASE;
+    let log = [const { core::sync::atomic::AtomicU64::new(0) }; 1];
+    let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    // The slot is larger than what the G-stage maps.
+    let beyond = guest.len();
+    let slot = Slot::guest_only(base, beyond + 0x1000).with_dirty_log(&log);
+    memory.add(slot, &mut NoGStage).unwrap();
+    memory.start_logging(base, &mut NoGStage).unwrap();
+
+    let hart = guest.hart();
+    // SAFETY: the hart has the guest loaded.
+    let vcpu = unsafe { LoadedVcpu::new(&hart) };
+    let physical = vcpu.guest_physical();
+    let mut reader = memory.reader(0).unwrap();
+    let view = reader.guard().with_vcpu(&physical);
+    let at = |offset| Gpa::new(base.value() + offset);
+    view.write(at(0xffd), b"across").unwrap();
+    view.store(at(0x3008), 7u32, Ordering::Release).unwrap();
+    let mut back = [0; 6];
+    guest.read(at(0xffd), &mut back).unwrap();
+    assert_eq!(&back, b"across");
+    assert_eq!(view.load::<u32>(at(0x3008), Ordering::Acquire), Ok(7));
+    let exchange = view.compare_exchange(at(0x3008), 7u32, 8, Ordering::SeqCst);
+    assert_eq!(
+        exchange.unwrap_err().fault.kind,
+        FaultKind::AtomicUnavailable
+    );
+
+    let error = view.fill(at(beyond - 16), 1, 32).unwrap_err();
+    assert_eq!(error.completed, 16);
+    let access = AccessKind::Store;
+    let gpa = at(beyond);
+    assert_eq!(
+        error.fault.resolution(),
+        Resolution::Resolve { gpa, access }
+    );
+    drop(view);
+    let mut dirty = Vec::new();
+    let page = |gpa: Gpa| (gpa.value() - base.value()) / PAGE_SIZE;
+    memory
+        .harvest(base, &mut NoGStage, |gpa| dirty.push(page(gpa)))
+        .unwrap();
+    assert_eq!(dirty, [0, 1, 3, beyond / PAGE_SIZE - 1]);
+}
