@@ -1,4 +1,7 @@
 //! Claims about guest-physical memory as a whole.
+//!
+//! Miri checks the races and the pointers: `MIRIFLAGS=-Zmiri-disable-weak-memory-emulation cargo +nightly miri test -p
+//! guest-mem --lib guest_physical::tests`. (Its emulation of weak memory does not know atomics of several sizes at one place.)
 
 extern crate std;
 
