@@ -11,8 +11,8 @@ use guest_mem::probe::{self, MachineProfile};
 use guest_mem::translate::{EntryMemory, Refused};
 use guest_mem::{AccessError, LoadedVcpu, Spa, TrapInfo, Width};
 
-use crate::arena;
 use crate::harness::{Stop, fail};
+use crate::{arena, storm};
 
 /// This hart with a scoped `stvec`.
 pub type Scoped = Riscv64<ScopedStvec>;
@@ -58,15 +58,17 @@ macro_rules! in_both_forms {
 
 pub(crate) use in_both_forms;
 
-/// A hart that counts its fences and accesses, and may show another `vsatp` than the CSR's.
+/// A hart that counts its fences and accesses, may show another value than a CSR's, and may interrupt itself.
 pub struct Spy<'h, H> {
     hart: &'h H,
     /// Fences issued.
     pub fences: Cell<u32>,
     /// Accesses issued.
     pub accesses: Cell<u32>,
-    /// What `vsatp` reads as.
-    pub vsatp: Cell<Option<u64>>,
+    /// A CSR, and what it reads as instead of its value.
+    pub shown: Cell<Option<(Csr, u64)>>,
+    /// Whether an interrupt comes with each access: inside the window.
+    pub interrupts: Cell<bool>,
 }
 
 impl<'h, H: Hart> Spy<'h, H> {
@@ -76,12 +78,16 @@ impl<'h, H: Hart> Spy<'h, H> {
             hart,
             fences: Cell::new(0),
             accesses: Cell::new(0),
-            vsatp: Cell::new(None),
+            shown: Cell::new(None),
+            interrupts: Cell::new(false),
         }
     }
 
     fn access(&self) -> &H {
         self.accesses.set(self.accesses.get() + 1);
+        if self.interrupts.get() {
+            storm::pend();
+        }
         self.hart
     }
 
@@ -91,12 +97,12 @@ impl<'h, H: Hart> Spy<'h, H> {
     }
 }
 
-// SAFETY: every method is the watched hart's; only the value of `vsatp` that is shown may differ, and then nothing is
-// accessed under it: the library refuses it, which is what the test that sets it looks at.
+// SAFETY: every method is the watched hart's; only the value of a CSR that is shown may differ, and then nothing is accessed
+// under it: the library refuses it, which is what the tests that set it look at.
 unsafe impl<H: Hart> Hart for Spy<'_, H> {
     fn read_csr(&self, csr: Csr) -> u64 {
-        match (csr, self.vsatp.get()) {
-            (Csr::Vsatp, Some(vsatp)) => vsatp,
+        match self.shown.get() {
+            Some((shown, value)) if shown == csr => value,
             _ => self.hart.read_csr(csr),
         }
     }

@@ -1,7 +1,6 @@
 //! An interrupt storm: what a test asks for to see that an access window keeps interrupts out.
 //!
-//! The one idea: the handler looks at what a host's interrupt handler would be hurt by (`vsatp`, `hstatus.SPVP`) and counts
-//! every interrupt that found them borrowed (R26).
+//! The one idea: the handler looks at what a host's interrupt handler would be hurt by (`vsatp`, `vsstatus`, `hstatus.SPVP`) and counts every interrupt that found one borrowed (R26).
 
 use guest_mem::csr::HSTATUS_SPVP;
 
@@ -21,6 +20,8 @@ pub struct Storm {
     pub period: u64,
     /// `vsatp` outside of access windows.
     pub vsatp: u64,
+    /// `vsstatus` outside of access windows.
+    pub vsstatus: u64,
     /// `hstatus.SPVP` outside of access windows.
     pub spvp: u64,
     /// Interrupts taken.
@@ -32,6 +33,7 @@ pub struct Storm {
 static STORM: Global<Storm> = Global::new(Storm {
     period: 0,
     vsatp: 0,
+    vsstatus: 0,
     spvp: 0,
     taken: 0,
     violations: 0,
@@ -42,6 +44,7 @@ pub fn during(period: u64, body: impl FnOnce()) -> Storm {
     STORM.set(Storm {
         period,
         vsatp: csr::vsatp::read(),
+        vsstatus: csr::vsstatus::read(),
         spvp: csr::hstatus::read() & HSTATUS_SPVP,
         ..Storm::default()
     });
@@ -61,6 +64,12 @@ pub fn during(period: u64, body: impl FnOnce()) -> Storm {
     STORM.replace(Storm::default())
 }
 
+/// Makes a software interrupt pend: it is taken as soon as interrupts are enabled.
+pub fn pend() {
+    // SAFETY: the handler of this interrupt is `interrupt`.
+    unsafe { csr::sip::set(SOFTWARE) };
+}
+
 /// How many interrupts the storm has brought so far.
 pub fn taken() -> u64 {
     STORM.get().taken
@@ -70,7 +79,10 @@ pub fn taken() -> u64 {
 pub fn interrupt(frame: &mut Frame) {
     let mut storm = STORM.get();
     storm.taken += 1;
-    if csr::vsatp::read() != storm.vsatp || frame.hstatus & HSTATUS_SPVP != storm.spvp {
+    let as_before = csr::vsatp::read() == storm.vsatp
+        && csr::vsstatus::read() == storm.vsstatus
+        && frame.hstatus & HSTATUS_SPVP == storm.spvp;
+    if !as_before {
         storm.violations += 1;
     }
     STORM.set(storm);

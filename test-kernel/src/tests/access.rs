@@ -17,12 +17,12 @@ cases![
     r1_guest_accesses_in_vs_and_vu_mode_raise_virtual_instruction,
     r1_guest_accesses_in_u_mode_need_hu,
     r2_spvp_chooses_the_privilege,
-    r3_vsstatus_sum_governs_user_pages_and_sstatus_sum_does_not,
-    r4_mxr_of_the_host_acts_at_both_stages_and_that_of_the_guest_at_its_own,
+    r3_r62_vsstatus_sum_governs_user_pages_and_sstatus_sum_does_not,
+    r4_r63_mxr_of_the_host_acts_at_both_stages_and_that_of_the_guest_at_its_own,
     r4_mxr_does_not_apply_to_page_table_reads,
-    r5_hlvx_needs_x_and_not_r_at_both_stages,
+    r5_r61_hlvx_needs_x_and_not_r_at_both_stages,
     r5_the_page_tables_of_an_hlvx_need_r_and_not_x,
-    r6_hlvx_raises_load_causes,
+    r6_r60_hlvx_raises_load_causes,
     r7_hlvx_takes_sum_as_a_load_does,
     r12_with_vsatp_bare_an_address_is_a_guest_physical_one,
     r13_wide_guest_physical_addresses_are_guest_page_faults,
@@ -106,7 +106,7 @@ fn r2_spvp_chooses_the_privilege(t: &mut Test) -> Outcome {
     Ok(())
 }
 
-fn r3_vsstatus_sum_governs_user_pages_and_sstatus_sum_does_not(t: &mut Test) -> Outcome {
+fn r3_r62_vsstatus_sum_governs_user_pages_and_sstatus_sum_does_not(t: &mut Test) -> Outcome {
     for guest_sum in [false, true] {
         for host_sum in [false, true] {
             // SAFETY: the host has no pages that SUM would open; the guest is the test's.
@@ -138,7 +138,7 @@ fn r3_vsstatus_sum_governs_user_pages_and_sstatus_sum_does_not(t: &mut Test) -> 
     Ok(())
 }
 
-fn r4_mxr_of_the_host_acts_at_both_stages_and_that_of_the_guest_at_its_own(
+fn r4_r63_mxr_of_the_host_acts_at_both_stages_and_that_of_the_guest_at_its_own(
     t: &mut Test,
 ) -> Outcome {
     let only_x = V | X | A | D;
@@ -193,7 +193,7 @@ fn r4_mxr_does_not_apply_to_page_table_reads(t: &mut Test) -> Outcome {
     )
 }
 
-fn r5_hlvx_needs_x_and_not_r_at_both_stages(t: &mut Test) -> Outcome {
+fn r5_r61_hlvx_needs_x_and_not_r_at_both_stages(t: &mut Test) -> Outcome {
     let flags = [0, R, X, R | X];
     for vs in flags {
         for g in flags {
@@ -238,7 +238,7 @@ fn r5_the_page_tables_of_an_hlvx_need_r_and_not_x(t: &mut Test) -> Outcome {
     Ok(())
 }
 
-fn r6_hlvx_raises_load_causes(t: &mut Test) -> Outcome {
+fn r6_r60_hlvx_raises_load_causes(t: &mut Test) -> Outcome {
     // The two stages are told apart by htval where the cause does not tell (R60).
     for (vs, g, cause, htval) in [
         (SUPERVISOR & !X & !R, USER, 13, false),

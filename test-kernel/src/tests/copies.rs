@@ -14,7 +14,7 @@ cases![
     r10_fills_of_every_size_and_alignment_set_exactly_their_bytes,
     r11_a_fault_on_the_second_page_reports_the_first_page_copied,
     r11_a_fault_at_any_offset_of_a_batch_is_exact,
-    r26_interrupts_during_copies_find_nothing_borrowed,
+    r26_i2_interrupts_during_copies_find_nothing_borrowed,
     a_length_of_zero_touches_nothing,
 ];
 
@@ -242,7 +242,7 @@ fn r11_a_fault_at_any_offset_of_a_batch_is_exact(t: &mut Test) -> Outcome {
     in_both_forms!(t, body)
 }
 
-fn r26_interrupts_during_copies_find_nothing_borrowed(t: &mut Test) -> Outcome {
+fn r26_i2_interrupts_during_copies_find_nothing_borrowed(t: &mut Test) -> Outcome {
     fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
         let (world, pages) = two_pages(SUPERVISOR, USER);
         let vcpu = loaded(hart);

@@ -22,7 +22,7 @@ cases![
     r53_a_contiguous_entry_maps_sixteen_pages,
     r54_a_g_stage_leaf_without_u_is_refused,
     r55_clear_a_and_d_bits_are_updated_or_refused_by_one_policy_a_stage,
-    r55_the_g_stage_guards_the_update_of_a_page_table,
+    r55_r64_the_g_stage_guards_the_update_of_a_page_table,
     r56_a_copy_over_a_large_page_crosses_every_small_one,
     r57_a_page_table_outside_guest_memory_is_a_guest_page_fault,
 ];
@@ -227,7 +227,7 @@ fn r55_clear_a_and_d_bits_are_updated_or_refused_by_one_policy_a_stage(t: &mut T
     Ok(())
 }
 
-fn r55_the_g_stage_guards_the_update_of_a_page_table(t: &mut Test) -> Outcome {
+fn r55_r64_the_g_stage_guards_the_update_of_a_page_table(t: &mut Test) -> Outcome {
     let oracle = Oracle::measure()?;
     if oracle.vs.ad != AdPolicy::Update {
         skip!(

@@ -17,12 +17,12 @@ use crate::tables::{Page, World};
 use crate::trap::Trap;
 
 cases![
-    r58_htinst_is_zero_or_the_transformed_instruction,
+    r58_r66_htinst_is_zero_or_the_transformed_instruction,
     r58_every_form_decodes_alike_from_htinst_and_from_fetched_bytes,
     r58_a_completed_access_leaves_what_the_hardware_leaves,
     r58_a_page_table_access_is_never_emulated,
     r58_an_htinst_out_of_the_standard_counts_as_zero,
-    r58_a_changed_instruction_is_not_emulated,
+    r58_i11_a_changed_instruction_is_not_emulated,
     r58_an_instruction_that_cannot_be_fetched_has_its_own_fault,
     r58_a_fetch_fault_of_the_guest_is_no_data_access,
 ];
@@ -95,7 +95,7 @@ fn is_unknown(exit: &Trap) -> bool {
     exit.info.scause == 2
 }
 
-fn r58_htinst_is_zero_or_the_transformed_instruction(t: &mut Test) -> Outcome {
+fn r58_r66_htinst_is_zero_or_the_transformed_instruction(t: &mut Test) -> Outcome {
     let (_world, _) = world(None);
     let (mut unknown, mut seen) = (0, 0);
     for (index, form) in FORMS.iter().enumerate() {
@@ -320,7 +320,7 @@ fn r58_an_htinst_out_of_the_standard_counts_as_zero(t: &mut Test) -> Outcome {
     Ok(())
 }
 
-fn r58_a_changed_instruction_is_not_emulated(_: &mut Test) -> Outcome {
+fn r58_i11_a_changed_instruction_is_not_emulated(_: &mut Test) -> Outcome {
     let (hart, _): (Scoped, _) = probed::<ScopedStvec>()?;
     let (_world, code) = world(None);
     let position = |text| FORMS.iter().position(|form| form.text.starts_with(text));

@@ -17,11 +17,11 @@ use crate::tables::{Page, World};
 use crate::{arena, csr};
 
 cases![
-    r18_the_library_names_every_refusal_of_every_operation,
-    r18_the_library_names_refusals_under_a_bare_satp,
+    r18_r60_the_library_names_every_refusal_of_every_operation,
+    r18_r59_the_library_names_refusals_under_a_bare_satp,
     r22_the_library_reports_addresses_to_the_byte,
-    r13_the_library_refuses_wide_guest_physical_ranges,
-    r12_the_library_refuses_a_bare_g_stage_without_an_access,
+    r13_i5_the_library_refuses_wide_guest_physical_ranges,
+    r12_i4_the_library_refuses_a_bare_g_stage_without_an_access,
     r15_the_library_reports_protected_memory,
 ];
 
@@ -173,11 +173,11 @@ fn resolution_fits(t: &Test, error: &AccessError, gpa: Option<u64>) -> Outcome {
     }
 }
 
-fn r18_the_library_names_every_refusal_of_every_operation(t: &mut Test) -> Outcome {
+fn r18_r60_the_library_names_every_refusal_of_every_operation(t: &mut Test) -> Outcome {
     in_both_forms!(t, names_every_refusal)
 }
 
-fn r18_the_library_names_refusals_under_a_bare_satp(t: &mut Test) -> Outcome {
+fn r18_r59_the_library_names_refusals_under_a_bare_satp(t: &mut Test) -> Outcome {
     // SAFETY: the kernel is linked where it is; the runner puts satp back.
     unsafe { csr::satp::write(0) };
     in_both_forms!(t, names_every_refusal)
@@ -206,7 +206,7 @@ fn r22_the_library_reports_addresses_to_the_byte(t: &mut Test) -> Outcome {
     in_both_forms!(t, body)
 }
 
-fn r13_the_library_refuses_wide_guest_physical_ranges(t: &mut Test) -> Outcome {
+fn r13_i5_the_library_refuses_wide_guest_physical_ranges(t: &mut Test) -> Outcome {
     fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
         let mut world = World::sv39();
         // What a machine that ignores or extends high bits would reach.
@@ -254,7 +254,7 @@ fn r13_the_library_refuses_wide_guest_physical_ranges(t: &mut Test) -> Outcome {
     in_both_forms!(t, body)
 }
 
-fn r12_the_library_refuses_a_bare_g_stage_without_an_access(t: &mut Test) -> Outcome {
+fn r12_i4_the_library_refuses_a_bare_g_stage_without_an_access(t: &mut Test) -> Outcome {
     fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
         let hart = crate::library::Spy::on(hart);
         // Memory of the host, which a guest access would reach by its machine address.

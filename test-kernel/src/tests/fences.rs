@@ -1,6 +1,9 @@
 //! Section D: fences, and the CSRs that decide what has to be fenced.
 
+use guest_mem::FaultKind;
 use guest_mem::csr::ATP_PPN;
+use guest_mem::hart::Hart;
+use guest_mem::translate::{GRegime, StageRules};
 
 use crate::deviation::Deviation::{
     AnyMode, EnvironmentIgnored, FenceInVuIllegal, RootBitsWritable,
@@ -8,6 +11,7 @@ use crate::deviation::Deviation::{
 use crate::deviation::HENVCFG_ADUE;
 use crate::guest::{self, ECALL, Mode};
 use crate::harness::{Expect, Outcome, Test, act_as_supervisor, cases, check, skip};
+use crate::library::in_both_forms;
 use crate::tables::bits::{A, G, SUPERVISOR, USER};
 use crate::tables::{Page, World};
 use crate::trap::Trap;
@@ -16,13 +20,15 @@ use crate::{arena, csr, raw};
 cases![
     r37_hfence_vvma_makes_an_edited_entry_seen,
     r38_hfence_gvma_makes_an_unmapped_page_fault,
+    r37_r38_the_librarys_fences_name_pages_by_their_addresses,
     r39_fences_at_v1_raise_virtual_instruction_and_in_u_mode_are_illegal,
     r39_hypervisor_csrs_at_v1_raise_virtual_instruction,
     r40_a_fence_of_everything_orders_global_and_non_leaf_entries,
     r41_an_unsupported_hgatp_mode_does_not_become_translation,
     r41_vmid_bits_are_found_by_writing_ones,
     r41_the_roots_low_bits_are_zero,
-    r42_a_change_of_adue_is_seen_after_a_fence,
+    r41_the_walk_refuses_a_root_that_is_not_aligned,
+    r42_r65_a_change_of_adue_is_seen_after_a_fence,
     r43_hinval_between_its_fences_is_as_good_as_hfence,
 ];
 
@@ -170,7 +176,7 @@ fn r41_the_roots_low_bits_are_zero(t: &mut Test) -> Outcome {
     t.holds_or("hgatp.PPN[1:0] is writable", low == 0, RootBitsWritable)
 }
 
-fn r42_a_change_of_adue_is_seen_after_a_fence(t: &mut Test) -> Outcome {
+fn r42_r65_a_change_of_adue_is_seen_after_a_fence(t: &mut Test) -> Outcome {
     // SAFETY: the A/D policy of a guest that is the test's.
     unsafe { csr::henvcfg::set(HENVCFG_ADUE) };
     if csr::henvcfg::read() & HENVCFG_ADUE == 0 {
@@ -223,6 +229,55 @@ fn r43_hinval_between_its_fences_is_as_good_as_hfence(t: &mut Test) -> Outcome {
         t.access("hinval", result, Expect::Works)?;
         t.access("sfence.inval.ir", raw::sfence_inval_ir(0, 0), Expect::Works)?;
         t.access("after", raw::hlv_d(GVA, 0), Expect::Cause(expected))?;
+    }
+    Ok(())
+}
+
+fn r37_r38_the_librarys_fences_name_pages_by_their_addresses(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        for (g_stage, one_page) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (mut world, page) = World::with_page(GVA, SUPERVISOR, USER);
+            act_as_supervisor(true);
+            t.access("before", raw::hlv_d(GVA, 0), Expect::Value(0))?;
+            let cause = if g_stage {
+                world.map_g(page.gpa, page.spa, 0, 0);
+                hart.hfence_gvma(one_page.then_some(page.gpa));
+                21
+            } else {
+                world.map(GVA, page.gpa, 0, 0);
+                hart.hfence_vvma(one_page.then_some(GVA));
+                13
+            };
+            let what = format_args!("G-stage={g_stage}, one page={one_page}");
+            t.access(what, raw::hlv_d(GVA, 0), Expect::Cause(cause))?;
+        }
+        Ok(())
+    }
+    in_both_forms!(t, body)
+}
+
+fn r41_the_walk_refuses_a_root_that_is_not_aligned(t: &mut Test) -> Outcome {
+    let world = World::guest_physical();
+    for low in 0..4 {
+        let regime = GRegime::from_csrs(world.hgatp | low, 0, StageRules::BASE);
+        let expected = if low == 0 {
+            Ok(())
+        } else {
+            Err(FaultKind::UnsupportedRegime)
+        };
+        t.equal(
+            format_args!("PPN[1:0] = {low}"),
+            regime.map(|_| ()),
+            expected,
+        )?;
+    }
+    for mode in [1, 7, 11, 15] {
+        let regime = GRegime::from_csrs(mode << 60, 0, StageRules::BASE).map(|_| ());
+        t.equal(
+            format_args!("mode {mode}"),
+            regime,
+            Err(FaultKind::UnsupportedRegime),
+        )?;
     }
     Ok(())
 }

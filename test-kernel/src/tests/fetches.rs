@@ -12,6 +12,8 @@ use crate::{arena, csr};
 
 cases![
     r2_the_library_acts_with_the_stated_privilege,
+    r3_the_library_honours_the_guests_sum,
+    r5_the_library_fetches_from_an_execute_only_page,
     r7_the_librarys_fetch_refuses_a_user_page_to_the_supervisor,
     r8_an_instruction_across_pages_is_fetched_in_parcels,
     r8_the_second_half_of_an_instruction_has_a_fault_of_its_own,
@@ -144,6 +146,56 @@ fn r8_the_second_half_of_an_instruction_has_a_fault_of_its_own(t: &mut Test) -> 
         let vcpu = loaded(hart);
         let error = error_of(vcpu.fetch_instruction(Gva::new(GVA + 1), Supervisor))?;
         t.equal("an odd pc", error.fault.kind, FaultKind::Misaligned)
+    }
+    in_both_forms!(t, body)
+}
+
+fn r3_the_library_honours_the_guests_sum(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        for sum in [0, guest_mem::csr::STATUS_SUM] {
+            // SAFETY: guest state.
+            unsafe { csr::vsstatus::write(sum) };
+            World::with_page(GVA, USER, USER);
+            let vcpu = loaded(hart);
+            let as_user = vcpu.guest_virtual(User).read(Gva::new(GVA), &mut [0; 8]);
+            t.equal("as user", as_user, Ok(()))?;
+            let as_supervisor = vcpu
+                .guest_virtual(Supervisor)
+                .read(Gva::new(GVA), &mut [0; 8]);
+            let refused = as_supervisor.is_err_and(|error| error.fault.kind == FaultKind::Page);
+            if sum == 0 {
+                t.holds_or(
+                    "SUM=0: the supervisor reads a user page",
+                    refused,
+                    SumIgnored,
+                )?;
+            } else {
+                t.equal("SUM=1", as_supervisor, Ok(()))?;
+            }
+        }
+        Ok(())
+    }
+    in_both_forms!(t, body)
+}
+
+fn r5_the_library_fetches_from_an_execute_only_page(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        use crate::tables::bits::{A, D, U, V};
+        let (_world, page) = World::with_page(GVA, V | X | A | D, V | X | U | A | D);
+        arena::write(page.spa, INCREMENT.into());
+        let vcpu = loaded(hart);
+        let fetched = vcpu.fetch_instruction(Gva::new(GVA), Supervisor);
+        let right = fetched.is_ok_and(|found| found.bits() == INCREMENT);
+        t.holds_or(
+            "an execute-only page is not fetched",
+            right,
+            FetchChecksRead,
+        )?;
+        let read = vcpu
+            .guest_virtual(Supervisor)
+            .read(Gva::new(GVA), &mut [0; 4]);
+        let kind = read.map_err(|error| error.fault.kind);
+        t.equal("a read", kind, Err(FaultKind::Page))
     }
     in_both_forms!(t, body)
 }

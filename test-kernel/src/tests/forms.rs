@@ -16,8 +16,8 @@ use crate::{arena, boot, csr};
 
 cases![
     r20_a_scoped_fault_leaves_the_exit_record_as_it_was,
-    r20_a_guest_goes_on_after_a_faulting_access_of_either_form,
-    r21_a_cause_that_the_instruction_cannot_raise_is_the_hosts,
+    r20_i1_a_guest_goes_on_after_a_faulting_access_of_either_form,
+    r21_i6_i7_a_cause_that_the_instruction_cannot_raise_is_the_hosts,
     r27_a_fault_on_the_hosts_buffer_is_forwarded_as_the_hardware_raised_it,
     r27_a_copy_goes_on_after_the_host_resolved_its_own_fault,
     r27_stvec_is_put_back_also_in_vectored_mode,
@@ -106,7 +106,7 @@ fn r20_a_scoped_fault_leaves_the_exit_record_as_it_was(t: &mut Test) -> Outcome 
     Ok(())
 }
 
-fn r20_a_guest_goes_on_after_a_faulting_access_of_either_form(t: &mut Test) -> Outcome {
+fn r20_i1_a_guest_goes_on_after_a_faulting_access_of_either_form(t: &mut Test) -> Outcome {
     fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
         /// `addi a0, a0, 1`
         const INCREMENT: u32 = 0x0015_0513;
@@ -168,7 +168,7 @@ fn with_breakpoints<R>(body: impl FnOnce() -> R) -> R {
     result
 }
 
-fn r21_a_cause_that_the_instruction_cannot_raise_is_the_hosts(t: &mut Test) -> Outcome {
+fn r21_i6_i7_a_cause_that_the_instruction_cannot_raise_is_the_hosts(t: &mut Test) -> Outcome {
     fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
         World::with_page(GVA, SUPERVISOR, USER);
         let vcpu = loaded(hart);

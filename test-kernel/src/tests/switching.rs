@@ -18,7 +18,7 @@ cases![
     r31_an_unsupported_mode_does_not_read_back,
     r32_parked_vsatp_lets_hgatp_change_between_guests,
     r33_guest_physical_copies_need_no_fence_around_them,
-    r35_privilege_is_part_of_what_is_cached,
+    r35_r62_privilege_is_part_of_what_is_cached,
     r35_entering_the_guest_forgets_stale_translations,
 ];
 
@@ -211,7 +211,7 @@ fn r33_guest_physical_copies_need_no_fence_around_them(t: &mut Test) -> Outcome 
     t.equal("without a fence", seen, expected)
 }
 
-fn r35_privilege_is_part_of_what_is_cached(t: &mut Test) -> Outcome {
+fn r35_r62_privilege_is_part_of_what_is_cached(t: &mut Test) -> Outcome {
     let _world = two_pages();
     t.access("SPVP=1", raw::hlv_d(SAME, 0), Expect::Value(BY_GVA))?;
     act_as_supervisor(false);

@@ -16,8 +16,8 @@ use crate::trap::Trap;
 use crate::{arena, boot, csr, raw};
 
 cases![
-    r18_every_cause_under_a_translating_satp,
-    r18_every_cause_under_a_bare_satp,
+    r18_r67_every_cause_under_a_translating_satp,
+    r18_r59_every_cause_under_a_bare_satp,
     r19_a_fault_writes_exactly_its_csrs,
     r19_a_fault_leaves_the_guests_csrs_alone,
     r20_a_fault_destroys_the_exit_record_and_the_guest_goes_on_from_a_saved_one,
@@ -127,12 +127,12 @@ fn every_cause(t: &mut Test) -> Outcome {
     Ok(())
 }
 
-fn r18_every_cause_under_a_translating_satp(t: &mut Test) -> Outcome {
+fn r18_r67_every_cause_under_a_translating_satp(t: &mut Test) -> Outcome {
     check!(csr::satp::read() != 0, "the host does not translate");
     every_cause(t)
 }
 
-fn r18_every_cause_under_a_bare_satp(t: &mut Test) -> Outcome {
+fn r18_r59_every_cause_under_a_bare_satp(t: &mut Test) -> Outcome {
     // SAFETY: the kernel is linked where it is; the runner puts satp back.
     unsafe { csr::satp::write(0) };
     every_cause(t)

@@ -3,8 +3,8 @@
 use core::sync::atomic::Ordering;
 
 use guest_mem::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SUM};
-use guest_mem::hart::Hart;
 use guest_mem::hart::riscv64::HandlerHook;
+use guest_mem::hart::{Csr, Hart};
 use guest_mem::translate::AdPolicy;
 use guest_mem::{FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva};
 
@@ -15,17 +15,19 @@ use crate::harness::{Outcome, Test, cases, check};
 use crate::library::{Spy, in_both_forms, loaded, probed};
 use crate::tables::bits::{SUPERVISOR, USER};
 use crate::tables::{SAME, World, two_pages};
-use crate::{arena, csr};
+use crate::{arena, csr, storm};
 
 cases![
     r34_the_boot_probe_knows_this_machine,
     r34_the_boot_probe_puts_every_csr_back,
     r35_the_library_is_right_at_equal_numbers_of_both_spaces,
     r35_the_library_is_right_after_a_switch_of_guests,
-    r33_the_library_issues_no_fence,
+    r33_i9_the_library_issues_no_fence,
     r31_the_library_refuses_an_unknown_vsatp_mode_without_an_access,
-    r26_a_window_puts_everything_back_also_after_a_fault,
-    r4_a_window_clears_the_hosts_mxr,
+    r26_i2_i3_a_window_puts_everything_back_also_after_a_fault,
+    r26_i2_an_interrupt_inside_a_window_waits_for_its_end,
+    r9_the_library_refuses_a_big_endian_guest_without_an_access,
+    r4_i8_a_window_clears_the_hosts_mxr,
 ];
 
 use GuestPrivilege::{Supervisor, User};
@@ -180,7 +182,7 @@ fn r35_the_library_is_right_after_a_switch_of_guests(t: &mut Test) -> Outcome {
     in_both_forms!(t, body)
 }
 
-fn r33_the_library_issues_no_fence(t: &mut Test) -> Outcome {
+fn r33_i9_the_library_issues_no_fence(t: &mut Test) -> Outcome {
     fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
         let hart = Spy::on(hart);
         let (_world, _, _) = two_pages();
@@ -220,7 +222,7 @@ fn r31_the_library_refuses_an_unknown_vsatp_mode_without_an_access(t: &mut Test)
         let (_world, _, _) = two_pages();
         for mode in [1, 7, 11, 15] {
             let spy = Spy::on(hart);
-            spy.vsatp.set(Some(mode << 60));
+            spy.shown.set(Some((Csr::Vsatp, mode << 60)));
             let vcpu = loaded(&spy);
             let mut buffer = [0x55; 8];
             let guest = vcpu.guest_virtual(Supervisor);
@@ -244,7 +246,7 @@ fn r31_the_library_refuses_an_unknown_vsatp_mode_without_an_access(t: &mut Test)
     in_both_forms!(t, body)
 }
 
-fn r26_a_window_puts_everything_back_also_after_a_fault(t: &mut Test) -> Outcome {
+fn r26_i2_i3_a_window_puts_everything_back_also_after_a_fault(t: &mut Test) -> Outcome {
     fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
         let all = || {
             (
@@ -291,7 +293,7 @@ fn r26_a_window_puts_everything_back_also_after_a_fault(t: &mut Test) -> Outcome
     in_both_forms!(t, body)
 }
 
-fn r4_a_window_clears_the_hosts_mxr(t: &mut Test) -> Outcome {
+fn r4_i8_a_window_clears_the_hosts_mxr(t: &mut Test) -> Outcome {
     fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
         use crate::tables::bits::{A, D, V, X};
         World::with_page(SAME, V | X | A | D, USER);
@@ -307,6 +309,83 @@ fn r4_a_window_clears_the_hosts_mxr(t: &mut Test) -> Outcome {
         let kind = read.map_err(|error| error.fault.kind);
         t.equal("a read of an execute-only page", kind, Err(FaultKind::Page))?;
         t.equal("MXR afterwards", after, STATUS_MXR)
+    }
+    in_both_forms!(t, body)
+}
+
+fn r26_i2_an_interrupt_inside_a_window_waits_for_its_end(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let hart = Spy::on(hart);
+        // SUM is what a fetch borrows.
+        // SAFETY: guest state.
+        unsafe { csr::vsstatus::write(STATUS_SUM) };
+        let (_world, _, _) = two_pages();
+        let vcpu = loaded(&hart);
+        hart.interrupts.set(true);
+        let missing = Gva::new(SAME + 0x10_0000);
+        let storm = storm::during(1 << 40, || {
+            let mut buffer = [0; 16];
+            for privilege in [User, Supervisor] {
+                let guest = vcpu.guest_virtual(privilege);
+                // Whether they fault is the same to an interrupt.
+                guest.read(Gva::new(SAME), &mut buffer).ok();
+                guest.write(missing, &buffer).ok();
+                guest.fill(Gva::new(SAME), 0, 16).ok();
+                guest.load::<u32>(missing, Ordering::Relaxed).ok();
+                guest.store(Gva::new(SAME), 1u8, Ordering::Relaxed).ok();
+                vcpu.fetch_instruction(Gva::new(SAME), privilege).ok();
+                vcpu.fetch_instruction(missing, privilege).ok();
+                vcpu.guest_physical().read(Gpa::new(SAME), &mut buffer).ok();
+                vcpu.guest_physical()
+                    .write(Gpa::new(missing.value()), &buffer)
+                    .ok();
+            }
+        });
+        // One interrupt a window, of two accesses at most.
+        let accesses = u64::from(hart.accesses.get());
+        check!(
+            storm.taken >= 18 && storm.taken <= accesses,
+            "{} interrupts",
+            storm.taken
+        );
+        t.equal(
+            "interrupts that found something borrowed",
+            storm.violations,
+            0,
+        )
+    }
+    in_both_forms!(t, body)
+}
+
+fn r9_the_library_refuses_a_big_endian_guest_without_an_access(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let (_world, _, _) = two_pages();
+        for (shown, privileges) in [
+            (
+                (Csr::Hstatus, guest_mem::csr::HSTATUS_VSBE),
+                &[User, Supervisor][..],
+            ),
+            ((Csr::Vsstatus, guest_mem::csr::STATUS_UBE), &[User][..]),
+        ] {
+            let spy = Spy::on(hart);
+            spy.shown.set(Some(shown));
+            let vcpu = loaded(&spy);
+            for &privilege in privileges {
+                let guest = vcpu.guest_virtual(privilege);
+                let kinds = [
+                    guest
+                        .read(Gva::new(SAME), &mut [0; 8])
+                        .map_err(|error| error.fault.kind),
+                    guest
+                        .write(Gva::new(SAME), &[0; 8])
+                        .map_err(|error| error.fault.kind),
+                ];
+                let what = format_args!("{shown:x?}, {privilege:?}");
+                t.equal(what, kinds, [Err(FaultKind::UnsupportedRegime); 2])?;
+                t.equal(what, spy.accesses.get(), 0)?;
+            }
+        }
+        Ok(())
     }
     in_both_forms!(t, body)
 }
