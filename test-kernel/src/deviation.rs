@@ -82,6 +82,8 @@ deviations! {
     PbmtReservedAllowed "R67" "the reserved memory type is not refused";
     /// `henvcfg.PMM` does not mask the pointers of `hlv`.
     PointerMaskWrong "R67" "pointers of hlv are masked by another mode's rule";
+    /// Writes of `htinst` are ignored.
+    HtinstNotWritable "R20" "htinst cannot be written, so it cannot be put back";
     /// `hgatp.PPN[1:0]` can be written.
     RootBitsWritable "R41" "hgatp.PPN[1:0] is writable";
     /// `hfence` in VU-mode is illegal instead of virtual.
@@ -295,6 +297,14 @@ fn probe(deviation: Deviation) -> bool {
             // SAFETY: as it was.
             unsafe { csr::henvcfg::write(before) };
             has && masked.is_err()
+        }
+        Deviation::HtinstNotWritable => {
+            // A trap that leaves another value than the one that is written.
+            world(0, USER);
+            let trapped = raw::hlv_d(GVA, 0).is_err();
+            // SAFETY: the record of that trap.
+            unsafe { csr::htinst::write(0x3000) };
+            trapped && csr::htinst::read() != 0x3000
         }
         Deviation::RootBitsWritable => {
             // SAFETY: guest state, and no guest access follows.

@@ -6,6 +6,7 @@
 
 use guest_mem::csr::{HSTATUS_SPVP, STATUS_MXR};
 use guest_mem::hart::riscv64::HandlerHook;
+use guest_mem::probe::MachineProfile;
 use guest_mem::translate::{
     Access, AdPolicy, GPage, GRegime, GTables, Purpose, StageRules, Translation, VsCsrs, VsRegime,
     translate, trap_of,
@@ -27,6 +28,8 @@ pub struct Oracle {
     pub vs: StageRules,
     /// The G-stage.
     pub g: StageRules,
+    /// What the library's probe found.
+    pub profile: MachineProfile,
 }
 
 /// Where the measurements map their page.
@@ -64,6 +67,7 @@ impl Oracle {
         let oracle = Self {
             vs: rules(profile.vs_stage_ad, works(SUPERVISOR | PBMT_NC, USER)),
             g: rules(profile.g_stage_ad, works(SUPERVISOR, USER | PBMT_NC)),
+            profile,
         };
         boot::reset_csrs(csr::satp::read());
         Ok(oracle)
