@@ -4,7 +4,7 @@ use super::lookup::Regime;
 use super::{ACCESS_PC, Event, Misaligned, ModelHart, Recovery, Register};
 use crate::access::{GuestPrivilege, Width};
 use crate::address::Gva;
-use crate::csr::{HSTATUS_SPVP, STATUS_SIE, atp_mode};
+use crate::csr::{HSTATUS_SPVP, STATUS_SIE, STATUS_UBE, atp_mode};
 use crate::fault::{Fault, FaultKind, TrapInfo, cause};
 use crate::translate::{Access, Purpose, trap_of};
 
@@ -51,6 +51,11 @@ impl ModelHart<'_> {
         value: u64,
     ) -> Result<u64, Fault> {
         let supervisor = self.register(Register::Hstatus) & HSTATUS_SPVP != 0;
+        // VS-mode's endianness is `hstatus.VSBE`, which the walk looks at.
+        assert!(
+            supervisor || self.register(Register::Vsstatus) & STATUS_UBE == 0,
+            "the model is little-endian (R9)"
+        );
         let mut access = Access {
             gva: Gva::new(address),
             purpose,
