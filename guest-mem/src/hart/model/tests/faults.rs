@@ -277,6 +277,52 @@ fn r59_r60_quirky_machines_report_other_causes() {
 }
 
 #[test]
+fn r5_r15_physical_protection_wants_read_for_hlv_write_for_hsv_and_both_read_and_execute_for_hlvx()
+{
+    let memory = RamArray::<32>::new();
+    let guest = guest(&memory);
+    let hart = guest.hart();
+    let start = guest.spa(FRAME).unwrap();
+    for rights in 0..8 {
+        let [read, write, execute] = [1, 2, 4].map(|bit| rights & bit != 0);
+        hart.unprotect();
+        hart.protect(Protection {
+            range: start..Spa::new(start.value() + 8),
+            read,
+            write,
+            execute,
+        });
+        let allowed = [
+            hart.hlv(PAGE, Width::Double).is_ok(),
+            hart.hsv(PAGE, Width::Double, 0).is_ok(),
+            hart.hlvx(PAGE).is_ok(),
+        ];
+        assert_eq!(allowed, [read, write, read && execute]);
+        assert!(hart.hlvx(PAGE + 8).is_ok());
+    }
+}
+
+#[test]
+fn r15_a_protected_page_table_of_either_stage_is_an_access_fault_of_the_original_type() {
+    let memory = RamArray::<32>::new();
+    let guest = guest(&memory);
+    let vs_table = guest.spa(guest.entry(Gva::new(PAGE)).unwrap()).unwrap();
+    for table in [vs_table.page_base(), RAM_BASE] {
+        let hart = guest.hart();
+        hart.protect(Protection {
+            range: table..Spa::new(table.value() + 0x4000),
+            read: false,
+            write: true,
+            execute: true,
+        });
+        for (instruction, scause) in [5, 7, 5].into_iter().enumerate() {
+            let trap = fault_of(&hart, instruction, PAGE);
+            assert_eq!((trap.scause, trap.htval, trap.htinst), (scause, 0, 0));
+        }
+    }
+}
+
+#[test]
 fn r21_access_faults_through_the_firmware_may_have_gva_clear() {
     let memory = RamArray::<32>::new();
     let guest = guest(&memory);
