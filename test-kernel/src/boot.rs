@@ -21,7 +21,7 @@ _start:
     sd      zero, 0(t0)
     addi    t0, t0, 8
     j       1b
-2:  call    {main}
+2:  call    kernel_main
 3:  wfi
     j       3b
 
@@ -44,8 +44,7 @@ __boot_stack_end:
     .space 0x4000
 __second_stack_end:
     .section .text
-    "#,
-    main = sym crate::main,
+    "#
 );
 
 unsafe extern "C" {
@@ -132,6 +131,14 @@ fn set_host_page(index: usize, entry: u64) {
     unsafe {
         leaf_table.add(index).write_volatile(entry);
         asm!("sfence.vma");
+    }
+}
+
+/// Ends the run.
+pub fn power_off() -> ! {
+    sbi_rt::system_reset(sbi_rt::Shutdown, sbi_rt::NoReason);
+    loop {
+        core::hint::spin_loop();
     }
 }
 

@@ -21,13 +21,15 @@ pub fn write(text: fmt::Arguments<'_>) {
 }
 
 /// Prints without an end of line.
+#[macro_export]
 macro_rules! print {
     ($($text:tt)*) => { $crate::console::write(format_args!($($text)*)) };
 }
 
 /// Prints a line.
+#[macro_export]
 macro_rules! println {
     ($($text:tt)+) => { $crate::console::write(format_args!("{}\n", format_args!($($text)+))) };
 }
 
-pub(crate) use {print, println};
+pub use crate::{print, println};

@@ -12,12 +12,26 @@ use guest_mem::instruction::NotEmulatableKind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Does {
     /// Loads to a register, extended by its sign or by zeros.
-    Load { rd: u8, width: Width, signed: bool },
+    Load {
+        /// The register.
+        rd: u8,
+        /// How much.
+        width: Width,
+        /// Whether by its sign.
+        signed: bool,
+    },
     /// Stores a register.
-    Store { rs2: u8, width: Width },
+    Store {
+        /// The register.
+        rs2: u8,
+        /// How much.
+        width: Width,
+    },
     /// Something else with memory, which raises the guest-page fault of a load or of a store.
     Other {
+        /// What the library calls it.
         kind: NotEmulatableKind,
+        /// Whether it raises the fault of a store.
         store: bool,
     },
 }

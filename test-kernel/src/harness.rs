@@ -254,7 +254,7 @@ impl<'a> Runner<'a> {
             }
             Err(trap) => {
                 self.counts.failed += 1;
-                let panic = crate::take_panic();
+                let panic = crate::panic::take();
                 if panic.is_empty() {
                     println!("FAILED: unexpected trap: {trap:?}");
                 } else {

@@ -66,7 +66,7 @@ fn an_unexpected_trap_and_a_panic_end_only_their_test(t: &mut Test) -> Outcome {
             panic!("on purpose");
         }
     });
-    let text = crate::take_panic();
+    let text = crate::panic::take();
     check!(panicked.is_err(), "the panic was not seen");
     check!(text.as_str().contains("on purpose"), "{}", text.as_str());
     Ok(())
