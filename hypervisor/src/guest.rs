@@ -21,7 +21,7 @@ use crate::image::{Bundle, BundleError, Content, Kernel, KernelError, LoadPlan, 
 use crate::memory::frames::{FRAME, Range};
 use crate::memory::host::{self, HostTables};
 use crate::memory::page_table::MapError;
-use crate::vcpu::PageIn;
+use crate::vcpu::DemandPaging;
 use crate::vcpu::grant::Grant;
 use crate::vm::Vm;
 use crate::vm::guest_ram::{GuestRam, RAM_BASE, RamError};
@@ -203,7 +203,7 @@ fn write(
     bytes: &[u8],
 ) -> Result<(), AccessError> {
     vm.memory_use.physical_writes.add_one();
-    reader.write_with(gpa, bytes, &mut PageIn(vm))?;
+    reader.write_with(gpa, bytes, &mut DemandPaging(vm))?;
     vm.memory_use.bytes.add(bytes.len() as u64);
     // No other hart has run anything of this guest yet.
     sync_instructions(&HartLocal::current().hart, gpa, bytes.len(), |_, _| {});
@@ -216,7 +216,7 @@ fn zero(vm: &'static Vm, reader: &mut Reader<'_>, gpa: Gpa, len: u64) -> Result<
     if gpa.page_offset() == 0 {
         return Ok(());
     }
-    let mut resolver = PageIn(vm);
+    let mut resolver = DemandPaging(vm);
     reader.resolving(&mut resolver).fill(gpa, 0, rest)
 }
 

@@ -1,6 +1,6 @@
 //! Guest memory as exit handlers use it: through the library, with pages brought in on the way.
 //!
-//! The one idea: a fault whose resolution is `Resolve` never leaves this file. The library asks [`PageIn`] and goes on where
+//! The one idea: a fault whose resolution is `Resolve` never leaves this file. The library asks [`DemandPaging`] and goes on where
 //! the access ended, so that handlers see only what the guest itself did wrong.
 
 use guest_mem::guest_physical::{Resolver, Unresolvable};
@@ -11,9 +11,9 @@ use super::Vcpu;
 use crate::vm::Vm;
 
 /// Brings pages in, and counts that.
-pub struct PageIn<'v>(pub &'v Vm);
+pub struct DemandPaging<'v>(pub &'v Vm);
 
-impl Resolver for PageIn<'_> {
+impl Resolver for DemandPaging<'_> {
     fn resolve(&mut self, _: &Fault, gpa: Gpa, access: AccessKind) -> Result<(), Unresolvable> {
         self.0
             .ram
@@ -35,7 +35,7 @@ impl Vcpu<'_> {
         let len = destination.len();
         let result = self
             .reader
-            .read_with(gpa, destination, &mut PageIn(self.vm));
+            .read_with(gpa, destination, &mut DemandPaging(self.vm));
         self.count(len, result)
     }
 
@@ -46,7 +46,9 @@ impl Vcpu<'_> {
     /// What no page could help.
     pub fn write_physical(&mut self, gpa: Gpa, source: &[u8]) -> Result<(), Fault> {
         self.vm.memory_use.physical_writes.add_one();
-        let result = self.reader.write_with(gpa, source, &mut PageIn(self.vm));
+        let result = self
+            .reader
+            .write_with(gpa, source, &mut DemandPaging(self.vm));
         self.count(source.len(), result)
     }
 
@@ -64,7 +66,7 @@ impl Vcpu<'_> {
         let result = loaded
             .guest_virtual(privilege)
             .with_memory(&guard, environment)
-            .resolving(&mut PageIn(vm))
+            .resolving(&mut DemandPaging(vm))
             .read(gva, destination);
         drop(guard);
         self.count(len, result)
@@ -78,9 +80,9 @@ impl Vcpu<'_> {
     pub fn fetch(&mut self) -> Result<Instruction, Fault> {
         self.vm.memory_use.fetches.add_one();
         let (pc, privilege) = (Gva::new(self.context.pc), self.privilege());
-        let result = self
-            .loaded()
-            .fetch_instruction_with(pc, privilege, &mut PageIn(self.vm));
+        let result =
+            self.loaded()
+                .fetch_instruction_with(pc, privilege, &mut DemandPaging(self.vm));
         let instruction = self.count(0, result)?;
         self.vm.memory_use.bytes.add(instruction.length() as u64);
         Ok(instruction)

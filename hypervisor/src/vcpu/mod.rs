@@ -21,6 +21,6 @@ mod timer;
 mod walk;
 
 #[cfg(target_os = "none")]
-pub use memory::PageIn;
+pub use memory::DemandPaging;
 #[cfg(target_os = "none")]
 pub use run::{Hart, Next, Vcpu, run};

@@ -3,6 +3,8 @@
 
 use core::arch::asm;
 
+use guest_mem::hart::Hart;
+
 use super::context::Context;
 use super::grant::Grant;
 use crate::csr;
@@ -43,20 +45,14 @@ impl Pending {
 }
 
 /// Brings this hart's guest state to reset and answers the context that starts at `start` on guest hart `index`.
-pub fn reset(grant: &Grant, hgatp: u64, index: usize, start: Start) -> Context {
+pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: Start) -> Context {
     // SAFETY: the registers are the guest's, which does not run; the host has no floating-point state, and turns the unit
     // off again. R32: vsatp is Bare before hgatp changes. After both, nothing remembers older translations (R41, R45).
     unsafe {
         csr::write!("vsatp", 0);
         csr::write!("hgatp", hgatp);
-        asm!(
-            ".option push",
-            ".option arch, +h",
-            "hfence.gvma",
-            "hfence.vvma",
-            ".option pop",
-            options(nostack)
-        );
+        hart.hfence_gvma(None);
+        hart.hfence_vvma(None);
         grant.apply();
         csr::write!("vsstatus", UXL_64);
         csr::write!("vsie", 0);

@@ -110,9 +110,15 @@ impl<'v> Vcpu<'v> {
     fn reset(&mut self, start: Start) {
         self.vm.take_requests(self.index);
         self.timer.set_guest(u64::MAX);
-        self.context = reset::reset(&self.vm.grant, self.vm.ram.hgatp(), self.index, start);
+        self.context = self.reset_registers(start);
         self.stuck = stuck::Detector::default();
         self.update_device_interrupts();
+    }
+
+    fn reset_registers(&self, start: Start) -> Context {
+        let hart = &HartLocal::current().hart;
+        let hgatp = self.vm.ram.hgatp();
+        reset::reset(hart, &self.vm.grant, hgatp, self.index, start)
     }
 
     fn go_on(&mut self, next: Next) -> Next {
@@ -252,7 +258,7 @@ impl<'v> Vcpu<'v> {
         if let Some(start) = resume {
             state.set(State::ResumePending);
             let pending = reset::Pending::save(&self.vm.grant);
-            self.context = reset::reset(&self.vm.grant, self.vm.ram.hgatp(), self.index, start);
+            self.context = self.reset_registers(start);
             pending.restore(&self.vm.grant);
         }
         state.set(State::Started);

@@ -4,8 +4,7 @@
 //! the hypervisor (R44), and serves requests while it waits itself. So no two harts can wait for each other, and a fence
 //! has happened when the call returns.
 
-use core::arch::asm;
-
+use guest_mem::hart::Hart;
 use guest_mem::{Gpa, sync_instructions};
 use sbi_rt::HartMask;
 
@@ -62,17 +61,7 @@ impl Fences for GuestHarts<'_> {
     }
 
     fn forget_here(&self, gpa: Gpa) {
-        // SAFETY: a fence is always allowed in HS-mode. Its operand is the address shifted right by 2 (R38).
-        unsafe {
-            asm!(
-                ".option push",
-                ".option arch, +h",
-                "hfence.gvma {gpa}",
-                ".option pop",
-                gpa = in(reg) gpa.value() >> 2,
-                options(nostack)
-            );
-        }
+        HartLocal::current().hart.hfence_gvma(Some(gpa.value()));
     }
 
     fn instructions_changed(&self, gpa: Gpa) {
