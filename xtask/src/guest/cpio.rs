@@ -71,10 +71,21 @@ impl Archive {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::process::{Command, Stdio};
-
     use super::*;
+
+    #[test]
+    fn a_device_carries_its_numbers_and_a_folder_its_type() {
+        let mut archive = Archive::default();
+        archive.directory("dev");
+        archive.character_device("dev/console", 5, 1);
+        let bytes = archive.finish();
+        assert_eq!(bytes[14..22], *b"000041ed");
+        // The second entry begins behind the first one's header and padded name.
+        let console = &bytes[116..];
+        assert_eq!(console[14..22], *b"00002180");
+        assert_eq!(console[78..94], *b"0000000500000001");
+        assert_eq!(console[110..122], *b"dev/console\0");
+    }
 
     #[test]
     fn an_entry_is_header_name_and_data_each_padded_to_four_bytes() {
@@ -90,32 +101,5 @@ mod tests {
         assert_eq!(bytes[128..134], *b"070701");
         assert_eq!(bytes.len() % 4, 0);
         assert!(bytes.ends_with(b"TRAILER!!!\0\0\0\0"));
-    }
-
-    /// The archive as another program reads it; machines without that program rely on the test above.
-    #[test]
-    fn cpio_lists_what_was_put_in() {
-        let mut archive = Archive::default();
-        archive.directory("dev");
-        archive.character_device("dev/console", 5, 1);
-        archive.program("init", b"#!/bin/sh\n");
-        let Ok(mut cpio) = Command::new("cpio")
-            .args(["--list", "--quiet"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-        else {
-            return;
-        };
-        cpio.stdin
-            .take()
-            .unwrap()
-            .write_all(&archive.finish())
-            .unwrap();
-        let output = cpio.wait_with_output().unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&output.stdout),
-            "dev\ndev/console\ninit\n"
-        );
     }
 }

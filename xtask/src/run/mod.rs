@@ -151,6 +151,10 @@ impl Plan {
     fn guest(options: &cli::Run, guest: &Guest) -> anyhow::Result<Self> {
         let harts = options.harts.unwrap_or(GUEST_HARTS);
         let memory = options.memory.unwrap_or(GUEST_MEMORY);
+        ensure!(
+            memory.0 > 0 && memory.0.is_multiple_of(4096),
+            "--memory is in whole pages of 4 KiB"
+        );
         let bios = options.machine.bios.clone();
         let machine = if options.bare {
             ensure!(
