@@ -30,8 +30,7 @@ pub struct Machine {
 impl Machine {
     /// The command that starts this machine on `qemu`, its console on standard input and output.
     ///
-    /// `mon:stdio` gives the terminal to the guest, with
-    /// Ctrl-C as a plain character and QEMU's own keys behind Ctrl-A.
+    /// `mon:stdio` gives the terminal to the guest, with Ctrl-C as a plain character and QEMU's own keys behind Ctrl-A.
     pub fn command(&self, qemu: &Qemu) -> Command {
         let mut command = qemu.command();
         command
