@@ -256,7 +256,7 @@ impl<'a> Runner<'a> {
                 self.counts.failed += 1;
                 let panic = crate::panic::take();
                 if panic.is_empty() {
-                    println!("FAILED: unexpected trap: {trap:?}");
+                    println!("FAILED: unexpected trap: {trap:?}{}", Registers);
                 } else {
                     println!("FAILED: {}", OneLine(panic.as_str()));
                 }
@@ -275,6 +275,18 @@ impl<'a> Runner<'a> {
         println!(
             "test-kernel: {passed} passed, {failed} failed, {deviations} deviations, {skipped} skipped"
         );
+    }
+}
+
+/// The general registers at the trap that ended the test, by number.
+struct Registers;
+
+impl fmt::Display for Registers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (x, value) in trap::caught_registers().into_iter().enumerate().skip(1) {
+            write!(f, " x{x} {value:#x}")?;
+        }
+        Ok(())
     }
 }
 

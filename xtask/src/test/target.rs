@@ -4,7 +4,8 @@
 //! `test NAME ... skipped: REASON`, and last `test-kernel: N passed, N failed, N deviations, N skipped`, where `passed`
 //! counts no deviation.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::tally::Tally;
@@ -19,15 +20,46 @@ const TIMEOUT: u64 = 240;
 /// What QEMU can do beside its default, and the kernel has tests for.
 const FEATURES: &str = "svinval=true,svnapot=true,svpbmt=true";
 
-/// Boots `kernel` on `qemu` and counts its tests.
+/// The boot argument by which the kernel is asked for a test that fails, and that test.
+const FAIL_ON_PURPOSE: (&str, &str) = ("self-test-fail", "self_test_fails_as_asked");
+
+/// Boots `kernel` on `qemu` and counts its tests; then once more with a test that has to fail, which counts as one that
+/// passed if it alone was reported as failed.
 pub fn run(qemu: &Qemu, kernel: PathBuf, options: &cli::Machine) -> anyhow::Result<Tally> {
+    let mut tally = boot(qemu, &kernel, options, None, &mut std::io::stdout())?;
+    let (argument, name) = FAIL_ON_PURPOSE;
+    let failing = boot(qemu, &kernel, options, Some(argument), &mut std::io::sink())?;
+    let failures = failing
+        .notes
+        .iter()
+        .filter(|note| note.starts_with("FAILED: "));
+    let expected = format!("FAILED: {name}: ");
+    let seen = failing.notes.iter().any(|note| note.starts_with(&expected));
+    if seen && failures.count() as u64 == tally.failed + 1 {
+        tally.pass_aloud("a failing test of the kernel is reported as failed");
+    } else {
+        tally.fail(
+            "test-kernel",
+            "its test that fails on purpose was not reported",
+        );
+    }
+    Ok(tally)
+}
+
+fn boot(
+    qemu: &Qemu,
+    kernel: &Path,
+    options: &cli::Machine,
+    append: Option<&str>,
+    output: &mut dyn Write,
+) -> anyhow::Result<Tally> {
     let machine = Machine {
         cpu: options.cpu.clone().unwrap_or(format!("{CPU},{FEATURES}")),
         harts: 2,
         memory: ByteSize::mebibytes(512),
-        kernel,
+        kernel: kernel.to_path_buf(),
         initrd: None,
-        append: None,
+        append: append.map(str::to_owned),
         bios: options.bios.clone(),
     };
     let limit = Duration::from_secs(options.timeout.unwrap_or(TIMEOUT));
@@ -36,7 +68,7 @@ pub fn run(qemu: &Qemu, kernel: PathBuf, options: &cli::Machine) -> anyhow::Resu
         machine.command(qemu),
         Console::Unattended,
         Some(limit),
-        &mut std::io::stdout(),
+        output,
         |line| report.line(line),
     )?;
     Ok(report.finish(ended))
