@@ -54,7 +54,7 @@ pub struct Machine {
     /// SBI firmware image to use in place of the OpenSBI that comes with QEMU
     #[arg(long, value_name = "PATH")]
     pub bios: Option<PathBuf>,
-    /// End an unattended run after so many seconds (it then fails)
+    /// End an unattended run after so many seconds; it then fails [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
 }

@@ -15,7 +15,7 @@ use crate::qemu::{CPU, Machine, Qemu};
 use crate::size::ByteSize;
 
 /// Time limit of the test kernel, in seconds.
-const TIMEOUT: u64 = 240;
+const TIMEOUT: u64 = 300;
 
 /// What QEMU can do beside its default, and the kernel has tests for.
 const FEATURES: &str = "svinval=true,svnapot=true,svpbmt=true";
