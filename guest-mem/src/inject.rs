@@ -6,7 +6,7 @@
 
 use crate::access::{AccessKind, GuestPrivilege};
 use crate::address::Gva;
-use crate::fault::cause;
+use crate::cause;
 
 /// `vsstatus.SIE`.
 const STATUS_SIE: u64 = 1 << 1;

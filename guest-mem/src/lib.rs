@@ -93,6 +93,7 @@ compile_error!("guest-mem is for RV64 hypervisors and 64-bit development machine
 
 pub mod access;
 pub mod address;
+pub mod cause;
 pub mod copy;
 pub mod csr;
 pub mod fault;

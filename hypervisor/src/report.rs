@@ -1,6 +1,6 @@
 //! What is said when a run ends: how the guest died, if it did, and what its memory did.
 
-use guest_mem::fault::cause;
+use guest_mem::cause;
 use guest_mem::translate::{Access, Purpose, WalkTrace};
 use guest_mem::{GuestPrivilege, Gva};
 

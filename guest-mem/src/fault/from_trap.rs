@@ -4,10 +4,11 @@
 //! `hlvx` (R60) are folded into the load causes that the specification names.
 
 use super::{
-    Fault, FaultKind, HTINST_PAGE_TABLE_READ, HTINST_PAGE_TABLE_WRITE, Operation, TrapInfo, cause,
+    Fault, FaultKind, HTINST_PAGE_TABLE_READ, HTINST_PAGE_TABLE_WRITE, Operation, TrapInfo,
 };
 use crate::access::AccessKind;
 use crate::address::{Gpa, Gva};
+use crate::cause;
 
 /// Which address `stval` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

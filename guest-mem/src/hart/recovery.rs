@@ -4,8 +4,9 @@
 //! the exception table, and its cause is one that this very instruction can raise (R21, I6, I7). Anything else is a host bug
 //! and belongs to the host's own handler.
 
+use crate::cause;
 use crate::csr::{HSTATUS_GVA, HSTATUS_SPV};
-use crate::fault::{TrapInfo, cause};
+use crate::fault::TrapInfo;
 
 /// What kind of guest access an instruction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

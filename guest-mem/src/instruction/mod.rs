@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use guest_mem::instruction::{GuestRegisters, Instruction, Register, TrappedAccess, decode_trapped};
-//! use guest_mem::{Fault, Gpa, TrapInfo, fault::cause};
+//! use guest_mem::{Fault, Gpa, TrapInfo, cause};
 //!
 //! struct Vcpu { x: [u64; 32], pc: u64 }
 //! impl GuestRegisters for Vcpu {

@@ -10,7 +10,8 @@ use super::htinst::{Htinst, decode_htinst};
 use super::{GuestRegisters, Instruction, Register};
 use crate::access::{AccessKind, Width};
 use crate::address::{Gpa, Gva};
-use crate::fault::{Fault, FaultKind, Operation, TrapInfo, cause};
+use crate::cause;
+use crate::fault::{Fault, FaultKind, Operation, TrapInfo};
 
 /// A guest's load or store that trapped, to be carried out on its behalf.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,7 +102,7 @@ pub enum TrappedError {
 ///
 /// ```
 /// use guest_mem::instruction::{TrappedError, decode_trapped};
-/// use guest_mem::{AccessKind, Fault, Gpa, TrapInfo, fault::cause};
+/// use guest_mem::{AccessKind, Fault, Gpa, TrapInfo, cause};
 ///
 /// // A page table of the guest's lies in a device.
 /// let trap = TrapInfo { scause: cause::STORE_GUEST_PAGE, stval: 0x5000, htval: 0x1000_0008 >> 2, htinst: 0x3000 };

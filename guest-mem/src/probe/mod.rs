@@ -7,8 +7,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::access::Width;
 use crate::address::{PAGE_SIZE, Spa};
+use crate::cause;
 use crate::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SDT, STATUS_SIE, STATUS_SUM};
-use crate::fault::{TrapInfo, cause};
+use crate::fault::TrapInfo;
 use crate::hart::{Csr, Hart};
 use crate::translate::AdPolicy;
 

@@ -2,9 +2,8 @@
 
 use super::Purpose;
 use crate::access::AccessKind;
-use crate::fault::{
-    Fault, FaultKind, HTINST_PAGE_TABLE_READ, HTINST_PAGE_TABLE_WRITE, TrapInfo, cause,
-};
+use crate::cause;
+use crate::fault::{Fault, FaultKind, HTINST_PAGE_TABLE_READ, HTINST_PAGE_TABLE_WRITE, TrapInfo};
 
 /// The trap CSRs of `fault`, met by an access for `purpose`, on a hart that writes `htval` always and, for explicit accesses,
 /// `htinst` never. `None` for a fault that is no trap: one that software found before it asked the machine.

@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use guest_mem::fault::cause;
+use guest_mem::cause;
 use guest_mem::inject::Injection;
 use guest_mem::instruction::{Htinst, TrappedAccess, TrappedError, decode_htinst, decode_trapped};
 use guest_mem::translate::{Access, Purpose, WalkTrace};

@@ -7,7 +7,7 @@ mod illegal;
 
 use core::fmt;
 
-use guest_mem::fault::cause;
+use guest_mem::cause;
 use guest_mem::inject::Injection;
 
 use crate::sbi;

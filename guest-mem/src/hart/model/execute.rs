@@ -4,8 +4,9 @@ use super::lookup::Regime;
 use super::{ACCESS_PC, Event, Misaligned, ModelHart, Recovery, Register};
 use crate::access::{GuestPrivilege, Width};
 use crate::address::Gva;
+use crate::cause;
 use crate::csr::{HSTATUS_SPVP, STATUS_SIE, STATUS_UBE, atp_mode};
-use crate::fault::{Fault, FaultKind, TrapInfo, cause};
+use crate::fault::{Fault, FaultKind, TrapInfo};
 use crate::translate::{Access, Purpose, trap_of};
 
 impl ModelHart<'_> {

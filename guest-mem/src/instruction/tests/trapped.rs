@@ -3,7 +3,8 @@
 use super::*;
 use crate::AccessKind;
 use crate::address::{Gpa, Gva};
-use crate::fault::{Fault, FaultKind, Operation, Resolution, TrapInfo, cause};
+use crate::cause;
+use crate::fault::{Fault, FaultKind, Operation, Resolution, TrapInfo};
 
 const LB_A0: u32 = 0x0005_8503;
 const SB_A0: u32 = 0x00a5_8023;
