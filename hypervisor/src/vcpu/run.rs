@@ -93,11 +93,12 @@ fn probe_machine(vm: &Vm, index: usize) {
         Ok(profile) if index == 0 => {
             log::info!(
                 "this machine: A/D bits of the VS-stage: {:?}, of the G-stage: {:?}; translations outlive vsatp: {}; hlvx asks for \
-                 X: {}",
+                 X: {}; hlv obeys SUM: {}",
                 profile.vs_stage_ad,
                 profile.g_stage_ad,
                 profile.stale_vsatp,
-                profile.hlvx_needs_execute
+                profile.hlvx_needs_execute,
+                profile.obeys_sum
             );
             vm.profile.call_once(|| profile);
         }

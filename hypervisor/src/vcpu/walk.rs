@@ -83,8 +83,13 @@ impl Vcpu<'_> {
             henvcfg: csr::read!("henvcfg"),
             senvcfg: csr::read!("senvcfg"),
         };
-        let vs = VsRegime::from_csrs(&csrs, rules)?;
-        let g = GRegime::from_csrs(csr::read!("hgatp"), csrs.sstatus, StageRules::BASE)?;
+        let mut vs = VsRegime::from_csrs(&csrs, rules)?;
+        let mut g = GRegime::from_csrs(csr::read!("hgatp"), csrs.sstatus, StageRules::BASE)?;
+        if let Some(profile) = self.vm.profile.get() {
+            // What was measured counts, not what henvcfg says (R65).
+            vs.rules.ad = profile.vs_stage_ad;
+            g.rules.ad = profile.g_stage_ad;
+        }
         Ok((vs, g))
     }
 }
