@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::size::ByteSize;
 
+/// The most harts that the hypervisor knows what to do with.
+const MAX_HARTS: i64 = 8;
+
 /// Builds, runs and tests guest-mem and its hypervisor; sets up by itself what is missing.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", max_term_width = 100)]
@@ -70,7 +73,7 @@ pub struct Run {
     #[arg(long)]
     pub smoke: bool,
     /// Number of the guest's harts [default: 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_HARTS))]
     pub harts: Option<u32>,
     /// Size of the guest's memory, such as 512M or 1G [default: 512M]
     #[arg(long, value_name = "SIZE")]
@@ -101,4 +104,29 @@ pub struct Test {
     /// The machine.
     #[command(flatten)]
     pub machine: Machine,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Xtask::command().debug_assert();
+    }
+
+    #[test]
+    fn no_more_harts_are_accepted_than_the_hypervisor_takes() {
+        assert_eq!(
+            usize::try_from(MAX_HARTS),
+            Ok(hypervisor::boot::machine::MAX_HARTS)
+        );
+        let parse = |harts| Xtask::try_parse_from(["xtask", "run", "linux", "--harts", harts]);
+        assert!(parse("8").is_ok());
+        for harts in ["0", "9", "-1", "two"] {
+            assert!(parse(harts).is_err(), "{harts}");
+        }
+    }
 }
