@@ -15,6 +15,12 @@ const LOST: Expected = Expected {
     may_quit: false,
 };
 
+/// How it ends a guest in which no hart runs any more.
+const STOPPED: Expected = Expected {
+    end: Some("every hart has stopped"),
+    ..LOST
+};
+
 /// The hypervisor gives a guest what the specification says and lives on until the guest shuts down.
 const SURVIVES: Expected = Expected {
     end: Some(Expected::SHUTDOWN),
@@ -23,9 +29,11 @@ const SURVIVES: Expected = Expected {
 };
 
 /// The guests that misbehave, and what must come of them.
-const MISBEHAVING: [(&str, Expected); 4] = [
+const MISBEHAVING: [(&str, Expected); 6] = [
     ("lost-vector", LOST),
     ("lost-table", LOST),
+    ("lost-inside", LOST),
+    ("all-stopped", STOPPED),
     ("bad-arguments", SURVIVES),
     ("random-code", SURVIVES),
 ];
