@@ -1,25 +1,28 @@
 //! What the tests of the library share: harts in both forms of fault recovery, a hart that counts, and the machine's memory
 //! as the software walk reads it.
 
+use core::any::TypeId;
 use core::cell::Cell;
 use core::fmt::Debug;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use guest_mem::hart::riscv64::{Recovery, Riscv64, ScopedStvec};
+use guest_mem::hart::riscv64::{HandlerHook, Recovery, Riscv64, ScopedStvec};
 use guest_mem::hart::{Csr, FenceState, Hart, Interrupted};
 use guest_mem::probe::{self, MachineProfile};
 use guest_mem::translate::{EntryMemory, Refused};
 use guest_mem::{AccessError, LoadedVcpu, Spa, TrapInfo, Width};
 
 use crate::harness::{Stop, fail};
-use crate::{arena, storm};
+use crate::{arena, storm, trap};
 
 /// This hart with a scoped `stvec`.
 pub type Scoped = Riscv64<ScopedStvec>;
 
-/// This hart, probed. No guest may be loaded.
-pub fn probed<R: Recovery>() -> Result<(Riscv64<R>, MachineProfile), Stop> {
-    // SAFETY: HS-mode with the H extension; the trap handler calls `try_fixup`; everything is mapped.
+/// This hart, probed. No guest may be loaded. The trap handler calls the library from now on exactly if this form asks for it.
+pub fn probed<R: Recovery + 'static>() -> Result<(Riscv64<R>, MachineProfile), Stop> {
+    trap::set_hook(TypeId::of::<R>() == TypeId::of::<HandlerHook>());
+    // SAFETY: HS-mode with the H extension; the trap handler calls `try_fixup` if this is the hook's form; everything is
+    // mapped.
     let hart = unsafe { Riscv64::<R>::new() };
     let scratch = arena::take(probe::PROBE_BYTES.next_power_of_two() as u64);
     // SAFETY: the block is the arena's, identity-mapped, and taken for this; no vCPU is loaded.

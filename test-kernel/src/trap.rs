@@ -169,6 +169,14 @@ static INNERMOST: Global<*mut JumpBuffer> = Global::new(core::ptr::null_mut());
 /// The trap that ended the last [`catch`].
 static CAUGHT: Global<Option<Frame>> = Global::new(None);
 
+/// Whether the handler calls the library.
+static HOOKED: Global<bool> = Global::new(true);
+
+/// Makes the handler call the library, or not: a host with a scoped `stvec` has a handler that knows nothing of it.
+pub fn set_hook(hooked: bool) {
+    HOOKED.set(hooked);
+}
+
 /// The address of the trap entry, for `stvec`.
 pub fn entry() -> u64 {
     __trap_entry as *const () as u64
@@ -215,7 +223,7 @@ pub fn catch<R: Copy>(function: impl FnOnce() -> R) -> Result<R, Trap> {
 
 /// Decides what becomes of a trap; the entry resumes at what the frame says then.
 extern "C" fn handle(frame: &mut Frame) {
-    if guest_mem::try_fixup(frame) {
+    if HOOKED.get() && guest_mem::try_fixup(frame) {
         return;
     }
     if frame.info.scause as i64 >= 0 {
