@@ -18,7 +18,7 @@ use crate::harness::{Outcome, Stop, Test, act_as_supervisor, fail};
 use crate::library::{ArenaMemory, probed};
 use crate::tables::World;
 use crate::tables::bits::{N, SUPERVISOR, USER};
-use crate::trap::Trap;
+use crate::trap::{self, Trap};
 use crate::{arena, boot, csr, raw};
 
 /// What entries of either stage may hold on this machine, as measured.
@@ -50,7 +50,9 @@ fn works(vs_flags: u64, g_flags: u64) -> bool {
 impl Oracle {
     /// Measures the machine. No guest may be loaded.
     pub fn measure() -> Result<Self, Stop> {
+        let hooked = trap::set_hook(true);
         let (_, profile) = probed::<HandlerHook>()?;
+        trap::set_hook(hooked);
         // 64 KiB of the contiguous form: the low bits of the page number say so.
         let mut world = World::sv39();
         let block = world.contiguous(16);

@@ -172,9 +172,10 @@ static CAUGHT: Global<Option<Frame>> = Global::new(None);
 /// Whether the handler calls the library.
 static HOOKED: Global<bool> = Global::new(true);
 
-/// Makes the handler call the library, or not: a host with a scoped `stvec` has a handler that knows nothing of it.
-pub fn set_hook(hooked: bool) {
-    HOOKED.set(hooked);
+/// Makes the handler call the library, or not: a host with a scoped `stvec` has a handler that knows nothing of it. Answers
+/// what it did before.
+pub fn set_hook(hooked: bool) -> bool {
+    HOOKED.replace(hooked)
 }
 
 /// The address of the trap entry, for `stvec`.
