@@ -134,6 +134,22 @@ fn set_host_page(index: usize, entry: u64) {
     }
 }
 
+/// Whether `/chosen/bootargs` of the firmware's device tree holds the word.
+///
+/// # Safety
+///
+/// `device_tree` is a device tree that nothing changes or moves.
+pub unsafe fn arguments_hold(device_tree: *const u8, word: &str) -> bool {
+    // SAFETY: the caller's.
+    let Ok(tree) = (unsafe { dtoolkit::fdt::Fdt::from_raw(device_tree) }) else {
+        return false;
+    };
+    let Some(chosen) = tree.chosen() else {
+        return false;
+    };
+    matches!(chosen.bootargs(), Ok(Some(text)) if text.split_whitespace().any(|it| it == word))
+}
+
 /// Ends the run.
 pub fn power_off() -> ! {
     sbi_rt::system_reset(sbi_rt::Shutdown, sbi_rt::NoReason);

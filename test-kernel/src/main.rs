@@ -17,8 +17,7 @@ mod kernel {
     extern "C" fn kernel_main(_hart: usize, device_tree: *const u8) -> ! {
         let satp = boot::set_up();
         // SAFETY: the firmware passes its device tree, which nothing changes or moves.
-        let tree = unsafe { dtoolkit::fdt::Fdt::from_raw(device_tree) };
-        let fail = tree.is_ok_and(|tree| boot_arguments_ask_to_fail(&tree));
+        let fail = unsafe { boot::arguments_hold(device_tree, "self-test-fail") };
         match trap::catch(|| run(satp, fail)) {
             Ok(()) => {}
             Err(trap) => println!("test-kernel: ended by {trap:?} {}", panic::take().as_str()),
@@ -26,14 +25,7 @@ mod kernel {
         boot::power_off()
     }
 
-    /// Whether the boot arguments hold the word `self-test-fail`: one test more, which has to be reported as failed.
-    fn boot_arguments_ask_to_fail(tree: &dtoolkit::fdt::Fdt<'_>) -> bool {
-        let Some(chosen) = tree.chosen() else {
-            return false;
-        };
-        matches!(chosen.bootargs(), Ok(Some(text)) if text.split_whitespace().any(|word| word == "self-test-fail"))
-    }
-
+    /// With `fail` it runs one test more, which has to be reported as failed.
     fn run(satp: u64, fail: bool) {
         println!("\n");
         let machine = Machine::probe(satp);

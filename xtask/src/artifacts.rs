@@ -31,6 +31,11 @@ pub fn build_test_kernel() -> anyhow::Result<PathBuf> {
     Ok(build("test-kernel", None)?.join("test-kernel"))
 }
 
+/// Builds the bench; gives its ELF file.
+pub fn build_bench() -> anyhow::Result<PathBuf> {
+    Ok(build("test-kernel", None)?.join("bench"))
+}
+
 /// Builds the guests that misbehave; gives the folder of their ELF files.
 pub fn build_misbehaving_guests() -> anyhow::Result<PathBuf> {
     build("misbehaving", None)

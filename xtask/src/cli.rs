@@ -43,6 +43,8 @@ pub enum Command {
     },
     /// Run every test, on this machine and on the RISC-V target; the last line is the total
     Test(Test),
+    /// Measure what guest accesses cost, in instructions and in time; writes target/bench/
+    Bench(Bench),
 }
 
 /// Which QEMU to use, and what it starts.
@@ -101,6 +103,14 @@ pub struct Run {
 /// Options of `test`.
 #[derive(Args, Clone, Default)]
 pub struct Test {
+    /// The machine.
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Options of `bench`.
+#[derive(Args, Clone, Default)]
+pub struct Bench {
     /// The machine.
     #[command(flatten)]
     pub machine: Machine,

@@ -5,6 +5,7 @@
 //! that rustup is asked for the bare-metal target.
 
 mod artifacts;
+mod bench;
 mod cli;
 mod elf_check;
 mod guest;
@@ -70,6 +71,7 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
         }
         cli::Command::Run(options) => run::run(&options),
         cli::Command::Test(options) => test::run(&options),
+        cli::Command::Bench(options) => bench::run(&options),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing counts as passed that was not seen to pass: a test binary that dies, a test kernel whose closing line never
 //! comes or disagrees with its lines, each count as a failure.
 
+mod budgets;
 mod elf;
 mod end_to_end;
 mod host;
@@ -41,6 +42,7 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
             Err(reason) => total.skip("target", &reason),
         }
     }
+    total.add("budgets", budgets::run(&options.machine)?);
     total.print();
     Ok(if total.failed == 0 {
         ExitCode::SUCCESS

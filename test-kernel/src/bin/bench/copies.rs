@@ -1,0 +1,162 @@
+//! Copies of every size and shape, by every path.
+
+use guest_mem::csr::GMode;
+use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, PhysicalView};
+use guest_mem::hart::riscv64::{HandlerHook, Recovery, Riscv64, ScopedStvec};
+use guest_mem::{AccessError, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
+use test_kernel::library::loaded;
+
+use crate::measure::{Bench, Name};
+use crate::memory::Guest;
+use crate::{baseline, limit};
+
+const SIZES: [usize; 11] = [1, 2, 4, 8, 16, 64, 256, 1024, 4096, 65536, 1 << 20];
+
+/// How the guest's bytes and the host's lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Both at multiples of 8.
+    Aligned,
+    /// The guest's at a multiple of 8, the host's one further.
+    Misaligned,
+    /// Half of the bytes on the guest's next page, the host's aligned alike.
+    Crossing,
+}
+
+impl Shape {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Aligned, "aligned"),
+        (Self::Misaligned, "misaligned"),
+        (Self::Crossing, "crossing"),
+    ];
+
+    /// Offsets into guest memory and into the host's buffer, if the size has this shape.
+    fn offsets(self, size: usize) -> Option<(u64, usize)> {
+        match self {
+            Self::Aligned => Some((0, 0)),
+            Self::Misaligned => Some((0, 1)),
+            Self::Crossing => {
+                let at = 4096 - size / 2;
+                (2..=4096).contains(&size).then_some((at as u64, at % 8))
+            }
+        }
+    }
+}
+
+/// The right to use a hart of each form. Nothing is fenced: QEMU 9.0 and later need no probe.
+pub fn harts() -> (Riscv64<HandlerHook>, Riscv64<ScopedStvec>) {
+    // SAFETY: HS-mode with the H extension; the trap handler calls `try_fixup`; everything is mapped.
+    unsafe { (Riscv64::new(), Riscv64::new()) }
+}
+
+/// Counts an access as done, or ends the run.
+pub fn done<T>(result: Result<T, AccessError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The host's buffer.
+pub fn bytes<'b>(buffer: *mut u8, len: usize) -> &'b mut [u8] {
+    // SAFETY: the bench's own buffer, which nobody else uses during a call.
+    unsafe { core::slice::from_raw_parts_mut(buffer, len) }
+}
+
+type Vcpu<'h, R> = LoadedVcpu<'h, Riscv64<R>>;
+
+fn gva_read<R: Recovery>(vcpu: &Vcpu<'_, R>, at: u64, buffer: *mut u8, len: usize) -> u64 {
+    let space = vcpu.guest_virtual(GuestPrivilege::Supervisor);
+    done(space.read(Gva::new(at), bytes(buffer, len)));
+    0
+}
+
+fn gva_write<R: Recovery>(vcpu: &Vcpu<'_, R>, at: u64, buffer: *mut u8, len: usize) -> u64 {
+    let space = vcpu.guest_virtual(GuestPrivilege::Supervisor);
+    done(space.write(Gva::new(at), bytes(buffer, len)));
+    0
+}
+
+fn gpa_read<R: Recovery>(vcpu: &Vcpu<'_, R>, at: u64, buffer: *mut u8, len: usize) -> u64 {
+    done(vcpu.guest_physical().read(Gpa::new(at), bytes(buffer, len)));
+    0
+}
+
+fn gpa_write<R: Recovery>(vcpu: &Vcpu<'_, R>, at: u64, buffer: *mut u8, len: usize) -> u64 {
+    done(
+        vcpu.guest_physical()
+            .write(Gpa::new(at), bytes(buffer, len)),
+    );
+    0
+}
+
+fn direct_read(view: &PhysicalView<'_>, at: u64, buffer: *mut u8, len: usize) -> u64 {
+    done(view.read(Gpa::new(at), bytes(buffer, len)));
+    0
+}
+
+fn direct_write(view: &PhysicalView<'_>, at: u64, buffer: *mut u8, len: usize) -> u64 {
+    done(view.write(Gpa::new(at), bytes(buffer, len)));
+    0
+}
+
+/// Measures them.
+pub fn run(bench: &Bench, guest: &Guest) {
+    let (hook, scoped) = harts();
+    let (by_hook, by_scoped) = (loaded(&hook), loaded(&scoped));
+    let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    memory
+        .add(guest.slot(guest.gpa, 0x20_0000), &mut NoGStage)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let mut reader = memory.reader(0).unwrap_or_else(|error| panic!("{error}"));
+    let view = reader.guard();
+
+    for (shape, shape_name) in Shape::ALL {
+        for size in SIZES {
+            let Some((offset, host)) = shape.offsets(size) else {
+                continue;
+            };
+            let (gva, gpa, spa) = (guest.gva + offset, guest.gpa + offset, guest.spa + offset);
+            let buffer = guest.buffer.wrapping_add(host);
+            let name = |operation, path| Name {
+                operation,
+                path,
+                size,
+                shape: shape_name,
+            };
+            macro_rules! both {
+                ($path:literal, $read:expr, $write:expr, $environment:expr, $at:expr) => {
+                    bench.row(name("read", $path), $read, $environment, $at, buffer, size);
+                    bench.row(
+                        name("write", $path),
+                        $write,
+                        $environment,
+                        $at,
+                        buffer,
+                        size,
+                    );
+                };
+            }
+            both!(
+                "baseline-gva",
+                baseline::gva_read,
+                baseline::gva_write,
+                &(),
+                gva
+            );
+            both!(
+                "baseline-gpa",
+                baseline::gpa_read,
+                baseline::gpa_write,
+                &(),
+                gpa
+            );
+            both!("gva-hook", gva_read, gva_write, &by_hook, gva);
+            both!("gva-scoped", gva_read, gva_write, &by_scoped, gva);
+            both!("gpa-hlv-hook", gpa_read, gpa_write, &by_hook, gpa);
+            both!("gpa-hlv-scoped", gpa_read, gpa_write, &by_scoped, gpa);
+            both!("gpa-direct", direct_read, direct_write, &view, gpa);
+            both!("limit", limit::read, limit::write, &(), spa);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The guest whose memory is measured, and the host's buffer.
+
+use core::ptr::NonNull;
+
+use guest_mem::Gpa;
+use guest_mem::csr::HSTATUS_SPVP;
+use guest_mem::guest_physical::Slot;
+use test_kernel::tables::World;
+use test_kernel::tables::bits::{SUPERVISOR, USER};
+use test_kernel::{arena, csr};
+
+/// Bytes of guest memory: the largest copy and room around it.
+const LEN: u64 = 0x20_0000;
+
+/// Where the guest has it as a virtual address.
+const GVA: u64 = 0x40_0000;
+
+/// Where the guest has it as a physical address.
+const GPA: u64 = 0x8000_0000;
+
+/// The loaded guest: [`LEN`] bytes that both stages map by 4 KiB pages, and a page after them that only the VS-stage maps.
+pub struct Guest {
+    /// The first byte as a guest-virtual address.
+    pub gva: u64,
+    /// The first byte as a guest-physical address.
+    pub gpa: u64,
+    /// The first byte as the host has it.
+    pub spa: u64,
+    /// As many bytes of the host's own.
+    pub buffer: *mut u8,
+    /// Guest-virtual address of the page without memory.
+    pub lost: u64,
+}
+
+impl Guest {
+    /// Makes it and puts it into this hart's CSRs, which are then as they are after an exit from VS-mode.
+    pub fn load() -> Self {
+        let spa = arena::take(LEN);
+        let buffer = arena::take(LEN) as *mut u8;
+        let mut world = World::sv39();
+        for at in (0..LEN).step_by(4096) {
+            world.map_g(GPA + at, spa + at, USER, 0);
+            world.map(GVA + at, GPA + at, SUPERVISOR, 0);
+        }
+        world.map(GVA + LEN, GPA + LEN, SUPERVISOR, 0);
+        world.load();
+        // SAFETY: read by guest accesses only.
+        unsafe { csr::hstatus::set(HSTATUS_SPVP) };
+        Self {
+            gva: GVA,
+            gpa: GPA,
+            spa,
+            buffer,
+            lost: GVA + LEN,
+        }
+    }
+
+    /// Its memory as a slot at `gpa`.
+    pub fn slot<'m>(&self, gpa: u64, len: u64) -> Slot<'m> {
+        let host = NonNull::new(self.spa as *mut u8).unwrap_or(NonNull::dangling());
+        // SAFETY: the block is the arena's, mapped for all of the run; it is accessed here by the library, by this hart's
+        // plain loops and by nothing at the same time.
+        unsafe { Slot::linear(Gpa::new(gpa), len, host) }
+    }
+}

@@ -1,0 +1,163 @@
+//! What the operations may cost, in instructions, and whether they do.
+//!
+//! The idea to hold: a budget that the library meets is asserted, so that it stays met; one that it does not meet yet is
+//! listed with what it costs today, and is asserted from the day it is met.
+
+use super::lines::Measurements;
+
+/// What is allowed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Allowed {
+    /// So many instructions a call.
+    Call(f64),
+    /// So many instructions a byte.
+    Byte(f64),
+    /// So many times what the limit loop takes for the same bytes.
+    Limit(f64),
+    /// What the same operation costs with one slot.
+    AsOneSlot,
+}
+
+/// Whether the budget is asserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    /// To exceed it is a failure.
+    Asserted,
+    /// It is not met yet.
+    Goal,
+}
+
+use Allowed::{AsOneSlot, Byte, Call, Limit};
+use Status::{Asserted, Goal};
+
+/// One budget: operation, path, size, shape.
+type Budget = (
+    &'static str,
+    &'static str,
+    usize,
+    &'static str,
+    Allowed,
+    Status,
+);
+
+/// All of them.
+#[rustfmt::skip]
+const BUDGETS: &[Budget] = &[
+    ("read", "limit", 4096, "aligned", Byte(0.28), Asserted),
+    ("read", "gva-hook", 4096, "aligned", Byte(0.41), Goal),
+    ("write", "gva-hook", 4096, "aligned", Byte(0.41), Goal),
+    ("read", "gva-scoped", 4096, "aligned", Byte(0.41), Goal),
+    ("write", "gva-scoped", 4096, "aligned", Byte(0.41), Goal),
+    ("read", "gpa-hlv-hook", 4096, "aligned", Byte(0.41), Goal),
+    ("write", "gpa-hlv-hook", 4096, "aligned", Byte(0.41), Goal),
+    ("read", "gpa-hlv-scoped", 4096, "aligned", Byte(0.41), Goal),
+    ("write", "gpa-hlv-scoped", 4096, "aligned", Byte(0.41), Goal),
+    ("read", "gva-hook", 4096, "misaligned", Byte(0.85), Goal),
+    ("write", "gva-hook", 4096, "misaligned", Byte(0.85), Goal),
+    ("read", "gva-scoped", 4096, "misaligned", Byte(0.85), Goal),
+    ("write", "gva-scoped", 4096, "misaligned", Byte(0.85), Goal),
+    ("read", "gva-hook", 65536, "aligned", Byte(0.31), Goal),
+    ("read", "gpa-direct", 4096, "aligned", Limit(1.05), Goal),
+    ("write", "gpa-direct", 4096, "aligned", Limit(1.05), Goal),
+    ("load", "gpa-direct", 8, "aligned", Call(25.0), Goal),
+    ("guard", "gpa-direct", 1, "aligned", Call(16.0), Goal),
+    ("load", "gva-hook", 8, "aligned", Call(36.0), Goal),
+    ("load", "gva-scoped", 8, "aligned", Call(44.0), Goal),
+    ("fetch", "gva-hook", 4, "aligned", Call(48.0), Goal),
+    ("fetch", "gva-scoped", 4, "aligned", Call(48.0), Goal),
+    ("fault-at-first", "gva-scoped", 64, "aligned", Call(130.0), Goal),
+    ("fault-at-first", "gva-hook", 64, "aligned", Call(200.0), Goal),
+    ("lookup-repeated", "gpa-direct", 512, "aligned", AsOneSlot, Asserted),
+    ("lookup-random", "gpa-direct", 512, "aligned", Call(70.0), Goal),
+];
+
+/// A budget and what was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Operation, path, size and shape.
+    pub name: String,
+    /// Instructions a call that are allowed.
+    pub allowed: f64,
+    /// Instructions a call, unless the run has no such line.
+    pub measured: Option<f64>,
+    /// Whether to exceed it is a failure.
+    pub asserted: bool,
+}
+
+impl Outcome {
+    /// Whether it is met.
+    pub fn is_met(&self) -> bool {
+        self.measured.is_some_and(|it| it <= self.allowed)
+    }
+
+    /// Why the run fails because of it.
+    pub fn failure(&self) -> Option<String> {
+        match self.measured {
+            None => Some("not measured".into()),
+            Some(measured) if self.asserted && measured > self.allowed => Some(format!(
+                "{measured:.1} instructions, {:.1} more than the {:.1} allowed",
+                measured - self.allowed,
+                self.allowed
+            )),
+            Some(_) => None,
+        }
+    }
+}
+
+/// Compares all budgets with a run that counted instructions.
+pub fn check(instructions: &Measurements) -> Vec<Outcome> {
+    let of = |&(operation, path, size, shape, allowed, status): &Budget| {
+        let allowed = match allowed {
+            Call(allowed) => allowed,
+            Byte(allowed) => allowed * size as f64,
+            Limit(times) => {
+                times
+                    * instructions
+                        .get(operation, "limit", size, shape)
+                        .unwrap_or(0.0)
+            }
+            AsOneSlot => instructions.get(operation, path, 1, shape).unwrap_or(0.0),
+        };
+        Outcome {
+            name: format!("{operation} {path} {size} {shape}"),
+            allowed,
+            measured: instructions.get(operation, path, size, shape),
+            asserted: status == Asserted,
+        }
+    };
+    BUDGETS.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(measured: Option<f64>, asserted: bool) -> Outcome {
+        Outcome {
+            name: "read limit 8 aligned".into(),
+            allowed: 20.0,
+            measured,
+            asserted,
+        }
+    }
+
+    #[test]
+    fn an_exceeded_budget_fails_and_says_by_how_much() {
+        let failure = outcome(Some(23.0), true).failure().unwrap();
+        assert_eq!(failure, "23.0 instructions, 3.0 more than the 20.0 allowed");
+        assert_eq!(outcome(Some(20.0), true).failure(), None);
+    }
+
+    #[test]
+    fn a_goal_may_be_missed_but_has_to_be_measured() {
+        assert_eq!(outcome(Some(23.0), false).failure(), None);
+        assert!(outcome(None, false).failure().is_some());
+    }
+
+    #[test]
+    fn a_run_without_lines_meets_no_budget() {
+        let all = check(&Measurements::default());
+        assert_eq!(all.len(), BUDGETS.len());
+        assert!(all.iter().all(|it| !it.is_met() && it.failure().is_some()));
+    }
+}

@@ -1,0 +1,108 @@
+//! `cargo xtask bench`: what guest accesses cost, beside the byte loop that the library replaces and the machine's own copy.
+//!
+//! The idea to hold: one program (`bench`, of the test kernel's package) is run twice. Under `-icount` it counts
+//! instructions, the same in every run; without, it takes times, of which only ratios within the run mean anything.
+
+mod budgets;
+mod chart;
+mod lines;
+mod report;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+pub use budgets::check as check_budgets;
+pub use lines::Measurements;
+
+use crate::qemu::session::{self, Console, Ended};
+use crate::qemu::{CPU, Machine, Qemu, resolve};
+use crate::size::ByteSize;
+use crate::{artifacts, cli, progress, workspace};
+
+/// Time limit of one run, in seconds.
+const TIMEOUT: u64 = 240;
+
+/// What the program counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Instructions, by QEMU's deterministic clock.
+    Instructions,
+    /// Ticks of `time`.
+    Ticks,
+}
+
+/// The command.
+pub fn run(options: &cli::Bench) -> anyhow::Result<ExitCode> {
+    let program = artifacts::build_bench()?;
+    let qemu = resolve::for_running(options.machine.qemu.as_deref())?;
+    let of = |measure| {
+        let message = format!("bench, {measure:?}, on QEMU {}", qemu.version);
+        progress::step(&message, || {
+            measure_on(&qemu, &program, measure, &options.machine)
+        })
+    };
+    let instructions = of(Measure::Instructions)?;
+    let ticks = of(Measure::Ticks)?;
+    report::print(&instructions, &ticks);
+    let results = budgets::check(&instructions);
+    report::print_budgets(&results);
+
+    let folder = workspace::target_dir().join("bench");
+    fs::create_dir_all(&folder)?;
+    let json = report::json(&qemu.version, &instructions, &ticks, &results);
+    let svg = chart::svg(&qemu.version, &instructions, &ticks);
+    for (name, text) in [("report.json", json), ("chart.svg", svg)] {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        progress::say(&format!("wrote {}", path.display()));
+    }
+    let broken = results.iter().any(|result| result.failure().is_some());
+    Ok(if broken {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// One run of the program.
+pub fn measure_on(
+    qemu: &Qemu,
+    program: &Path,
+    measure: Measure,
+    options: &cli::Machine,
+) -> anyhow::Result<Measurements> {
+    let machine = Machine {
+        cpu: options.cpu.clone().unwrap_or(CPU.into()),
+        harts: 1,
+        memory: ByteSize::mebibytes(256),
+        kernel: program.to_owned(),
+        initrd: None,
+        append: (measure == Measure::Ticks).then(|| "time".into()),
+        bios: options.bios.clone(),
+    };
+    let mut command = machine.command(qemu);
+    if measure == Measure::Instructions {
+        command.args(["-icount", "shift=0"]);
+    }
+    let mut reader = lines::Reader::new(measure);
+    let mut screen = Vec::new();
+    let limit = Duration::from_secs(options.timeout.unwrap_or(TIMEOUT));
+    let ended = session::run(
+        command,
+        Console::Unattended,
+        Some(limit),
+        &mut screen,
+        |line| reader.line(line),
+    )?;
+    match reader.finish() {
+        Some(measurements) if ended == Ended::ByItself => Ok(measurements),
+        _ => {
+            eprintln!("{}", String::from_utf8_lossy(&screen));
+            bail!("the bench did not end well: {ended:?}")
+        }
+    }
+}
