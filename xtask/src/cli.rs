@@ -53,7 +53,8 @@ pub struct Machine {
     /// The qemu-system-riscv64 to use; without it, the one of PATH, else (on Debian) a package unpacked under target/
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
-    /// QEMU's processor model and features, such as `rv64,svadu=off` [default: rv64 with the H extension]
+    /// QEMU's processor model and features, such as `rv64,svadu=off`; without it, rv64 with the H extension, for
+    /// the test kernel also the model with every feature
     #[arg(long, value_name = "MODEL")]
     pub cpu: Option<String>,
     /// SBI firmware image to use in place of the OpenSBI that comes with QEMU

@@ -34,6 +34,11 @@ impl Qemu {
         command
     }
 
+    /// The `10` of `10.0.2`.
+    pub fn major_version(&self) -> Option<u32> {
+        self.version.split('.').next()?.parse().ok()
+    }
+
     fn at(program: PathBuf) -> anyhow::Result<Self> {
         Self {
             program,

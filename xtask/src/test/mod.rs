@@ -34,8 +34,10 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     for candidate in qemu::resolve::for_testing(options.machine.qemu.as_deref())? {
         match candidate {
             Ok(qemu) => {
-                let name = format!("target, QEMU {}", qemu.version);
-                total.add(&name, target::run(&qemu, kernel.clone(), &options.machine)?);
+                for cpu in target::processors(&qemu, &options.machine) {
+                    let name = format!("target, QEMU {} -cpu {cpu}", qemu.version);
+                    total.add(&name, target::run(&qemu, &cpu, &kernel, &options.machine)?);
+                }
                 let name = format!("runs, QEMU {}", qemu.version);
                 total.add(&name, end_to_end::run(&qemu, &options.machine)?);
             }

@@ -5,7 +5,7 @@
 //! counts no deviation.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::tally::Tally;
@@ -20,15 +20,38 @@ const TIMEOUT: u64 = 300;
 /// What QEMU can do beside its default, and the kernel has tests for.
 const FEATURES: &str = "svinval=true,svnapot=true,svpbmt=true";
 
+/// Every feature that QEMU knows: the model of that name has them from this major version on.
+const ALL_FEATURES: (&str, u32) = ("max", 9);
+
+/// The processors to run the kernel on: the one that the user names, else the common one and the one with all features.
+pub fn processors(qemu: &Qemu, options: &cli::Machine) -> Vec<String> {
+    if let Some(named) = &options.cpu {
+        return vec![named.clone()];
+    }
+    let mut processors = vec![format!("{CPU},{FEATURES}")];
+    let (model, since) = ALL_FEATURES;
+    if qemu.major_version().is_some_and(|major| major >= since) {
+        processors.push(model.to_owned());
+    }
+    processors
+}
+
 /// The boot argument by which the kernel is asked for a test that fails, and that test.
 const FAIL_ON_PURPOSE: (&str, &str) = ("self-test-fail", "self_test_fails_as_asked");
 
-/// Boots `kernel` on `qemu` and counts its tests; then once more with a test that has to fail, which counts as one that
+/// Boots `kernel` on `qemu` with the processor `cpu` and counts its tests; then once more with a test that has to fail, which counts as one that
 /// passed if it alone was reported as failed.
-pub fn run(qemu: &Qemu, kernel: PathBuf, options: &cli::Machine) -> anyhow::Result<Tally> {
-    let mut tally = boot(qemu, &kernel, options, None, &mut std::io::stdout())?;
+pub fn run(qemu: &Qemu, cpu: &str, kernel: &Path, options: &cli::Machine) -> anyhow::Result<Tally> {
+    let mut tally = boot(qemu, cpu, kernel, options, None, &mut std::io::stdout())?;
     let (argument, name) = FAIL_ON_PURPOSE;
-    let failing = boot(qemu, &kernel, options, Some(argument), &mut std::io::sink())?;
+    let failing = boot(
+        qemu,
+        cpu,
+        kernel,
+        options,
+        Some(argument),
+        &mut std::io::sink(),
+    )?;
     let failures = failing
         .notes
         .iter()
@@ -48,13 +71,14 @@ pub fn run(qemu: &Qemu, kernel: PathBuf, options: &cli::Machine) -> anyhow::Resu
 
 fn boot(
     qemu: &Qemu,
+    cpu: &str,
     kernel: &Path,
     options: &cli::Machine,
     append: Option<&str>,
     output: &mut dyn Write,
 ) -> anyhow::Result<Tally> {
     let machine = Machine {
-        cpu: options.cpu.clone().unwrap_or(format!("{CPU},{FEATURES}")),
+        cpu: cpu.to_owned(),
         harts: 2,
         memory: ByteSize::mebibytes(512),
         kernel: kernel.to_path_buf(),
