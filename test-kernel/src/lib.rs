@@ -17,6 +17,7 @@ pub mod library;
 pub mod oracle;
 pub mod panic;
 pub mod raw;
+pub mod slots;
 pub mod storm;
 pub mod tables;
 pub mod tests;

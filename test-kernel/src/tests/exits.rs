@@ -5,12 +5,12 @@ use guest_mem::hart::riscv64::ScopedStvec;
 use guest_mem::instruction::{
     GuestRegisters, Register, TrappedAccess, TrappedError, decode_trapped,
 };
-use guest_mem::{AccessKind, FaultKind, Gpa, GuestPrivilege, Gva, TrapInfo};
+use guest_mem::{AccessKind, Gpa, GuestPrivilege, Gva, TrapInfo};
 
 use crate::arena;
 use crate::forms::{self, Does, FORMS, Form, STRIDE};
 use crate::guest::{Guest, Mode, fence_i};
-use crate::harness::{Outcome, Test, cases, check, fail, skip};
+use crate::harness::{Outcome, Test, cases, check, fail};
 use crate::library::{Scoped, loaded, probed};
 use crate::tables::bits::{SUPERVISOR, USER};
 use crate::tables::{Page, World};
@@ -21,18 +21,14 @@ cases![
     r58_every_form_decodes_alike_from_htinst_and_from_fetched_bytes,
     r58_a_completed_access_leaves_what_the_hardware_leaves,
     r58_a_page_table_access_is_never_emulated,
-    r58_an_htinst_out_of_the_standard_counts_as_zero,
-    r58_i11_a_changed_instruction_is_not_emulated,
-    r58_an_instruction_that_cannot_be_fetched_has_its_own_fault,
-    r58_a_fetch_fault_of_the_guest_is_no_data_access,
 ];
 
 /// The guest's code.
-const CODE: u64 = 0x20_0000;
+pub(super) const CODE: u64 = 0x20_0000;
 /// Two pages of the guest's that are no memory, or memory, as a test says.
-const DEVICE: u64 = 0x40_0000;
+pub(super) const DEVICE: u64 = 0x40_0000;
 /// Their guest-physical address while they are no memory.
-const DEVICE_GPA: u64 = 0x1000_0000;
+pub(super) const DEVICE_GPA: u64 = 0x1000_0000;
 /// What `a1` and `sp` hold: so that every form's offset stays in the two pages.
 const BASE: u64 = DEVICE + 0x1000;
 
@@ -52,7 +48,7 @@ impl GuestRegisters for Guest {
 }
 
 /// A loaded guest with all forms at `CODE`, and a device that is memory if `memory` is given.
-fn world(memory: Option<[u64; 2]>) -> (World, Page) {
+pub(super) fn world(memory: Option<[u64; 2]>) -> (World, Page) {
     let mut world = World::sv39();
     let code = world.page_at(CODE, SUPERVISOR);
     arena::write_bytes(code.spa, forms::code().iter().copied());
@@ -69,7 +65,7 @@ fn world(memory: Option<[u64; 2]>) -> (World, Page) {
 }
 
 /// The guest in front of the form of this index, every register with a value of its own.
-fn guest_at(index: usize) -> Guest {
+pub(super) fn guest_at(index: usize) -> Guest {
     let mut guest = Guest::at(CODE + (index * STRIDE) as u64);
     for (x, value) in guest.x.iter_mut().enumerate().skip(1) {
         *value = 0x8182_8384_8586_8700 + x as u64;
@@ -127,7 +123,7 @@ fn r58_r66_htinst_is_zero_or_the_transformed_instruction(t: &mut Test) -> Outcom
 }
 
 /// What the library says of an exit from a form has to be what the form is.
-fn decoded_fits(
+pub(super) fn decoded_fits(
     t: &Test,
     form: &Form,
     decoded: &Result<TrappedAccess, TrappedError>,
@@ -287,134 +283,6 @@ fn r58_a_page_table_access_is_never_emulated(t: &mut Test) -> Outcome {
         };
         t.equal(what, decode_trapped(&exit.info, no_fetch), Err(expected))?;
         arena::release_all();
-    }
-    Ok(())
-}
-
-fn r58_an_htinst_out_of_the_standard_counts_as_zero(t: &mut Test) -> Outcome {
-    let (hart, _): (Scoped, _) = probed::<ScopedStvec>()?;
-    let (_world, _) = world(None);
-    let mut guest = guest_at(0);
-    let exit = guest.run(Mode::Vs);
-    let vcpu = loaded(&hart);
-    for htinst in [
-        1 << 33 | forms::transformed(3),
-        2,
-        0x3001 << 1,
-        // A store, in answer to a load's fault.
-        0x0000_0023,
-        u64::MAX,
-    ] {
-        let info = TrapInfo {
-            htinst,
-            ..exit.info
-        };
-        let mut fetches = 0;
-        let decoded = decode_trapped(&info, || {
-            fetches += 1;
-            vcpu.fetch_instruction(Gva::new(guest.pc), GuestPrivilege::Supervisor)
-        });
-        decoded_fits(t, &FORMS[0], &decoded, &guest)?;
-        t.equal(format_args!("htinst {htinst:#x}: fetches"), fetches, 1)?;
-    }
-    Ok(())
-}
-
-fn r58_i11_a_changed_instruction_is_not_emulated(_: &mut Test) -> Outcome {
-    let (hart, _): (Scoped, _) = probed::<ScopedStvec>()?;
-    let (_world, code) = world(None);
-    let position = |text| FORMS.iter().position(|form| form.text.starts_with(text));
-    let (Some(loads), Some(stores)) = (position("lb "), position("sb ")) else {
-        fail!("the forms are not there");
-    };
-    for (trapped, instead) in [
-        (loads, forms::bits(stores)),
-        (stores, forms::bits(loads)),
-        (loads, 0x13),
-    ] {
-        let guest_pc = CODE + (trapped * STRIDE) as u64;
-        let exit = guest_at(trapped).run(Mode::Vs);
-        // Another hart of the guest rewrites it before it is fetched.
-        let at = code.spa + (trapped * STRIDE) as u64;
-        arena::write_bytes(at, instead.to_le_bytes());
-        let vcpu = loaded(&hart);
-        let info = TrapInfo {
-            htinst: 0,
-            ..exit.info
-        };
-        let decoded = decode_trapped(&info, || {
-            vcpu.fetch_instruction(Gva::new(guest_pc), GuestPrivilege::Supervisor)
-        });
-        let changed = matches!(
-            decoded,
-            Err(TrappedError::InstructionChanged(fault)) if fault.kind == FaultKind::InstructionChanged
-        );
-        check!(
-            changed,
-            "{instead:#x} in the place of form {trapped}: {decoded:x?}"
-        );
-        arena::write_bytes(at, forms::bits(trapped).to_le_bytes());
-        fence_i();
-    }
-    Ok(())
-}
-
-fn r58_an_instruction_that_cannot_be_fetched_has_its_own_fault(t: &mut Test) -> Outcome {
-    let (hart, _): (Scoped, _) = probed::<ScopedStvec>()?;
-    for (by_guest, kind) in [
-        (true, FaultKind::Page),
-        (
-            false,
-            FaultKind::GuestPage {
-                access: AccessKind::Fetch,
-                implicit: false,
-            },
-        ),
-    ] {
-        let (mut world, code) = world(None);
-        let mut guest = guest_at(0);
-        let exit = guest.run(Mode::Vs);
-        if by_guest {
-            world.map(CODE, code.gpa, 0, 0);
-        } else {
-            world.map_g(code.gpa, code.spa, 0, 0);
-        }
-        world.fence();
-        let vcpu = loaded(&hart);
-        let info = TrapInfo {
-            htinst: 0,
-            ..exit.info
-        };
-        let decoded = decode_trapped(&info, || {
-            vcpu.fetch_instruction(Gva::new(guest.pc), GuestPrivilege::Supervisor)
-        });
-        let Err(TrappedError::Fetch(fault)) = decoded else {
-            fail!("{kind:?}: {decoded:x?}");
-        };
-        t.equal("kind", fault.kind, kind)?;
-        t.equal("GVA", fault.gva, Some(Gva::new(CODE)))?;
-        arena::release_all();
-    }
-    Ok(())
-}
-
-fn r58_a_fetch_fault_of_the_guest_is_no_data_access(t: &mut Test) -> Outcome {
-    let (mut world, code) = world(None);
-    world.map_g(code.gpa, code.spa, USER & !crate::tables::bits::X, 0);
-    world.fence();
-    let exit = guest_at(0).run(Mode::Vs);
-    t.equal("cause", exit.info.scause, 20)?;
-    t.equal("GPA", exit.gpa(), code.gpa)?;
-    t.equal("htinst", exit.info.htinst, 0)?;
-    let no_fetch = || -> Result<_, guest_mem::AccessError> { panic!("nothing to fetch") };
-    let decoded = decode_trapped(&exit.info, no_fetch);
-    t.equal(
-        "decoded",
-        decoded,
-        Err(TrappedError::NotDataAccess(exit.info)),
-    )?;
-    if exit.hstatus & guest_mem::csr::HSTATUS_GVA == 0 {
-        skip!("stval of a fetch fault is not marked as guest-virtual");
     }
     Ok(())
 }

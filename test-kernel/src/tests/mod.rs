@@ -8,7 +8,9 @@ pub mod faults;
 pub mod fences;
 pub mod fetches;
 pub mod forms;
+pub mod logging;
 pub mod memory;
+pub mod mistrust;
 pub mod operations;
 pub mod selftest;
 pub mod shapes;
@@ -34,7 +36,9 @@ pub const SECTIONS: &[&[Case]] = &[
     window::CASES,
     operations::CASES,
     memory::CASES,
+    logging::CASES,
     walks::CASES,
     entries::CASES,
     exits::CASES,
+    mistrust::CASES,
 ];
