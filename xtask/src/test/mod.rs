@@ -19,6 +19,8 @@ use crate::{artifacts, cli, qemu};
 
 /// The command.
 pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
+    // First what may fail for want of a network: nobody waits minutes to hear of it.
+    let candidates = qemu::resolve::for_testing(options.machine.qemu.as_deref())?;
     let mut total = Tally::default();
     total.add("host", host::run()?);
     let kernel = artifacts::build_test_kernel()?;
@@ -31,7 +33,7 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
         "linked hypervisor",
         elf::run("hypervisor", &hypervisor, Elsewhere::Forbidden)?,
     );
-    for candidate in qemu::resolve::for_testing(options.machine.qemu.as_deref())? {
+    for candidate in candidates {
         match candidate {
             Ok(qemu) => {
                 for cpu in target::processors(&qemu, &options.machine) {
