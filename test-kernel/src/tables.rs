@@ -58,6 +58,20 @@ pub struct World {
     vs_mode: VsMode,
 }
 
+/// Whether this machine has the modes: a write of one that it lacks is dropped. Leaves both stages Bare.
+pub fn supports(g_mode: GMode, vs_mode: VsMode) -> bool {
+    // SAFETY: no guest access happens under these values.
+    unsafe {
+        csr::vsatp::write(vs_number(vs_mode) << 60);
+        csr::hgatp::write(g_number(g_mode) << 60);
+        let taken = csr::vsatp::read() >> 60 == vs_number(vs_mode)
+            && csr::hgatp::read() >> 60 == g_number(g_mode);
+        csr::vsatp::write(0);
+        csr::hgatp::write(0);
+        taken
+    }
+}
+
 /// The entry of a leaf at guest- or host-physical `address`.
 pub const fn leaf(address: u64, flags: u64) -> u64 {
     (address >> 12) << 10 | flags
@@ -129,6 +143,18 @@ impl World {
             csr::hgatp::write(self.hgatp);
             csr::vsatp::write(self.vsatp);
         }
+        // VMID and ASID may have fewer bits than were written.
+        let but_id = |atp: u64| atp & !(0xffff << 44);
+        assert_eq!(
+            but_id(csr::hgatp::read()),
+            but_id(self.hgatp),
+            "hgatp is refused"
+        );
+        assert_eq!(
+            but_id(csr::vsatp::read()),
+            but_id(self.vsatp),
+            "vsatp is refused"
+        );
         self.fence();
     }
 

@@ -9,8 +9,8 @@ use crate::deviation::Deviation::{
 use crate::deviation::{HENVCFG_PMM, HENVCFG_PMM_7};
 use crate::guest::{self, ECALL, Mode};
 use crate::harness::{Expect, Outcome, Test, act_as_supervisor, cases, check, skip};
-use crate::tables::World;
 use crate::tables::bits::{A, D, R, SUPERVISOR, U, USER, V, W, X};
+use crate::tables::{World, supports};
 use crate::{arena, boot, csr, raw};
 
 cases![
@@ -306,6 +306,9 @@ fn r13_wide_guest_physical_addresses_are_guest_page_faults(t: &mut Test) -> Outc
         (GMode::Sv48x4, 50),
         (GMode::Sv57x4, 59),
     ] {
+        if !supports(mode, VsMode::Bare) {
+            continue;
+        }
         let mut world = World::new(mode, VsMode::Bare);
         let low = world.page(USER);
         let top = (1u64 << bits) - 4096;

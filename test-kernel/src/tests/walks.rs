@@ -5,8 +5,8 @@ use guest_mem::translate::Purpose;
 
 use crate::harness::{Outcome, Test, act_as_supervisor, cases};
 use crate::oracle::{Oracle, mark};
-use crate::tables::World;
 use crate::tables::bits::{SUPERVISOR, USER};
+use crate::tables::{World, supports};
 use crate::{arena, csr};
 
 cases![
@@ -22,17 +22,25 @@ cases![
 
 const PURPOSES: [Purpose; 3] = [Purpose::Load, Purpose::Store, Purpose::ExecutableLoad];
 
-const MODES: [(VsMode, GMode); 3] = [
-    (VsMode::Sv39, GMode::Sv39x4),
-    (VsMode::Sv48, GMode::Sv48x4),
-    (VsMode::Sv57, GMode::Sv57x4),
-];
+/// Modes of both stages that this machine has.
+fn modes() -> impl Iterator<Item = (VsMode, GMode)> {
+    [
+        (VsMode::Sv39, GMode::Sv39x4),
+        (VsMode::Sv48, GMode::Sv48x4),
+        (VsMode::Sv57, GMode::Sv57x4),
+    ]
+    .into_iter()
+    .filter(|&(vs_mode, g_mode)| supports(g_mode, vs_mode))
+}
 
 const GVA: u64 = 0x20_1000;
 
 fn r49_canonical_edges_of_every_mode(t: &mut Test) -> Outcome {
     let oracle = Oracle::measure()?;
     for (mode, bits) in [(VsMode::Sv39, 39), (VsMode::Sv48, 48), (VsMode::Sv57, 57)] {
+        if !supports(GMode::Sv39x4, mode) {
+            continue;
+        }
         let mut world = World::new(GMode::Sv39x4, mode);
         let half = 1u64 << (bits - 1);
         // The pages at both ends of both halves exist.
@@ -70,6 +78,9 @@ fn r50_the_widest_addresses_of_every_g_stage_mode(t: &mut Test) -> Outcome {
         (GMode::Sv48x4, 50),
         (GMode::Sv57x4, 59),
     ] {
+        if !supports(mode, VsMode::Bare) {
+            continue;
+        }
         let mut world = World::new(mode, VsMode::Bare);
         let page = arena::page();
         mark(page);
@@ -140,7 +151,7 @@ fn other_bits() -> impl Iterator<Item = u32> {
 
 fn r51_every_bit_of_every_vs_stage_entry(t: &mut Test) -> Outcome {
     let oracle = Oracle::measure()?;
-    for (vs_mode, g_mode) in MODES {
+    for (vs_mode, g_mode) in modes() {
         for flags in [SUPERVISOR, USER] {
             let mut world = World::new(g_mode, vs_mode);
             mark(world.page_at(GVA, flags).spa);
@@ -163,7 +174,7 @@ fn r51_every_bit_of_every_vs_stage_entry(t: &mut Test) -> Outcome {
 
 fn r51_every_bit_of_every_g_stage_entry(t: &mut Test) -> Outcome {
     let oracle = Oracle::measure()?;
-    for (vs_mode, g_mode) in MODES {
+    for (vs_mode, g_mode) in modes() {
         let mut world = World::new(g_mode, vs_mode);
         // Far from the page tables, so that every level but the root's is the page's own.
         let spa = arena::page();
@@ -237,7 +248,7 @@ fn r54_every_combination_of_permissions_at_the_g_stage(t: &mut Test) -> Outcome 
 fn r56_every_mix_of_page_sizes(t: &mut Test) -> Outcome {
     let oracle = Oracle::measure()?;
     let size = |level: usize| 1u64 << (12 + 9 * level);
-    for (vs_mode, g_mode) in MODES {
+    for (vs_mode, g_mode) in modes() {
         for vs_level in 0..vs_mode.levels() {
             for g_level in 0..g_mode.levels() {
                 let mut world = World::new(g_mode, vs_mode);
