@@ -15,7 +15,7 @@ use crate::fault::TrapInfo;
 
 mod routines;
 
-use routines::{CopyRoutines, Routine, SingleResult};
+use routines::{CopyRoutines, Routine, SingleResult, ToOneSide};
 
 global_asm!(
     include_str!("access.S"),
@@ -167,6 +167,9 @@ pub struct Riscv64<R: Recovery> {
     this_hart: PhantomData<(R, *mut ())>,
 }
 
+/// Bytes from which on merging pays: with fewer, the head alone may take them all.
+const MERGE_FROM: usize = 48;
+
 impl<R: Recovery> Riscv64<R> {
     /// The hart that runs this code.
     ///
@@ -226,7 +229,7 @@ impl<R: Recovery> Riscv64<R> {
         Err(unsafe { trap.assume_init() })
     }
 
-    /// Runs `head`, wide `body` and `tail` of a copy over `host` and `guest`.
+    /// Copies by the widest element that fits both addresses, or where that is not a double, by merging doubles.
     ///
     /// # Safety
     ///
@@ -234,13 +237,37 @@ impl<R: Recovery> Riscv64<R> {
     #[inline(always)]
     unsafe fn copy_parts(
         &self,
-        routines: &[Routine; 4],
+        routines: &ToOneSide,
         host: usize,
         guest: u64,
         len: usize,
     ) -> Result<(), Interrupted> {
         // The widest element to which both addresses can be brought together: log2 of 1 to 8.
         let shift = ((host as u64 ^ guest) | 8).trailing_zeros() as usize;
+        // SAFETY: the caller's promise.
+        unsafe {
+            if shift != 3 && len >= MERGE_FROM {
+                self.copy_merging(routines, host, guest, len)
+            } else {
+                self.copy_elements(&routines.elements, shift, host, guest, len)
+            }
+        }
+    }
+
+    /// Runs `head`, wide `body` and `tail` of a copy over `host` and `guest`, which elements of 1 << `shift` bytes fit.
+    ///
+    /// # Safety
+    ///
+    /// As the routines' own, for the whole range.
+    #[inline(always)]
+    unsafe fn copy_elements(
+        &self,
+        routines: &[Routine; 4],
+        shift: usize,
+        host: usize,
+        guest: u64,
+        len: usize,
+    ) -> Result<(), Interrupted> {
         let width = 1 << shift;
         let (narrow, wide) = (routines[0], routines[shift]);
         let head = (guest.wrapping_neg() as usize & (width - 1)).min(len);
@@ -249,26 +276,57 @@ impl<R: Recovery> Riscv64<R> {
         let mut done = 0;
         // SAFETY: the three parts lie in the range one after another, and the body is aligned to its width on both sides.
         unsafe {
+            for (routine, part) in [(narrow, head), (wide, body), (narrow, tail)] {
+                if part != 0 {
+                    let at = guest.wrapping_add(done as u64);
+                    self.copy(routine, host + done, at, part, &mut done)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies at least [`MERGE_FROM`] bytes between addresses that no double fits together.
+    ///
+    /// # Safety
+    ///
+    /// As the routines' own, for the whole range.
+    unsafe fn copy_merging(
+        &self,
+        routines: &ToOneSide,
+        host: usize,
+        guest: u64,
+        len: usize,
+    ) -> Result<(), Interrupted> {
+        let narrow = routines.elements[0];
+        let (written, read) = if routines.to_guest {
+            (guest, host as u64)
+        } else {
+            (host as u64, guest)
+        };
+        // The side that is written is brought to a double. The other is then `lag` bytes into one, which must not begin
+        // before the range, and the last double that is read must not end after it.
+        let mut head = (written.wrapping_neg() & 7) as usize;
+        let lag = (read.wrapping_add(head as u64) & 7) as usize;
+        if head < lag {
+            head += 8;
+        }
+        let body = (len - head - (8 - lag)) & !7;
+        let mut done = 0;
+        let mut trap = MaybeUninit::uninit();
+        // SAFETY: the three parts lie in the range one after another; head and tail hold what the merging reads beyond the
+        // body, which begins at a double where it is written.
+        unsafe {
             if head != 0 {
                 self.copy(narrow, host, guest, head, &mut done)?;
             }
-            if body != 0 {
-                self.copy(
-                    wide,
-                    host + done,
-                    guest.wrapping_add(done as u64),
-                    body,
-                    &mut done,
-                )?;
-            }
-            if tail != 0 {
-                self.copy(
-                    narrow,
-                    host + done,
-                    guest.wrapping_add(done as u64),
-                    tail,
-                    &mut done,
-                )?;
+            let at = guest.wrapping_add(done as u64);
+            let left = R::run(routines.merge, host + done, at, body, trap.as_mut_ptr()).value;
+            done += body - left as usize;
+            // The tail, or after a fault all that is left: by bytes, so that the fault is the exact one.
+            let at = guest.wrapping_add(done as u64);
+            if done != len {
+                self.copy(narrow, host + done, at, len - done, &mut done)?;
             }
         }
         Ok(())

@@ -21,11 +21,22 @@ pub struct SingleResult {
 /// element and the length is a multiple of it.
 pub type Routine = unsafe extern "C" fn(usize, u64, usize, *mut TrapInfo) -> SingleResult;
 
-/// The copy routines of one form, by log2 of the element.
+/// The copy routines of one form.
 #[derive(Debug)]
 pub struct CopyRoutines {
-    pub from_guest: [Routine; 4],
-    pub to_guest: [Routine; 4],
+    pub from_guest: ToOneSide,
+    pub to_guest: ToOneSide,
+}
+
+/// The copy routines of one form and direction.
+#[derive(Debug)]
+pub struct ToOneSide {
+    /// By log2 of the element.
+    pub elements: [Routine; 4],
+    /// For addresses that no double fits together; whole doubles are written.
+    pub merge: Routine,
+    /// Whether the guest's side is the one that is written.
+    pub to_guest: bool,
 }
 
 macro_rules! routines {
@@ -53,6 +64,10 @@ routines!(
     __guest_mem_scoped_copy_to_2,
     __guest_mem_scoped_copy_to_4,
     __guest_mem_scoped_copy_to_8,
+    __guest_mem_hook_merge_from,
+    __guest_mem_hook_merge_to,
+    __guest_mem_scoped_merge_from,
+    __guest_mem_scoped_merge_to,
     __guest_mem_fill_1,
     __guest_mem_fill_8,
     __guest_mem_load_1,
@@ -78,33 +93,49 @@ unsafe extern "C" {
 }
 
 pub const HOOK_COPIES: CopyRoutines = CopyRoutines {
-    from_guest: [
-        __guest_mem_hook_copy_from_1,
-        __guest_mem_hook_copy_from_2,
-        __guest_mem_hook_copy_from_4,
-        __guest_mem_hook_copy_from_8,
-    ],
-    to_guest: [
-        __guest_mem_hook_copy_to_1,
-        __guest_mem_hook_copy_to_2,
-        __guest_mem_hook_copy_to_4,
-        __guest_mem_hook_copy_to_8,
-    ],
+    from_guest: ToOneSide {
+        elements: [
+            __guest_mem_hook_copy_from_1,
+            __guest_mem_hook_copy_from_2,
+            __guest_mem_hook_copy_from_4,
+            __guest_mem_hook_copy_from_8,
+        ],
+        merge: __guest_mem_hook_merge_from,
+        to_guest: false,
+    },
+    to_guest: ToOneSide {
+        elements: [
+            __guest_mem_hook_copy_to_1,
+            __guest_mem_hook_copy_to_2,
+            __guest_mem_hook_copy_to_4,
+            __guest_mem_hook_copy_to_8,
+        ],
+        merge: __guest_mem_hook_merge_to,
+        to_guest: true,
+    },
 };
 
 pub const SCOPED_COPIES: CopyRoutines = CopyRoutines {
-    from_guest: [
-        __guest_mem_scoped_copy_from_1,
-        __guest_mem_scoped_copy_from_2,
-        __guest_mem_scoped_copy_from_4,
-        __guest_mem_scoped_copy_from_8,
-    ],
-    to_guest: [
-        __guest_mem_scoped_copy_to_1,
-        __guest_mem_scoped_copy_to_2,
-        __guest_mem_scoped_copy_to_4,
-        __guest_mem_scoped_copy_to_8,
-    ],
+    from_guest: ToOneSide {
+        elements: [
+            __guest_mem_scoped_copy_from_1,
+            __guest_mem_scoped_copy_from_2,
+            __guest_mem_scoped_copy_from_4,
+            __guest_mem_scoped_copy_from_8,
+        ],
+        merge: __guest_mem_scoped_merge_from,
+        to_guest: false,
+    },
+    to_guest: ToOneSide {
+        elements: [
+            __guest_mem_scoped_copy_to_1,
+            __guest_mem_scoped_copy_to_2,
+            __guest_mem_scoped_copy_to_4,
+            __guest_mem_scoped_copy_to_8,
+        ],
+        merge: __guest_mem_scoped_merge_to,
+        to_guest: true,
+    },
 };
 
 /// Fills with a byte in every lane of the value, one element a byte.
