@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use guest_kit::sbi::{SbiRet, call as sbi_call};
 use guest_kit::trap::{Trap, catch, cause};
-use guest_kit::{console, entry, sbi};
+use guest_kit::{console, csr_set, entry, sbi};
 use sbi_spec::{dbcn, hsm};
 
 use crate::code::call;
@@ -13,6 +13,9 @@ use crate::report::Report;
 
 /// Guest-physical, between interrupt controller and serial port: nothing is there.
 const HOLE: u64 = 0x0d00_0000;
+
+/// The guest's vector unit: Dirty.
+const SSTATUS_VS: u64 = 3 << 9;
 
 const INVALID_PARAM: isize = -3;
 const INVALID_ADDRESS: isize = -5;
@@ -134,6 +137,11 @@ fn instructions(report: &mut Report<'_>) {
     ] {
         expect_trap(report, claim, trap, cause::ILLEGAL, 0);
     }
+    // SAFETY: turns the guest's own vector unit on, if it has one.
+    unsafe { csr_set!("sstatus", SSTATUS_VS) };
+    let trap = execute!(".4byte 0x010075d7"); // vsetvli a1, zero, e32, m1
+    let claim = "a vector instruction, which the ISA string does not list";
+    expect_trap(report, claim, trap, cause::ILLEGAL, 0);
 }
 
 fn addresses(report: &mut Report<'_>) {

@@ -140,10 +140,14 @@ impl Context {
     ///
     /// `hgatp` of this hart is the guest's, and translates to nothing but the guest's memory.
     pub unsafe fn enter(&mut self) {
-        // What a guest cannot be given whatever happened to the context: V=1 after sret, MXR and SUM of the host clear (R4).
+        // Whatever happened to the context: V=1 after sret, MXR and SUM of the host clear (R4), no vector unit, whose registers
+        // are nobody's.
         self.hstatus |= csr::HSTATUS_SPV;
-        self.sstatus &=
-            !(csr::SSTATUS_SPIE | csr::SSTATUS_MXR | csr::SSTATUS_SUM | csr::SSTATUS_SDT);
+        self.sstatus &= !(csr::SSTATUS_SPIE
+            | csr::SSTATUS_MXR
+            | csr::SSTATUS_SUM
+            | csr::SSTATUS_SDT
+            | csr::SSTATUS_VS);
         self.sstatus |= csr::SSTATUS_FS;
         // SAFETY: the context leads to V=1, where the G-stage bounds what the guest reaches; HS-mode never enables
         // interrupts.

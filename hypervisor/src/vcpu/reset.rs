@@ -78,7 +78,8 @@ pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: S
             "fscsr zero",
             options(nomem, nostack)
         );
-        csr::clear!("sstatus", csr::SSTATUS_FS);
+        // Firmware leaves the vector unit on where there is one. The guest is not given it, and its registers are not reset.
+        csr::clear!("sstatus", csr::SSTATUS_FS | csr::SSTATUS_VS);
     }
     let mut context = Context {
         pc: start.address,
