@@ -7,8 +7,9 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_kit::trap::{interrupt, taken};
-use guest_kit::{csr_set, entry, sbi, wait_until};
+use guest_kit::{csr_clear, csr_set, entry, sbi, wait_until};
 use sbi_spec::hsm::hart_state;
+use sbi_spec::legacy::LEGACY_CLEAR_IPI;
 
 use crate::code::{call, constant_function, fence_i, write_code};
 use crate::memory::untouched;
@@ -103,6 +104,7 @@ impl Second {
 /// The chapter.
 pub fn visit(report: &mut Report<'_>, boot_hart: u64) {
     report.chapter("Harts: a second one, and fences from afar");
+    clear_own_interrupt(report, boot_hart);
     if report.machine.harts < 2 {
         report.skip("a second hart", "the machine has one");
         return;
@@ -123,6 +125,27 @@ pub fn visit(report: &mut Report<'_>, boot_hart: u64) {
         "the hart stops itself",
         stopped,
         format_args!("state stopped"),
+    );
+}
+
+/// The legacy call that takes an interrupt back answers whether there was one.
+fn clear_own_interrupt(report: &mut Report<'_>, hart: u64) {
+    if !report.machine.under_hypervisor {
+        report.skip("taking an interrupt back", "other firmware answers 0");
+        return;
+    }
+    // SAFETY: the bit only decides whether interrupts come.
+    unsafe { csr_clear!("sie", 1u64 << interrupt::SOFTWARE) };
+    let clear = || sbi::legacy_call(LEGACY_CLEAR_IPI, [0; 4]);
+    clear();
+    let none = clear();
+    sbi::send_ipi(1 << hart, 0);
+    let one = clear();
+    let none_again = clear();
+    report.step(
+        "the legacy call that takes an interrupt back tells whether there was one",
+        (none, none_again) == (0, 0) && one > 0,
+        format_args!("{none}, {one}, {none_again}"),
     );
 }
 

@@ -39,9 +39,11 @@ pub fn handle(vcpu: &mut Vcpu<'_>, extension: usize) -> Next {
         }
         LEGACY_CONSOLE_GETCHAR => vcpu.vm.typed().map_or(FAILED, u64::from),
         LEGACY_CLEAR_IPI => {
+            let pending = csr::read!("hvip") & csr::VSSI != 0;
             // SAFETY: the register is the guest's.
             unsafe { csr::clear!("hvip", csr::VSSI) };
-            0
+            // "A positive value if an IPI had been pending."
+            u64::from(pending)
         }
         LEGACY_SEND_IPI
         | LEGACY_REMOTE_FENCE_I
