@@ -1,6 +1,5 @@
 //! The guest's memory beside the guest-virtual space: atomics, the dirty log, races and doubtful faults.
 
-use core::cell::Cell;
 use core::sync::atomic::AtomicU64;
 
 use super::*;
@@ -8,7 +7,6 @@ use crate::AccessKind;
 use crate::csr::{ENVCFG_ADUE, ENVCFG_SSE};
 use crate::guest_physical::{GuestPhysicalMemory, NoGStage, Slot};
 use crate::guest_virtual::VsEnvironment;
-use crate::hart::model::Event;
 use crate::translate::{AdPolicy, StageRules};
 
 type Slots<'m> = GuestPhysicalMemory<'m, 2, 1>;
@@ -171,70 +169,6 @@ fn a_logged_write_sets_a_and_d_as_the_machine_would_and_logs_the_table() {
             assert_eq!(harvested(&slots), []);
         }
     }
-}
-
-#[test]
-fn r46_a_fault_that_the_tables_do_not_confirm_is_fenced_and_tried_once_more() {
-    let (memory, log) = (RamArray::<64>::new(), no_log());
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let good = (gpa(PAGES[1]).value() >> 12) << 10 | RWU | entry::V | entry::A | entry::D;
-    let page = Gva::new(GVA.value() + 4096);
-    let slots = slots(&guest, ram, &log);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    // The hart has the entry's old state, in which it allowed no stores.
-    let hart = guest.hart_of(Machine {
-        translations: Translations::Lazy,
-        ..Machine::new()
-    });
-    let vcpu = load(&hart);
-    let plain = vcpu.guest_virtual(USER);
-    guest.set_entry(page, good & !entry::W).unwrap();
-    plain.read(page, &mut [0]).unwrap();
-    guest.set_entry(page, good).unwrap();
-    let start = Gva::new(page.value() - 4);
-    let error = plain.write(start, &[5; 8]).unwrap_err();
-    assert_eq!((error.completed, error.fault.kind), (4, FaultKind::Page));
-    hart.reset_counts();
-    plain
-        .with_memory(&view, VsEnvironment::BASE)
-        .write(start, &[6; 8])
-        .unwrap();
-    assert_eq!(
-        (hart.counts().hfence_vvma, hart.counts().hfence_gvma),
-        (1, 0)
-    );
-    let mut back = [0; 8];
-    plain.read(start, &mut back).unwrap();
-    assert_eq!(back, [6; 8]);
-}
-
-#[test]
-fn r46_a_fault_that_the_tables_confirm_stands_at_once() {
-    let (memory, log) = (RamArray::<64>::new(), no_log());
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let entry_spa = guest.spa(guest.entry(GVA).unwrap()).unwrap();
-    // The entry goes away just before each access.
-    let asked = Cell::new(0);
-    let word = ram.word(entry_spa).unwrap();
-    let hook = |_: Event| {
-        asked.set(asked.get() + 1);
-        word.store(0, Ordering::Relaxed);
-    };
-    let slots = slots(&guest, ram, &log);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    hart.before_each_access(&hook);
-    let vcpu = load(&hart);
-    let error = vcpu
-        .guest_virtual(USER)
-        .with_memory(&view, VsEnvironment::BASE)
-        .read(GVA, &mut [0])
-        .unwrap_err();
-    assert_eq!((error.fault.kind, asked.get()), (FaultKind::Page, 1));
 }
 
 #[test]

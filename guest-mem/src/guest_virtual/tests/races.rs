@@ -1,380 +1,178 @@
-//! The guest's memory beside the guest-virtual space: atomics, the dirty log, races and doubtful faults.
+//! Races with a guest that edits its page tables while the hardware walks them (R46).
 
 use core::cell::Cell;
-use core::sync::atomic::AtomicU64;
 
 use super::*;
-use crate::AccessKind;
-use crate::csr::{ENVCFG_ADUE, ENVCFG_SSE};
-use crate::guest_physical::{GuestPhysicalMemory, NoGStage, Slot};
-use crate::guest_virtual::VsEnvironment;
-use crate::hart::model::Event;
-use crate::translate::{AdPolicy, StageRules};
+use crate::Width;
+use crate::guest_virtual::{BackedVirtual, BackingMemory, VsEnvironment};
+use crate::translate::{GStage, Purpose};
 
-type Slots<'m> = GuestPhysicalMemory<'m, 2, 1>;
-
-/// All of the guest's memory as one slot.
-fn slots<'m>(guest: &ModelGuest<'m>, ram: Ram<'m>, log: &'m [AtomicU64]) -> Slots<'m> {
-    let host = ram.host_ptr(guest.spa(gpa(0)).unwrap()).unwrap();
-    // SAFETY: the guest's memory is contiguous in `ram`, which outlives the slots and is accessed as atomics only.
-    let slot = unsafe { Slot::linear(gpa(0), guest.len(), host) }.with_dirty_log(log);
-    let memory = Slots::new(GMode::Sv39x4);
-    memory.add(slot, &mut NoGStage).unwrap();
-    memory
+/// The guest's tables as a walk in software reads them. Its memory is not to be reached this way: a race is no reason to
+/// leave the hardware's path.
+struct TablesOnly<'g, 'a> {
+    guest: &'g ModelGuest<'a>,
+    /// Called before each page-table entry is read, as another hart of the guest would interfere.
+    interfere: &'g dyn Fn(),
 }
 
-const UPDATE: VsEnvironment = VsEnvironment {
-    rules: StageRules {
-        ad: AdPolicy::Update,
-        ..StageRules::BASE
-    },
-    ..VsEnvironment::BASE
-};
+impl GStage for TablesOnly<'_, '_> {
+    type Page = Spa;
 
-fn no_log() -> [AtomicU64; 1] {
-    [AtomicU64::new(0)]
-}
-
-fn harvested(memory: &Slots<'_>) -> Vec<Gpa> {
-    let mut pages = Vec::new();
-    memory
-        .harvest(gpa(0), &mut NoGStage, |page| pages.push(page))
-        .unwrap();
-    pages
-}
-
-#[test]
-fn r17_compare_exchange_goes_through_the_hosts_mapping() {
-    let (memory, log) = (RamArray::<64>::new(), no_log());
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let slots = slots(&guest, ram, &log);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    let vcpu = load(&hart);
-    let space = vcpu
-        .guest_virtual(USER)
-        .with_memory(&view, VsEnvironment::BASE);
-    let lock = Gva::new(GVA.value() + 4096 + 8);
-    space.store(lock, 7u32, Ordering::Relaxed).unwrap();
-    assert_eq!(
-        space.compare_exchange(lock, 7u32, 9, Ordering::SeqCst),
-        Ok(Ok(7))
-    );
-    assert_eq!(
-        space.compare_exchange(lock, 7u32, 1, Ordering::SeqCst),
-        Ok(Err(9))
-    );
-    assert_eq!(
-        space.compare_exchange(lock, 9u8, 200, Ordering::AcqRel),
-        Ok(Ok(9))
-    );
-    assert_eq!(space.load::<u32>(lock, Ordering::Relaxed), Ok(200));
-    let misaligned = Gva::new(lock.value() + 2);
-    refused(
-        space
-            .compare_exchange(misaligned, 0u32, 0, Ordering::SeqCst)
-            .map(drop),
-        FaultKind::Misaligned,
-    );
-    let hole = Gva::new(GVA.value() + 4 * 4096);
-    let error = space
-        .compare_exchange(hole, 0u32, 0, Ordering::SeqCst)
-        .unwrap_err();
-    assert_eq!(
-        error.fault.resolution(),
-        Resolution::Inject(Injection {
-            cause: 15,
-            tval: hole.value()
-        })
-    );
-}
-
-#[track_caller]
-fn refused(result: Result<(), AccessError>, kind: FaultKind) {
-    assert_eq!(result.unwrap_err().fault.kind, kind);
-}
-
-#[test]
-fn a_guest_virtual_write_into_a_logging_slot_is_harvested() {
-    let (memory, log) = (RamArray::<64>::new(), no_log());
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let slots = slots(&guest, ram, &log);
-    slots.start_logging(gpa(0), &mut NoGStage).unwrap();
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    let vcpu = load(&hart);
-    let space = vcpu
-        .guest_virtual(USER)
-        .with_memory(&view, VsEnvironment::BASE);
-
-    space.write(Gva::new(GVA.value() + 4090), &[1; 10]).unwrap();
-    let mut pages = [gpa(PAGES[0]), gpa(PAGES[1])];
-    pages.sort();
-    assert_eq!(harvested(&slots), pages);
-    assert_eq!(hart.counts().stores, 0);
-    let mut back = [0; 10];
-    space.read(Gva::new(GVA.value() + 4090), &mut back).unwrap();
-    assert_eq!(back, [1; 10]);
-    assert_eq!(harvested(&slots), []);
-
-    space
-        .store(Gva::new(GVA.value() + 2 * 4096), 1u64, Ordering::Release)
-        .unwrap();
-    assert_eq!(harvested(&slots), [gpa(PAGES[2])]);
-    space.fill(Gva::new(GVA.value() + 3 * 4096), 1, 1).unwrap();
-    assert_eq!(harvested(&slots), [gpa(PAGES[3])]);
-    space
-        .compare_exchange(GVA, 0u8, 0, Ordering::Relaxed)
-        .unwrap()
-        .unwrap();
-    assert_eq!(harvested(&slots), [gpa(PAGES[0])]);
-    // The part of a failed write counts.
-    let end = Gva::new(GVA.value() + 4 * 4096 - 3);
-    let error = space.write(end, &[1; 8]).unwrap_err();
-    assert_eq!((error.completed, error.fault.kind), (3, FaultKind::Page));
-    assert_eq!(error.fault.gva, Some(Gva::new(GVA.value() + 4 * 4096)));
-    assert_eq!(harvested(&slots), [gpa(PAGES[3])]);
-}
-
-#[test]
-fn a_logged_write_sets_a_and_d_as_the_machine_would_and_logs_the_table() {
-    for (environment, succeeds) in [(UPDATE, true), (VsEnvironment::BASE, false)] {
-        let (memory, log) = (RamArray::<64>::new(), no_log());
-        let ram = memory.at(RAM_BASE);
-        let guest = guest(ram, RWU);
-        let clean = (gpa(PAGES[0]).value() >> 12) << 10 | RWU | entry::V;
-        guest.set_entry(GVA, clean).unwrap();
-        let table = guest.entry(GVA).unwrap();
-        let slots = slots(&guest, ram, &log);
-        slots.start_logging(gpa(0), &mut NoGStage).unwrap();
-        let mut reader = slots.reader(0).unwrap();
-        let view = reader.guard();
-        let hart = guest.hart();
-        let vcpu = load(&hart);
-        let space = vcpu.guest_virtual(USER).with_memory(&view, environment);
-        let result = space.write(GVA, &[1]);
-        let mut raw = [0; 8];
-        guest.read(table, &mut raw).unwrap();
-        if succeeds {
-            result.unwrap();
-            assert_eq!(u64::from_le_bytes(raw), clean | entry::A | entry::D);
-            let mut pages = [gpa(PAGES[0]), table.page_base()];
-            pages.sort();
-            assert_eq!(harvested(&slots), pages);
-        } else {
-            assert_eq!(result.unwrap_err().fault.kind, FaultKind::Page);
-            assert_eq!(u64::from_le_bytes(raw), clean);
-            assert_eq!(harvested(&slots), []);
-        }
+    fn read_entry(&self, at: Gpa) -> Result<u64, FaultKind> {
+        (self.interfere)();
+        let mut entry = [0; 8];
+        self.guest.read(at, &mut entry).ok_or(FaultKind::NoSlot)?;
+        Ok(u64::from_le_bytes(entry))
     }
+
+    fn compare_exchange_entry(
+        &self,
+        _: Gpa,
+        _: u64,
+        _: u64,
+    ) -> Result<Result<u64, u64>, FaultKind> {
+        unreachable!("a walk that classifies leaves no trace")
+    }
+
+    fn locate(&self, at: Gpa, _: Purpose) -> Result<Spa, FaultKind> {
+        self.guest.spa(at).ok_or(FaultKind::NoSlot)
+    }
+}
+
+impl BackingMemory for TablesOnly<'_, '_> {
+    fn is_logging(&self) -> bool {
+        false
+    }
+}
+
+const NOT_BY_MAPPING: &str = "not by the host's mapping";
+
+impl GuestMemory for TablesOnly<'_, '_> {
+    type Address = Gpa;
+
+    fn read(&self, _: Gpa, _: &mut [u8]) -> Result<(), AccessError> {
+        unreachable!("{NOT_BY_MAPPING}")
+    }
+
+    fn write(&self, _: Gpa, _: &[u8]) -> Result<(), AccessError> {
+        unreachable!("{NOT_BY_MAPPING}")
+    }
+
+    fn fill(&self, _: Gpa, _: u8, _: usize) -> Result<(), AccessError> {
+        unreachable!("{NOT_BY_MAPPING}")
+    }
+
+    fn load_width(&self, _: Gpa, _: Width, _: Ordering) -> Result<u64, AccessError> {
+        unreachable!("{NOT_BY_MAPPING}")
+    }
+
+    fn store_width(&self, _: Gpa, _: Width, _: u64, _: Ordering) -> Result<(), AccessError> {
+        unreachable!("{NOT_BY_MAPPING}")
+    }
+
+    fn compare_exchange_width(
+        &self,
+        _: Gpa,
+        _: Width,
+        _: u64,
+        _: u64,
+        _: Ordering,
+    ) -> Result<u64, AccessError> {
+        unreachable!("{NOT_BY_MAPPING}")
+    }
+}
+
+fn backed<'v, 'h, 'a, 'g>(
+    vcpu: &'v LoadedVcpu<'h, ModelHart<'a>>,
+    tables: &'v TablesOnly<'g, 'a>,
+) -> BackedVirtual<'v, 'h, ModelHart<'a>, TablesOnly<'g, 'a>> {
+    vcpu.guest_virtual(USER)
+        .with_memory(tables, VsEnvironment::BASE)
+}
+
+/// The guest's entry for its first page, with other rights.
+fn entry_with(bits: u64) -> u64 {
+    (gpa(PAGES[0]).value() >> 2) | bits | entry::V | entry::A | entry::D
+}
+
+/// Machines on which a refusal of the VS-stage comes as specified, and as an access fault (R59).
+fn machines(translations: Translations) -> [Machine; 2] {
+    [false, true].map(|page_faults_as_access_faults| Machine {
+        translations,
+        quirks: Quirks {
+            page_faults_as_access_faults,
+            ..Quirks::default()
+        },
+        ..Machine::new()
+    })
 }
 
 #[test]
 fn r46_a_fault_that_the_tables_do_not_confirm_is_fenced_and_tried_once_more() {
-    let (memory, log) = (RamArray::<64>::new(), no_log());
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let good = (gpa(PAGES[1]).value() >> 12) << 10 | RWU | entry::V | entry::A | entry::D;
-    let page = Gva::new(GVA.value() + 4096);
-    let slots = slots(&guest, ram, &log);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    // The hart has the entry's old state, in which it allowed no stores.
-    let hart = guest.hart_of(Machine {
-        translations: Translations::Lazy,
-        ..Machine::new()
-    });
-    let vcpu = load(&hart);
-    let plain = vcpu.guest_virtual(USER);
-    guest.set_entry(page, good & !entry::W).unwrap();
-    plain.read(page, &mut [0]).unwrap();
-    guest.set_entry(page, good).unwrap();
-    let start = Gva::new(page.value() - 4);
-    let error = plain.write(start, &[5; 8]).unwrap_err();
-    assert_eq!((error.completed, error.fault.kind), (4, FaultKind::Page));
-    hart.reset_counts();
-    plain
-        .with_memory(&view, VsEnvironment::BASE)
-        .write(start, &[6; 8])
-        .unwrap();
-    assert_eq!(
-        (hart.counts().hfence_vvma, hart.counts().hfence_gvma),
-        (1, 0)
-    );
-    let mut back = [0; 8];
-    plain.read(start, &mut back).unwrap();
-    assert_eq!(back, [6; 8]);
+    for machine in machines(Translations::Lazy) {
+        let memory = RamArray::<64>::new();
+        let guest = guest(memory.at(RAM_BASE), RWU);
+        guest
+            .set_entry(GVA, entry_with(entry::R | entry::U))
+            .unwrap();
+        let hart = guest.hart_of(machine);
+        let tables = TablesOnly {
+            guest: &guest,
+            interfere: &|| {},
+        };
+        let vcpu = load(&hart);
+        vcpu.guest_virtual(USER).read(GVA, &mut [0]).unwrap();
+        // The guest allows writes; the hart still has the old rights.
+        guest.set_entry(GVA, entry_with(RWU)).unwrap();
+        assert!(vcpu.guest_virtual(USER).write(GVA, &[1]).is_err());
+        hart.reset_counts();
+        let start = Gva::new(GVA.value() + 4094);
+        backed(&vcpu, &tables).write(start, &[1, 2, 3, 4]).unwrap();
+        let counts = hart.counts();
+        assert_eq!((counts.faults, counts.fences()), (1, 1));
+        assert_eq!(counts.hfence_vvma, 1);
+        assert_eq!(virtual_bytes(&guest)[4094..4098], [1, 2, 3, 4]);
+    }
+}
+
+#[test]
+fn r46_a_guest_that_keeps_changing_its_tables_gets_its_fault_after_one_retry() {
+    for machine in machines(Translations::Lazy) {
+        let memory = RamArray::<64>::new();
+        let guest = guest(memory.at(RAM_BASE), RWU);
+        let taken_away = |_| guest.set_entry(GVA, 0).unwrap();
+        let given_back = || guest.set_entry(GVA, entry_with(RWU)).unwrap();
+        let hart = guest.hart_of(machine);
+        hart.before_each_access(&taken_away);
+        let tables = TablesOnly {
+            guest: &guest,
+            interfere: &given_back,
+        };
+        let vcpu = load(&hart);
+        let error = backed(&vcpu, &tables).read(GVA, &mut [0; 8]).unwrap_err();
+        assert_eq!((error.completed, hart.counts().accesses()), (0, 2));
+    }
 }
 
 #[test]
 fn r46_a_fault_that_the_tables_confirm_stands_at_once() {
-    let (memory, log) = (RamArray::<64>::new(), no_log());
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let entry_spa = guest.spa(guest.entry(GVA).unwrap()).unwrap();
-    // The entry goes away just before each access.
-    let asked = Cell::new(0);
-    let word = ram.word(entry_spa).unwrap();
-    let hook = |_: Event| {
-        asked.set(asked.get() + 1);
-        word.store(0, Ordering::Relaxed);
-    };
-    let slots = slots(&guest, ram, &log);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    hart.before_each_access(&hook);
-    let vcpu = load(&hart);
-    let error = vcpu
-        .guest_virtual(USER)
-        .with_memory(&view, VsEnvironment::BASE)
-        .read(GVA, &mut [0])
-        .unwrap_err();
-    assert_eq!((error.fault.kind, asked.get()), (FaultKind::Page, 1));
-}
-
-#[test]
-fn r59_a_page_fault_that_came_as_an_access_fault_is_recognised() {
-    let (memory, log) = (RamArray::<64>::new(), no_log());
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let slots = slots(&guest, ram, &log);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let quirks = Quirks {
-        page_faults_as_access_faults: true,
-        ..Quirks::default()
-    };
-    let hart = guest.hart_of(Machine {
-        quirks,
-        ..Machine::new()
-    });
-    let vcpu = load(&hart);
-    let hole = Gva::new(0x30_0000);
-    let plain = vcpu.guest_virtual(USER);
-    assert_eq!(
-        plain.read(hole, &mut [0]).unwrap_err().fault.kind,
-        FaultKind::Access
-    );
-    let error = plain
-        .with_memory(&view, VsEnvironment::BASE)
-        .read(hole, &mut [0])
-        .unwrap_err();
-    assert_eq!(
-        error.fault.resolution(),
-        Resolution::Inject(Injection {
-            cause: 13,
-            tval: hole.value()
-        })
-    );
-    // One that is an access fault stays one.
-    let spa = guest.spa(gpa(PAGES[0])).unwrap();
-    hart.protect(Protection {
-        range: spa..Spa::new(spa.value() + 8),
-        read: false,
-        write: false,
-        execute: false,
-    });
-    let error = plain
-        .with_memory(&view, VsEnvironment::BASE)
-        .read(GVA, &mut [0])
-        .unwrap_err();
-    assert_eq!(
-        (error.fault.kind, error.fault.resolution()),
-        (FaultKind::Access, Resolution::Refuse)
-    );
-}
-
-#[test]
-fn r16_a_store_to_a_shadow_stack_is_the_guests_own_access_fault() {
-    let (memory, log) = (RamArray::<64>::new(), no_log());
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let shadow_stack =
-        (gpa(PAGES[0]).value() >> 12) << 10 | entry::W | entry::U | entry::V | entry::A | entry::D;
-    guest.set_entry(GVA, shadow_stack).unwrap();
-    let slots = slots(&guest, ram, &log);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    hart.set_register(Register::Henvcfg, ENVCFG_SSE);
-    let vcpu = load(&hart);
-    let environment = VsEnvironment {
-        henvcfg: ENVCFG_SSE,
-        ..VsEnvironment::BASE
-    };
-    let space = vcpu.guest_virtual(USER).with_memory(&view, environment);
-    space.read(GVA, &mut [0]).unwrap();
-    let error = space.write(GVA, &[0]).unwrap_err();
-    assert_eq!(
-        error.fault.resolution(),
-        Resolution::Inject(Injection {
-            cause: 7,
-            tval: GVA.value()
-        })
-    );
-}
-
-#[test]
-fn r22_without_htval_a_walk_tells_the_guest_physical_address() {
-    let (memory, log) = (RamArray::<64>::new(), no_log());
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let slots = slots(&guest, ram, &log);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    guest.unback(gpa(PAGES[1])).unwrap();
-    let hart = guest.hart_of(Machine {
-        writes_htval: false,
-        ..Machine::new()
-    });
-    let vcpu = load(&hart);
-    let at = Gva::new(GVA.value() + 4096 + 4);
-    let plain = vcpu.guest_virtual(USER);
-    assert_eq!(
-        plain.write(at, &[0]).unwrap_err().fault.resolution(),
-        Resolution::Refuse
-    );
-    let error = plain
-        .with_memory(&view, VsEnvironment::BASE)
-        .write(at, &[0])
-        .unwrap_err();
-    let found = Gpa::new(gpa(PAGES[1]).value() + 4);
-    assert_eq!(
-        error.fault.resolution(),
-        Resolution::Resolve {
-            gpa: found,
-            access: AccessKind::Store
-        }
-    );
-}
-
-#[test]
-fn a_walk_that_classifies_leaves_no_trace_in_the_guests_tables() {
-    let (memory, log) = (RamArray::<64>::new(), no_log());
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let clean = (gpa(PAGES[0]).value() >> 12) << 10 | RWU | entry::V;
-    guest.set_entry(GVA, clean).unwrap();
-    let slots = slots(&guest, ram, &log);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    // The hardware updates at neither stage, whatever the environment says.
-    hart.set_register(Register::Menvcfg, 0);
-    hart.set_register(Register::Henvcfg, ENVCFG_ADUE);
-    let vcpu = load(&hart);
-    let error = vcpu
-        .guest_virtual(USER)
-        .with_memory(&view, UPDATE)
-        .read(GVA, &mut [0])
-        .unwrap_err();
-    assert_eq!(error.fault.kind, FaultKind::Page);
-    let mut raw = [0; 8];
-    guest.read(guest.entry(GVA).unwrap(), &mut raw).unwrap();
-    assert_eq!(u64::from_le_bytes(raw), clean);
+    for machine in machines(Translations::Lazy) {
+        let memory = RamArray::<64>::new();
+        let guest = guest(memory.at(RAM_BASE), RWU);
+        // The entry goes away just before each access, and stays away.
+        let asked = Cell::new(0);
+        let taken_away = |_| {
+            asked.set(asked.get() + 1);
+            guest.set_entry(GVA, 0).unwrap();
+        };
+        let hart = guest.hart_of(machine);
+        hart.before_each_access(&taken_away);
+        let tables = TablesOnly {
+            guest: &guest,
+            interfere: &|| {},
+        };
+        let vcpu = load(&hart);
+        let error = backed(&vcpu, &tables).read(GVA, &mut [0]).unwrap_err();
+        assert_eq!((error.fault.kind, asked.get()), (FaultKind::Page, 1));
+    }
 }
