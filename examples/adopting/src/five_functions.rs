@@ -4,6 +4,10 @@
 //! The one idea: a count is what is left of an [`AccessError`] when the fault is dropped. It is the
 //! exact number of bytes transferred, so that a caller who compares it with the length is right; one who wants to know
 //! *why* asks the library itself.
+//!
+//! Order of arguments, types and answers are those of arceos' `riscv_vcpu`. Addresses are anything that converts to `usize`,
+//! as the address types of that family of crates do. What differs is the call: these are methods, because the promise that
+//! a vCPU is loaded on this hart has to be made somewhere ([`FiveFunctions::new`]).
 
 use guest_mem::hart::Hart;
 use guest_mem::{AccessError, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
@@ -42,22 +46,22 @@ impl<'h, H: Hart> FiveFunctions<'h, H> {
     }
 
     /// Copies from a guest-physical address; answers the bytes copied.
-    pub fn copy_from_guest(&self, destination: &mut [u8], gpa: usize) -> usize {
+    pub fn copy_from_guest(&self, destination: &mut [u8], gpa: impl Into<usize>) -> usize {
         let len = destination.len();
         count(
             self.vcpu
                 .guest_physical()
-                .read(Gpa::new(gpa as u64), destination),
+                .read(Gpa::new(gpa.into() as u64), destination),
             len,
         )
     }
 
     /// Copies to a guest-physical address; answers the bytes copied.
-    pub fn copy_to_guest(&self, source: &[u8], gpa: usize) -> usize {
+    pub fn copy_to_guest(&self, source: &[u8], gpa: impl Into<usize>) -> usize {
         count(
             self.vcpu
                 .guest_physical()
-                .write(Gpa::new(gpa as u64), source),
+                .write(Gpa::new(gpa.into() as u64), source),
             source.len(),
         )
     }
@@ -66,18 +70,26 @@ impl<'h, H: Hart> FiveFunctions<'h, H> {
     pub fn copy_from_guest_va(
         &self,
         destination: &mut [u8],
-        gva: usize,
+        gva: impl Into<usize>,
         supervisor: bool,
     ) -> usize {
         let len = destination.len();
         let space = self.vcpu.guest_virtual(privilege(supervisor));
-        count(space.read(Gva::new(gva as u64), destination), len)
+        count(space.read(Gva::new(gva.into() as u64), destination), len)
     }
 
     /// Copies to a guest-virtual address, as the guest's supervisor or its user; answers the bytes copied.
-    pub fn copy_to_guest_va(&self, source: &[u8], gva: usize, supervisor: bool) -> usize {
+    pub fn copy_to_guest_va(
+        &self,
+        source: &[u8],
+        gva: impl Into<usize>,
+        supervisor: bool,
+    ) -> usize {
         let space = self.vcpu.guest_virtual(privilege(supervisor));
-        count(space.write(Gva::new(gva as u64), source), source.len())
+        count(
+            space.write(Gva::new(gva.into() as u64), source),
+            source.len(),
+        )
     }
 
     /// Fetches the instruction at a guest-virtual address: its bits, 16 or 32 of them.
@@ -87,11 +99,11 @@ impl<'h, H: Hart> FiveFunctions<'h, H> {
     /// The fault, whose resolution says what to inject.
     pub fn fetch_guest_instruction(
         &self,
-        gva: usize,
+        gva: impl Into<usize>,
         supervisor: bool,
     ) -> Result<u32, AccessError> {
         self.vcpu
-            .fetch_instruction(Gva::new(gva as u64), privilege(supervisor))
+            .fetch_instruction(Gva::new(gva.into() as u64), privilege(supervisor))
             .map(|instruction| instruction.bits())
     }
 }
