@@ -4,6 +4,35 @@
 //! loop of their own. `copy_*` take any guest-physical space: the slots of a VM (no vCPU need be loaded: the first image is
 //! written before there is one), or a loaded vCPU's for memory that the host does not map. `*_va` and the fetch take the
 //! loaded vCPU.
+//!
+//! ```
+//! # use guest_mem::hart::model::{ModelGuest, RamArray};
+//! # use guest_mem::translate::entry::{R, W, X};
+//! # use guest_mem::{Gpa, Gva, LoadedVcpu, Spa};
+//! use guest_mem::{
+//!     GuestPrivilege, copy_from_guest, copy_from_guest_va, copy_to_guest, copy_to_guest_va, fetch_guest_instruction,
+//! };
+//!
+//! # let ram = RamArray::<32>::new();
+//! # let guest = ModelGuest::new(ram.at(Spa::new(0x8_0000_0000)))?;
+//! # guest.map(Gva::new(0x5000), Gpa::new(0x8000_3000), R | W | X)?;
+//! # let hart = guest.hart();
+//! # // SAFETY: the guest is loaded on the hart.
+//! # let vcpu = unsafe { LoadedVcpu::new(&hart) };
+//! // The guest maps GVA 0x5000 to GPA 0x8000_3000.
+//! let (gva, gpa, kernel) = (Gva::new(0x5000), Gpa::new(0x8000_3000), GuestPrivilege::Supervisor);
+//! let mut bytes = [0; 4];
+//!
+//! copy_to_guest(&vcpu.guest_physical(), gpa, &[0x13, 0, 0, 0])?; // nop
+//! copy_from_guest_va(&vcpu, kernel, gva, &mut bytes)?;
+//! assert_eq!(bytes, [0x13, 0, 0, 0]);
+//! assert_eq!(fetch_guest_instruction(&vcpu, kernel, gva)?.bits(), 0x13);
+//!
+//! copy_to_guest_va(&vcpu, kernel, gva, b"text")?;
+//! copy_from_guest(&vcpu.guest_physical(), gpa, &mut bytes)?;
+//! assert_eq!(&bytes, b"text");
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
 
 use crate::access::GuestPrivilege;
 use crate::address::{Gpa, Gva};

@@ -62,6 +62,56 @@ pub const CHUNK: usize = 256;
 /// **Races.** The guest runs on other harts meanwhile. A copy may mix old and new bytes; a naturally aligned unit is the
 /// most that is ever moved whole, and that is not promised. Single accesses never tear. Copies are not ordered with other
 /// accesses: where it matters (a ring's contents after its index), use the ordering of the single access beside them.
+///
+/// **Traces.** An access through the hardware's translation sets A and D bits where the machine's own accesses would; one
+/// through slots sets none. Nothing is paged in unless the space says so (`resolving`).
+///
+/// Code that is generic over the space takes `&impl GuestMemory`:
+///
+/// ```
+/// use core::ops::ControlFlow;
+/// use core::sync::atomic::Ordering;
+/// use guest_mem::hart::model::{ModelGuest, RamArray};
+/// use guest_mem::translate::entry::{R, W};
+/// use guest_mem::{AccessError, FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu, Spa};
+///
+/// // Adds up the bytes of a guest buffer of any length, without a heap.
+/// fn checksum<M: GuestMemory>(memory: &M, at: M::Address, len: usize) -> Result<u64, AccessError> {
+///     let mut sum = 0;
+///     let _: ControlFlow<()> = memory.for_each_chunk(at, len, |_, bytes| {
+///         sum += bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+///         ControlFlow::Continue(())
+///     })?;
+///     Ok(sum)
+/// }
+///
+/// # let ram = RamArray::<32>::new();
+/// # let guest = ModelGuest::new(ram.at(Spa::new(0x8_0000_0000)))?;
+/// # guest.map_pages(Gva::new(0x5000), Gpa::new(0x8000_3000), 2, R | W)?;
+/// # let hart = guest.hart();
+/// # // SAFETY: the guest is loaded on the hart.
+/// # let vcpu = unsafe { LoadedVcpu::new(&hart) };
+/// let memory = vcpu.guest_virtual(GuestPrivilege::Supervisor); // two pages from 0x5000 on
+/// memory.fill(Gva::new(0x5000), 3, 5000)?;
+/// assert_eq!(checksum(&memory, Gva::new(0x5000), 5000)?, 15_000);
+///
+/// memory.write(Gva::new(0x5ffd), b"name\0")?;
+/// let mut name = [0; 16];
+/// assert_eq!(memory.read_cstr(Gva::new(0x5ffd), &mut name)?, Some(4));
+///
+/// memory.write_obj(Gva::new(0x5001), &[1u16, 2, 3])?; // a copy may be misaligned
+/// assert_eq!(memory.read_obj::<[u16; 3]>(Gva::new(0x5001))?, [1, 2, 3]);
+/// memory.store(Gva::new(0x5010), 7u16, Ordering::Release)?; // a single access may not
+/// assert_eq!(memory.load::<u16>(Gva::new(0x5010), Ordering::Acquire)?, 7);
+/// let error = memory.load::<u16>(Gva::new(0x5011), Ordering::Acquire).unwrap_err();
+/// assert_eq!(error.fault.kind, FaultKind::Misaligned);
+///
+/// // Past the top of the address space: nothing is touched. No bytes: always fine.
+/// let error = memory.write(Gva::new(u64::MAX), b"ab").unwrap_err();
+/// assert_eq!((error.completed, error.fault.kind), (0, FaultKind::OutOfRange));
+/// assert_eq!(memory.write(Gva::new(u64::MAX), b""), Ok(()));
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 pub trait GuestMemory {
     /// The space's addresses.
     type Address: Address;

@@ -213,6 +213,26 @@ impl Fault {
 
     /// What the guest sees when nothing backs the guest-physical address: the access fault (1/5/7) of the *original* type,
     /// also when it was a page-table entry that is not backed. `None` for a guest-physical operation.
+    ///
+    /// ```
+    /// # use guest_mem::hart::model::{ModelGuest, RamArray};
+    /// # use guest_mem::translate::entry::{R, W};
+    /// use guest_mem::{Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu, Resolution, Spa};
+    ///
+    /// # let ram = RamArray::<32>::new();
+    /// # let guest = ModelGuest::new(ram.at(Spa::new(0x8_0000_0000)))?;
+    /// # guest.map(Gva::new(0x5000), Gpa::new(0x8000_3000), R | W)?;
+    /// # let hart = guest.hart();
+    /// # // SAFETY: the guest is loaded on the hart.
+    /// # let vcpu = unsafe { LoadedVcpu::new(&hart) };
+    /// guest.unback(Gpa::new(0x8000_3000))?; // what the guest maps at GVA 0x5000
+    /// let error = vcpu.guest_virtual(GuestPrivilege::Supervisor).write(Gva::new(0x5000), &[1]).unwrap_err();
+    /// assert!(matches!(error.fault.resolution(), Resolution::Resolve { .. }));
+    /// // The owner of the G-stage finds that no memory belongs there: a store access fault for the guest.
+    /// let injection = error.fault.injection_when_unbacked().unwrap();
+    /// assert_eq!((injection.cause, injection.tval), (7, 0x5000));
+    /// # Ok::<(), guest_mem::translate::builder::BuildError>(())
+    /// ```
     pub fn injection_when_unbacked(&self) -> Option<Injection> {
         self.gva
             .map(|gva| Injection::access_fault(self.operation.access_kind(), gva))

@@ -96,6 +96,39 @@ pub struct BackedVirtual<'v, 'h, H: Hart, M> {
 
 impl<'v, 'h, H: Hart> GuestVirtual<'v, 'h, H> {
     /// This space with the guest's memory beside it.
+    ///
+    /// ```
+    /// use core::sync::atomic::Ordering;
+    /// use guest_mem::csr::GMode;
+    /// use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, Slot};
+    /// use guest_mem::guest_virtual::VsEnvironment;
+    /// # use guest_mem::hart::model::{ModelGuest, RamArray};
+    /// # use guest_mem::translate::entry::{R, W};
+    /// use guest_mem::{AccessKind, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu, Spa};
+    ///
+    /// # let array = RamArray::<32>::new();
+    /// # let ram = array.at(Spa::new(0x8_0000_0000));
+    /// # let guest = ModelGuest::new(ram)?;
+    /// # guest.map(Gva::new(0x5000), Gpa::new(0x8000_3000), R | W)?;
+    /// # let hart = guest.hart();
+    /// # let host = ram.host_ptr(guest.spa(ModelGuest::BASE).unwrap()).unwrap();
+    /// let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    /// // SAFETY: the guest's memory is at `host` for as long as `memory` exists, and is accessed as atomics only.
+    /// let slot = unsafe { Slot::linear(ModelGuest::BASE, guest.len(), host) };
+    /// memory.add(slot, &mut NoGStage)?;
+    /// let mut reader = memory.reader(0)?;
+    /// let guard = reader.guard();
+    ///
+    /// # // SAFETY: the guest is loaded on the hart.
+    /// # let vcpu = unsafe { LoadedVcpu::new(&hart) };
+    /// let plain = vcpu.guest_virtual(GuestPrivilege::Supervisor); // GVA 0x5000 is GPA 0x8000_3000
+    /// let space = plain.with_memory(&guard, VsEnvironment::BASE);
+    /// let lock = Gva::new(0x5008);
+    /// assert_eq!(space.compare_exchange(lock, 0u32, 1, Ordering::Acquire)?, Ok(0));
+    /// assert_eq!(space.compare_exchange(lock, 0u32, 1, Ordering::Acquire)?, Err(1));
+    /// assert_eq!(space.translate(lock, AccessKind::Load)?.gpa, Gpa::new(0x8000_3008));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn with_memory<M: BackingMemory>(
         self,
         memory: &'v M,

@@ -21,6 +21,25 @@ impl<H: Hart> LoadedVcpu<'_, H> {
     /// The guest may rewrite the instruction meanwhile: what comes back may not be what trapped, and
     /// [`decode_trapped`](crate::instruction::decode_trapped) checks that it fits (R58).
     ///
+    /// ```
+    /// # use guest_mem::hart::model::{ModelGuest, RamArray};
+    /// # use guest_mem::translate::entry::X;
+    /// use guest_mem::{Gpa, GuestPrivilege, Gva, LoadedVcpu, Resolution, Spa};
+    ///
+    /// # let ram = RamArray::<32>::new();
+    /// # let guest = ModelGuest::new(ram.at(Spa::new(0x8_0000_0000)))?;
+    /// # guest.map(Gva::new(0x5000), Gpa::new(0x8000_3000), X)?;
+    /// # let hart = guest.hart();
+    /// # // SAFETY: the guest is loaded on the hart.
+    /// # let vcpu = unsafe { LoadedVcpu::new(&hart) };
+    /// // The last parcel of an execute-only page is the first half of `lw a0, 0(a1)`; the next page is not mapped.
+    /// guest.write(Gpa::new(0x8000_3ffe), &[0x03, 0xa5]).unwrap();
+    /// let error = vcpu.fetch_instruction(Gva::new(0x5ffe), GuestPrivilege::Supervisor).unwrap_err();
+    /// assert_eq!((error.completed, error.fault.gva), (2, Some(Gva::new(0x6000))));
+    /// assert!(matches!(error.fault.resolution(), Resolution::Inject(fault) if fault.cause == 12));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`FaultKind::Misaligned`] if `gva` is odd; [`FaultKind::OutOfRange`] if a second half would lie past the top of the

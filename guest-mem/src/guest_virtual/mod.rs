@@ -98,6 +98,22 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// The guest-physical space, through the G-stage table that `hgatp` names, for memory that the host does not map.
     ///
     /// Where the host maps guest memory, [`guest_physical`](crate::guest_physical) is faster and can do more.
+    ///
+    /// ```
+    /// # use guest_mem::hart::model::{ModelGuest, RamArray};
+    /// use guest_mem::{FaultKind, Gpa, GuestMemory, LoadedVcpu, Spa};
+    ///
+    /// # let ram = RamArray::<32>::new();
+    /// # let guest = ModelGuest::new(ram.at(Spa::new(0x8_0000_0000)))?;
+    /// # let hart = guest.hart();
+    /// # // SAFETY: the guest is loaded on the hart.
+    /// # let vcpu = unsafe { LoadedVcpu::new(&hart) };
+    /// let memory = vcpu.guest_physical(); // Sv39x4: addresses of 41 bits
+    /// memory.write_obj(Gpa::new(0x8000_3000), &7u64)?;
+    /// let error = memory.read_obj::<u64>(Gpa::new((1 << 41) - 4)).unwrap_err();
+    /// assert_eq!((error.completed, error.fault.kind), (0, FaultKind::OutOfRange));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     #[inline]
     pub fn guest_physical(&self) -> LoadedPhysical<'_, 'h, H> {
         LoadedPhysical::new(self)

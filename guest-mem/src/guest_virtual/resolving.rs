@@ -67,6 +67,29 @@ impl<H: Hart> LoadedVcpu<'_, H> {
 
 impl<'h, H: Hart> GuestVirtual<'_, 'h, H> {
     /// This space, asking `resolver` to page in.
+    ///
+    /// ```
+    /// # use guest_mem::hart::model::{ModelGuest, RamArray};
+    /// # use guest_mem::translate::entry::{R, W};
+    /// # use guest_mem::guest_physical::Unresolvable;
+    /// use guest_mem::{AccessKind, Fault, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu, Spa};
+    ///
+    /// # let ram = RamArray::<32>::new();
+    /// # let guest = ModelGuest::new(ram.at(Spa::new(0x8_0000_0000)))?;
+    /// # guest.map(Gva::new(0x5000), Gpa::new(0x8000_3000), R | W)?;
+    /// # let hart = guest.hart();
+    /// # let frame = guest.spa(Gpa::new(0x8000_3000)).unwrap();
+    /// // The guest maps GVA 0x5000 to GPA 0x8000_3000, which the host has not backed yet.
+    /// guest.unback(Gpa::new(0x8000_3000))?;
+    /// let mut page_in = |_: &Fault, gpa: Gpa, _: AccessKind| {
+    ///     guest.back(gpa.page_base(), frame, R | W).map_err(|_| Unresolvable)
+    /// };
+    /// # // SAFETY: the guest is loaded on the hart.
+    /// # let vcpu = unsafe { LoadedVcpu::new(&hart) };
+    /// let space = vcpu.guest_virtual(GuestPrivilege::Supervisor).resolving(&mut page_in);
+    /// space.write(Gva::new(0x5ff8), b"paged in")?;
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn resolving<R: Resolver + ?Sized>(
         self,
         resolver: &mut R,

@@ -102,8 +102,28 @@ const SECOND_MARK: u64 = 0x2222_2222_2222_2222;
 /// Probes this hart with a scratch guest, tells [`Hart::fence_state`] whether accesses need fences, and answers the rest.
 ///
 /// To be called once on each hart, before its first guest, with `henvcfg` as its guests will have it: what the VS-stage does
-/// about A and D bits depends on `henvcfg.ADUE`, and so is to be measured again where guests differ in that. Takes a few dozen accesses; interrupts are off meanwhile. Every
-/// CSR is put back and all translations are fenced.
+/// about A and D bits depends on `henvcfg.ADUE`, and so is to be measured again where guests differ in that. Takes a few
+/// dozen accesses; interrupts are off meanwhile. Every CSR is put back and all translations are fenced.
+///
+/// ```
+/// use guest_mem::Spa;
+/// use guest_mem::hart::Hart;
+/// use guest_mem::hart::model::{Machine, ModelHart, Quirks, RamArray};
+/// use guest_mem::probe::probe;
+///
+/// // A machine such as QEMU before 9.0, and a scratch area that the machine has at the same address.
+/// let ram = RamArray::<16>::new();
+/// let address = Spa::new(0x8_0000_0000);
+/// let ram = ram.at(address);
+/// let quirks = Quirks { stale_vsatp: true, ..Quirks::default() };
+/// let hart = ModelHart::new(ram, Machine { quirks, ..Machine::new() });
+///
+/// let scratch = ram.host_ptr(address).unwrap().cast().as_ptr();
+/// // SAFETY: nobody else uses the memory, and no vCPU is loaded.
+/// let profile = unsafe { probe(&hart, scratch, address) }?;
+/// assert!(profile.stale_vsatp && hart.fence_state().stale_vsatp());
+/// # Ok::<(), guest_mem::probe::ProbeError>(())
+/// ```
 ///
 /// # Errors
 ///
