@@ -12,7 +12,10 @@ use crate::guest_memory::GuestInteger;
 const WORD: usize = size_of::<u64>();
 
 /// Words that the loops move before they look at their counter.
-const UNROLL: usize = 8;
+const UNROLL: usize = 16;
+
+/// The same of loops that merge, which need registers for more than the words.
+const MERGED: usize = 4;
 
 /// Bytes before the first aligned word at or after `address`, `len` at most.
 #[inline]
@@ -61,29 +64,105 @@ unsafe fn put_word(at: *mut u8, word: u64) {
 /// # Safety
 ///
 /// The `destination.len()` bytes at `source` are valid for atomic reads and do not overlap `destination`.
+#[inline]
 pub(super) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
-    let (first, rest) = destination.split_at_mut(head(source, destination.len()));
-    let (body, last) = rest.split_at_mut(rest.len() / WORD * WORD);
+    if (source.addr() | destination.as_ptr().addr() | destination.len()) % WORD == 0 {
+        // SAFETY: every byte pattern is a `u64` and the other way round.
+        let (_, words, _) = unsafe { destination.align_to_mut::<u64>() };
+        // SAFETY: by the contract; aligned.
+        return unsafe { words_from(source, words) };
+    }
+    // SAFETY: by the contract.
+    unsafe { copy_from_any(source, destination) }
+}
+
+/// # Safety
+///
+/// As [`copy_from`].
+#[inline(never)]
+unsafe fn copy_from_any(source: *const u8, destination: &mut [u8]) {
+    let lag = lag(source, destination.as_ptr());
+    let (first, body) = parts(destination.as_ptr(), lag, destination.len());
+    let (first, rest) = destination.split_at_mut(first);
+    let (body, last) = rest.split_at_mut(body);
     let from = source.wrapping_add(first.len());
     let tail = from.wrapping_add(body.len());
     for (at, byte) in first.iter_mut().enumerate() {
         // SAFETY: within the range of the contract.
         *byte = unsafe { get_byte(source.add(at)) };
     }
-    // SAFETY: every byte pattern is a `u64` and the other way round.
-    let (before, words, after) = unsafe { body.align_to_mut::<u64>() };
-    if before.is_empty() && after.is_empty() {
-        // SAFETY: within the range of the contract; aligned by `head`, or there are no words.
-        unsafe { words_from(from, words) };
-    } else {
-        for (at, bytes) in body.chunks_exact_mut(WORD).enumerate() {
-            // SAFETY: as above.
-            bytes.copy_from_slice(&unsafe { get_word(from.add(at * WORD)) }.to_ne_bytes());
+    // SAFETY: every byte pattern is a `u64` and the other way round. The body is words of the host's side: `parts`.
+    let (_, words, _) = unsafe { body.align_to_mut::<u64>() };
+    // SAFETY: within the range of the contract: `parts` leaves the bytes around the body that merging reads.
+    unsafe {
+        if lag == 0 {
+            words_from(from, words);
+        } else if !words.is_empty() {
+            merge_from(from.wrapping_sub(lag), lag, words);
         }
     }
     for (at, byte) in last.iter_mut().enumerate() {
         // SAFETY: within the range of the contract.
         *byte = unsafe { get_byte(tail.add(at)) };
+    }
+}
+
+/// How far into a word `read` is where `written` is at the start of one.
+#[inline]
+fn lag(read: *const u8, written: *const u8) -> usize {
+    read.addr().wrapping_sub(written.addr()) % WORD
+}
+
+/// Cuts `len` bytes to be written at `written`: those before the words, and those of the words.
+///
+/// The words begin aligned where they are written. Where the other side lags, it is read by aligned words, too, of which the
+/// first begins before and the last ends after the body: both within the range.
+#[inline]
+fn parts(written: *const u8, lag: usize, len: usize) -> (usize, usize) {
+    let mut first = head(written, len);
+    if lag == 0 {
+        return (first, (len - first) / WORD * WORD);
+    }
+    if first < lag {
+        first += WORD;
+    }
+    match len.checked_sub(first + (WORD - lag)) {
+        Some(room) => (first, room / WORD * WORD),
+        None => (len, 0),
+    }
+}
+
+/// The next word to write, of the bytes of `before` from `lag` on and the first of `next`.
+#[inline]
+fn merged(before: u64, next: u64, lag: usize) -> u64 {
+    let shift = 8 * lag as u32;
+    (u64::from_le(before) >> shift | u64::from_le(next) << (64 - shift)).to_le()
+}
+
+/// # Safety
+///
+/// `source` is aligned to 8 and valid for atomic reads of one word more than `destination` has; `lag` is 1 to 7.
+unsafe fn merge_from(source: *const u8, lag: usize, destination: &mut [u64]) {
+    // SAFETY: by the contract.
+    let mut before = unsafe { get_word(source) };
+    let mut source = source.wrapping_add(WORD);
+    let (batches, rest) = destination.as_chunks_mut::<MERGED>();
+    for batch in batches {
+        // SAFETY: by the contract.
+        let next: [u64; MERGED] =
+            core::array::from_fn(|at| unsafe { get_word(source.add(at * WORD)) });
+        for (word, next) in batch.iter_mut().zip(next) {
+            *word = merged(before, next, lag);
+            before = next;
+        }
+        source = source.wrapping_add(MERGED * WORD);
+    }
+    for word in rest {
+        // SAFETY: by the contract.
+        let next = unsafe { get_word(source) };
+        *word = merged(before, next, lag);
+        before = next;
+        source = source.wrapping_add(WORD);
     }
 }
 
@@ -109,29 +188,71 @@ unsafe fn words_from(mut source: *const u8, destination: &mut [u64]) {
 /// # Safety
 ///
 /// The `source.len()` bytes at `destination` are valid for atomic writes and do not overlap `source`.
+#[inline]
 pub(super) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
-    let (first, rest) = source.split_at(head(destination, source.len()));
-    let (body, last) = rest.split_at(rest.len() / WORD * WORD);
-    let to = destination.wrapping_add(first.len());
-    let tail = to.wrapping_add(body.len());
-    for (at, &byte) in first.iter().enumerate() {
+    if (destination.addr() | source.as_ptr().addr() | source.len()) % WORD == 0 {
+        // SAFETY: every byte pattern is a `u64`.
+        let (_, words, _) = unsafe { source.align_to::<u64>() };
+        // SAFETY: by the contract; aligned.
+        return unsafe { words_to(destination, words) };
+    }
+    // SAFETY: by the contract.
+    unsafe { copy_to_any(destination, source) }
+}
+
+/// # Safety
+///
+/// As [`copy_to`].
+#[inline(never)]
+unsafe fn copy_to_any(destination: *mut u8, source: &[u8]) {
+    let lag = lag(source.as_ptr(), destination);
+    let (first, body) = parts(destination, lag, source.len());
+    let to = destination.wrapping_add(first);
+    let tail = first + body;
+    for (at, &byte) in source[..first].iter().enumerate() {
         // SAFETY: within the range of the contract.
         unsafe { put_byte(destination.add(at), byte) };
     }
-    // SAFETY: every byte pattern is a `u64`.
-    let (before, words, after) = unsafe { body.align_to::<u64>() };
-    if before.is_empty() && after.is_empty() {
-        // SAFETY: within the range of the contract; aligned by `head`, or there are no words.
-        unsafe { words_to(to, words) };
-    } else {
-        for (at, &bytes) in body.as_chunks::<WORD>().0.iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { put_word(to.add(at * WORD), u64::from_ne_bytes(bytes)) };
+    // The words that are read: those of the body, or with a lag all that lie around it, which `parts` has left room for.
+    let (from, until) = match lag {
+        0 => (first, tail),
+        _ if body == 0 => (0, 0),
+        _ => (first - lag, tail + WORD - lag),
+    };
+    // SAFETY: every byte pattern is a `u64`; this part begins and ends at words.
+    let (_, words, _) = unsafe { source[from..until].align_to::<u64>() };
+    // SAFETY: within the range of the contract; aligned by `parts`.
+    unsafe {
+        if lag == 0 {
+            words_to(to, words);
+        } else if let Some((&before, words)) = words.split_first() {
+            merge_to(to, lag, before, words);
         }
     }
-    for (at, &byte) in last.iter().enumerate() {
+    for (at, &byte) in source[tail..].iter().enumerate() {
         // SAFETY: within the range of the contract.
-        unsafe { put_byte(tail.add(at), byte) };
+        unsafe { put_byte(destination.add(tail + at), byte) };
+    }
+}
+
+/// # Safety
+///
+/// `destination` is aligned to 8 and valid for atomic writes of as many words as `source` has; `lag` is 1 to 7.
+unsafe fn merge_to(mut destination: *mut u8, lag: usize, mut before: u64, source: &[u64]) {
+    let (batches, rest) = source.as_chunks::<MERGED>();
+    for batch in batches {
+        for (at, &next) in batch.iter().enumerate() {
+            // SAFETY: by the contract.
+            unsafe { put_word(destination.add(at * WORD), merged(before, next, lag)) };
+            before = next;
+        }
+        destination = destination.wrapping_add(MERGED * WORD);
+    }
+    for &next in rest {
+        // SAFETY: by the contract.
+        unsafe { put_word(destination, merged(before, next, lag)) };
+        before = next;
+        destination = destination.wrapping_add(WORD);
     }
 }
 

@@ -19,8 +19,16 @@ pub(super) fn clear(bits: &[AtomicU64]) {
 }
 
 /// Marks the pages of `len` bytes at `gpa`, which lie in the slot. The bytes have been written.
+#[inline]
 pub(super) fn mark(slot: &Slot<'_>, gpa: Gpa, len: usize) {
-    let Some(bits) = slot.dirty_log.filter(|_| slot.logging && len != 0) else {
+    if slot.logging && len != 0 {
+        mark_logged(slot, gpa, len);
+    }
+}
+
+#[inline(never)]
+fn mark_logged(slot: &Slot<'_>, gpa: Gpa, len: usize) {
+    let Some(bits) = slot.dirty_log else {
         return;
     };
     let first = slot.offset_of(gpa) / PAGE_SIZE;

@@ -234,6 +234,29 @@ impl<'g> PhysicalView<'g> {
         })
     }
 
+    /// Where a range is that lies in one linear slot, the one that was used last, if the operation may use it: the way of most
+    /// accesses, in a few instructions. `None` says nothing about the range.
+    #[inline(always)]
+    fn in_last_slot(
+        &self,
+        operation: Operation,
+        gpa: Gpa,
+        len: usize,
+    ) -> Option<(&Slot<'g>, *mut u8)> {
+        let slot = self.slots().get(self.hint.get())?;
+        // Below the slot's start it wraps to more than any slot's length.
+        let offset = gpa.value().wrapping_sub(slot.base.value());
+        let room = slot.len.checked_sub(offset)?;
+        let Backing::Linear { host } = slot.backing else {
+            return None;
+        };
+        let writes = operation.access_kind() == AccessKind::Store;
+        if len as u64 > room || len == 0 || writes && slot.read_only {
+            return None;
+        }
+        Some((slot, host.as_ptr().wrapping_add(offset as usize)))
+    }
+
     /// Calls `transfer` for each run of the range, with the bytes before it. It moves all of the run or says how far it got.
     #[inline]
     fn for_each_run(
@@ -279,12 +302,10 @@ impl<'g> PhysicalView<'g> {
         self.run(operation, gpa, width.bytes())
             .map_err(|fault| fault.after(0))
     }
-}
 
-impl GuestMemory for PhysicalView<'_> {
-    type Address = Gpa;
-
-    fn read(&self, gpa: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
+    /// [`read`](GuestMemory::read), run by run.
+    #[inline(never)]
+    fn read_runs(&self, gpa: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
         let len = destination.len();
         self.for_each_run(Operation::Read, gpa, len, |place, at, done, len| {
             let part = &mut destination[done..done + len];
@@ -299,7 +320,9 @@ impl GuestMemory for PhysicalView<'_> {
         })
     }
 
-    fn write(&self, gpa: Gpa, source: &[u8]) -> Result<(), AccessError> {
+    /// [`write`](GuestMemory::write), run by run.
+    #[inline(never)]
+    fn write_runs(&self, gpa: Gpa, source: &[u8]) -> Result<(), AccessError> {
         self.for_each_run(
             Operation::Write,
             gpa,
@@ -317,23 +340,9 @@ impl GuestMemory for PhysicalView<'_> {
         )
     }
 
-    fn fill(&self, gpa: Gpa, byte: u8, len: usize) -> Result<(), AccessError> {
-        self.for_each_run(Operation::Fill, gpa, len, |place, at, _, len| {
-            match place {
-                Place::Vcpu(vcpu) => return vcpu.fill_unmapped(at, byte, len),
-                // SAFETY: as in `write`.
-                Place::Direct(host) => unsafe { direct::fill(host, byte, len) },
-                Place::Device(_) | Place::NotMapped => {}
-            }
-            Ok(())
-        })
-    }
-
-    fn load_width(&self, gpa: Gpa, width: Width, order: Ordering) -> Result<u64, AccessError> {
-        assert!(
-            !matches!(order, Ordering::Release | Ordering::AcqRel),
-            "a load has no release order"
-        );
+    /// [`load_width`](GuestMemory::load_width) in any slot.
+    #[inline(never)]
+    fn load_run(&self, gpa: Gpa, width: Width, order: Ordering) -> Result<u64, AccessError> {
         let run = self.single(Operation::Load, gpa, width)?;
         match run.place {
             // SAFETY: as in `read`; host and guest addresses are aligned alike, to a page.
@@ -347,17 +356,15 @@ impl GuestMemory for PhysicalView<'_> {
         }
     }
 
-    fn store_width(
+    /// [`store_width`](GuestMemory::store_width) in any slot.
+    #[inline(never)]
+    fn store_run(
         &self,
         gpa: Gpa,
         width: Width,
         value: u64,
         order: Ordering,
     ) -> Result<(), AccessError> {
-        assert!(
-            !matches!(order, Ordering::Acquire | Ordering::AcqRel),
-            "a store has no acquire order"
-        );
         let run = self.single(Operation::Store, gpa, width)?;
         match run.place {
             // SAFETY: as in `write`; host and guest addresses are aligned alike, to a page.
@@ -373,6 +380,82 @@ impl GuestMemory for PhysicalView<'_> {
         }
         dirty_log::mark(run.slot, gpa, width.bytes());
         Ok(())
+    }
+}
+
+impl GuestMemory for PhysicalView<'_> {
+    type Address = Gpa;
+
+    #[inline]
+    fn read(&self, gpa: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
+        if let Some((_, host)) = self.in_last_slot(Operation::Read, gpa, destination.len()) {
+            // SAFETY: guest memory that the slot's contract makes valid for atomic reads while this guard exists; no host
+            // buffer overlaps guest memory.
+            unsafe { direct::copy_from(host, destination) };
+            return Ok(());
+        }
+        self.read_runs(gpa, destination)
+    }
+
+    #[inline]
+    fn write(&self, gpa: Gpa, source: &[u8]) -> Result<(), AccessError> {
+        if let Some((slot, host)) = self.in_last_slot(Operation::Write, gpa, source.len()) {
+            // SAFETY: as in `read`; the slot is writable.
+            unsafe { direct::copy_to(host, source) };
+            dirty_log::mark(slot, gpa, source.len());
+            return Ok(());
+        }
+        self.write_runs(gpa, source)
+    }
+
+    fn fill(&self, gpa: Gpa, byte: u8, len: usize) -> Result<(), AccessError> {
+        self.for_each_run(Operation::Fill, gpa, len, |place, at, _, len| {
+            match place {
+                Place::Vcpu(vcpu) => return vcpu.fill_unmapped(at, byte, len),
+                // SAFETY: as in `write`.
+                Place::Direct(host) => unsafe { direct::fill(host, byte, len) },
+                Place::Device(_) | Place::NotMapped => {}
+            }
+            Ok(())
+        })
+    }
+
+    #[inline]
+    fn load_width(&self, gpa: Gpa, width: Width, order: Ordering) -> Result<u64, AccessError> {
+        assert!(
+            !matches!(order, Ordering::Release | Ordering::AcqRel),
+            "a load has no release order"
+        );
+        if gpa.is_aligned_to(width.bytes() as u64)
+            && let Some((_, host)) = self.in_last_slot(Operation::Load, gpa, width.bytes())
+        {
+            // SAFETY: as in `read`; host and guest addresses are aligned alike, to a page.
+            return Ok(unsafe { direct::load(host, width, order) });
+        }
+        self.load_run(gpa, width, order)
+    }
+
+    #[inline]
+    fn store_width(
+        &self,
+        gpa: Gpa,
+        width: Width,
+        value: u64,
+        order: Ordering,
+    ) -> Result<(), AccessError> {
+        assert!(
+            !matches!(order, Ordering::Acquire | Ordering::AcqRel),
+            "a store has no acquire order"
+        );
+        if gpa.is_aligned_to(width.bytes() as u64)
+            && let Some((slot, host)) = self.in_last_slot(Operation::Store, gpa, width.bytes())
+        {
+            // SAFETY: as in `write`; host and guest addresses are aligned alike, to a page.
+            unsafe { direct::store(host, width, value, order) };
+            dirty_log::mark(slot, gpa, width.bytes());
+            return Ok(());
+        }
+        self.store_run(gpa, width, value, order)
     }
 
     fn compare_exchange_width(

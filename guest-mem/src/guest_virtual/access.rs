@@ -8,7 +8,7 @@ use core::sync::atomic::{Ordering, fence};
 use super::LoadedVcpu;
 use super::window::{Borrow, Window};
 use crate::access::Width;
-use crate::address::{Address, Piece, Pieces};
+use crate::address::{Address, PAGE_SIZE, Piece, Pieces};
 use crate::fault::{AccessError, Fault, FaultKind, Operation, TrapInfo};
 use crate::hart::{Hart, Interrupted};
 
@@ -45,21 +45,53 @@ pub(super) fn for_each_page<'h, S: HardwareSpace<'h>>(
     if len == 0 {
         return Ok(());
     }
+    // Most ranges lie in one page: they are spared the loop. None of those passes the top of the space.
+    let to_page_end = PAGE_SIZE - address.to_u64() % PAGE_SIZE;
+    if len as u64 <= to_page_end && space.check(operation, address, len).is_ok() {
+        let piece = Piece {
+            address,
+            offset: 0,
+            len,
+        };
+        return in_window(space, operation, piece, &mut part);
+    }
+    for_each_of_many(space, operation, address, len, part)
+}
+
+/// [`for_each_page`] for any range, refused ones included.
+#[inline(never)]
+fn for_each_of_many<'h, S: HardwareSpace<'h>>(
+    space: &S,
+    operation: Operation,
+    address: S::Address,
+    len: usize,
+    mut part: impl FnMut(&S::Hart, Piece<S::Address>) -> Result<(), Interrupted>,
+) -> Result<(), AccessError> {
     let refuse = |fault| space.locate(fault, address).after(0);
     let pieces = Pieces::new(address, len)
         .ok_or_else(|| refuse(Fault::new(operation, FaultKind::OutOfRange)))?;
     space.check(operation, address, len).map_err(refuse)?;
-    let vcpu = space.vcpu();
     for piece in pieces {
-        // SAFETY: the token promises that its CSRs are in the hart.
-        let window = unsafe { Window::open(vcpu.hart, &vcpu.csrs, space.borrow()) };
-        let result = part(vcpu.hart, piece);
-        drop(window);
-        if let Err(Interrupted { completed, trap }) = result {
-            return Err(space.fault(operation, trap).after(piece.offset + completed));
-        }
+        in_window(space, operation, piece, &mut part)?;
     }
     Ok(())
+}
+
+#[inline(always)]
+fn in_window<'h, S: HardwareSpace<'h>>(
+    space: &S,
+    operation: Operation,
+    piece: Piece<S::Address>,
+    part: &mut impl FnMut(&S::Hart, Piece<S::Address>) -> Result<(), Interrupted>,
+) -> Result<(), AccessError> {
+    let vcpu = space.vcpu();
+    // SAFETY: the token promises that its CSRs are in the hart.
+    let window = unsafe { Window::open(vcpu.hart, &vcpu.csrs, space.borrow()) };
+    let result = part(vcpu.hart, piece);
+    drop(window);
+    result.map_err(|Interrupted { completed, trap }| {
+        faulted(space, operation, &trap, piece.offset + completed)
+    })
 }
 
 /// Runs one naturally aligned access inside a window.
@@ -71,19 +103,46 @@ pub(super) fn single<'h, S: HardwareSpace<'h>, T>(
     width: Width,
     access: impl FnOnce(&S::Hart) -> Result<T, TrapInfo>,
 ) -> Result<T, AccessError> {
-    let refuse = |fault| space.locate(fault, address).after(0);
-    if address.to_u64() & (width.bytes() as u64 - 1) != 0 {
-        return Err(refuse(Fault::new(operation, FaultKind::Misaligned)));
+    let aligned = address.to_u64() & (width.bytes() as u64 - 1) == 0;
+    if !aligned || space.check(operation, address, width.bytes()).is_err() {
+        return Err(refused(space, operation, address, width));
     }
-    space
-        .check(operation, address, width.bytes())
-        .map_err(refuse)?;
     let vcpu = space.vcpu();
     // SAFETY: the token promises that its CSRs are in the hart.
     let window = unsafe { Window::open(vcpu.hart, &vcpu.csrs, space.borrow()) };
     let result = access(vcpu.hart);
     drop(window);
-    result.map_err(|trap| space.fault(operation, trap).after(0))
+    result.map_err(|trap| faulted(space, operation, &trap, 0))
+}
+
+/// Why a single access was not made.
+#[cold]
+#[inline(never)]
+fn refused<'h, S: HardwareSpace<'h>>(
+    space: &S,
+    operation: Operation,
+    address: S::Address,
+    width: Width,
+) -> AccessError {
+    let misaligned = Fault::new(operation, FaultKind::Misaligned);
+    let fault = if address.to_u64() & (width.bytes() as u64 - 1) == 0 {
+        space.check(operation, address, width.bytes()).err()
+    } else {
+        None
+    };
+    space.locate(fault.unwrap_or(misaligned), address).after(0)
+}
+
+/// The error of an access that trapped.
+#[cold]
+#[inline(never)]
+fn faulted<'h, S: HardwareSpace<'h>>(
+    space: &S,
+    operation: Operation,
+    trap: &TrapInfo,
+    completed: usize,
+) -> AccessError {
+    space.fault(operation, *trap).after(completed)
 }
 
 #[inline]

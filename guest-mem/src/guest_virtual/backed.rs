@@ -150,7 +150,7 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
     /// What the VS-stage is at the moment.
     fn regime(&self, operation: Operation) -> Result<VsRegime, Fault> {
         let vcpu = self.vcpu();
-        vcpu.check_vs_stage(operation, self.hardware.privilege)?;
+        vcpu.check_regime(operation, self.hardware.privilege)?;
         let csrs = VsCsrs {
             vsatp: vcpu.csrs.vsatp,
             vsstatus: vcpu.csrs.vsstatus,

@@ -53,8 +53,7 @@ impl<H: Hart> LoadedVcpu<'_, H> {
         if !gva.is_aligned_to(2) {
             return Err(refuse(FaultKind::Misaligned).after(0));
         }
-        self.check_g_stage(Operation::Fetch)
-            .and_then(|_| self.check_vs_stage(Operation::Fetch, privilege))
+        self.check_regime(Operation::Fetch, privilege)
             .map_err(|fault| fault.at_gva(gva).after(0))?;
         // SAFETY: the token promises that its CSRs are in the hart.
         let window =

@@ -50,8 +50,13 @@ pub struct VcpuCsrs {
 pub struct LoadedVcpu<'h, H: Hart> {
     hart: &'h H,
     csrs: VcpuCsrs,
-    /// `hstatus.VSBE`: VS-mode data would be big-endian (R9).
+    /// What `hgatp` says, or why no access may be issued.
+    g_stage: Result<GMode, FaultKind>,
+    /// Whether data of VS-mode, and page-table entries, would be big-endian (R9: `hstatus.VSBE`).
     big_endian: bool,
+    /// Whether accesses with the rights of VS-mode are possible, and with those of VU-mode.
+    supervisor: bool,
+    user: bool,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -78,10 +83,20 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
             vsstatus: hart.read_csr(Csr::Vsstatus),
         };
         let big_endian = hart.read_csr(Csr::Hstatus) & HSTATUS_VSBE != 0;
+        let g_stage = match GMode::of(csrs.hgatp) {
+            // Without a G-stage an access would reach machine memory (R12).
+            Some(GMode::Bare) => Err(FaultKind::GStageBare),
+            Some(mode) => Ok(mode),
+            None => Err(FaultKind::UnsupportedRegime),
+        };
+        let supervisor = g_stage.is_ok() && VsMode::of(csrs.vsatp).is_some() && !big_endian;
         Self {
             hart,
             csrs,
+            g_stage,
             big_endian,
+            supervisor,
+            user: supervisor && csrs.vsstatus & STATUS_UBE == 0,
             not_send: PhantomData,
         }
     }
@@ -134,11 +149,7 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// Refuses a regime under which no `hlv` or `hsv` may be issued: without a G-stage it would reach machine memory.
     #[inline]
     fn check_g_stage(&self, operation: Operation) -> Result<GMode, Fault> {
-        match GMode::of(self.csrs.hgatp) {
-            Some(GMode::Bare) => Err(Fault::new(operation, FaultKind::GStageBare)),
-            Some(mode) => Ok(mode),
-            None => Err(Fault::new(operation, FaultKind::UnsupportedRegime)),
-        }
+        self.g_stage.map_err(|kind| Fault::new(operation, kind))
     }
 
     /// What `stval` is after a fault of a guest-virtual access.
@@ -158,17 +169,18 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         Ok(())
     }
 
-    /// Refuses a VS-stage that is unknown, or data that is not little-endian at `privilege`.
+    /// Refuses a regime without a G-stage, a VS-stage that is unknown, or data that is not little-endian at `privilege`.
     #[inline]
-    fn check_vs_stage(&self, operation: Operation, privilege: GuestPrivilege) -> Result<(), Fault> {
-        let big_endian = match privilege {
-            GuestPrivilege::Supervisor => self.big_endian,
+    fn check_regime(&self, operation: Operation, privilege: GuestPrivilege) -> Result<(), Fault> {
+        let possible = match privilege {
+            GuestPrivilege::Supervisor => self.supervisor,
             // VSBE also governs the page-table reads (R9).
-            GuestPrivilege::User => self.big_endian || self.csrs.vsstatus & STATUS_UBE != 0,
+            GuestPrivilege::User => self.user,
         };
-        if big_endian || VsMode::of(self.csrs.vsatp).is_none() {
-            return Err(Fault::new(operation, FaultKind::UnsupportedRegime));
+        if possible {
+            return Ok(());
         }
-        Ok(())
+        self.check_g_stage(operation)?;
+        Err(Fault::new(operation, FaultKind::UnsupportedRegime))
     }
 }

@@ -79,22 +79,27 @@ impl<'h, H: Hart> HardwareSpace<'h> for LoadedPhysical<'_, 'h, H> {
 impl<H: Hart> GuestMemory for LoadedPhysical<'_, '_, H> {
     type Address = Gpa;
 
+    #[inline]
     fn read(&self, address: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
         access::read(self, address, destination)
     }
 
+    #[inline]
     fn write(&self, address: Gpa, source: &[u8]) -> Result<(), AccessError> {
         access::write(self, address, source)
     }
 
+    #[inline]
     fn fill(&self, address: Gpa, byte: u8, len: usize) -> Result<(), AccessError> {
         access::fill(self, address, byte, len)
     }
 
+    #[inline]
     fn load_width(&self, address: Gpa, width: Width, order: Ordering) -> Result<u64, AccessError> {
         access::load(self, address, width, order)
     }
 
+    #[inline]
     fn store_width(
         &self,
         address: Gpa,

@@ -54,8 +54,7 @@ impl<'h, H: Hart> HardwareSpace<'h> for GuestVirtual<'_, 'h, H> {
 
     #[inline]
     fn check(&self, operation: Operation, _: Gva, _: usize) -> Result<(), Fault> {
-        self.vcpu.check_g_stage(operation)?;
-        self.vcpu.check_vs_stage(operation, self.privilege)
+        self.vcpu.check_regime(operation, self.privilege)
     }
 
     fn locate(&self, fault: Fault, gva: Gva) -> Fault {
@@ -70,22 +69,27 @@ impl<'h, H: Hart> HardwareSpace<'h> for GuestVirtual<'_, 'h, H> {
 impl<H: Hart> GuestMemory for GuestVirtual<'_, '_, H> {
     type Address = Gva;
 
+    #[inline]
     fn read(&self, address: Gva, destination: &mut [u8]) -> Result<(), AccessError> {
         access::read(self, address, destination)
     }
 
+    #[inline]
     fn write(&self, address: Gva, source: &[u8]) -> Result<(), AccessError> {
         access::write(self, address, source)
     }
 
+    #[inline]
     fn fill(&self, address: Gva, byte: u8, len: usize) -> Result<(), AccessError> {
         access::fill(self, address, byte, len)
     }
 
+    #[inline]
     fn load_width(&self, address: Gva, width: Width, order: Ordering) -> Result<u64, AccessError> {
         access::load(self, address, width, order)
     }
 
+    #[inline]
     fn store_width(
         &self,
         address: Gva,

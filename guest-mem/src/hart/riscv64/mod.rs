@@ -11,6 +11,7 @@ use core::mem::MaybeUninit;
 use super::recovery::{self, CAUSES_WITH_GVA, Entry, SITE_CAUSES, TrapContext};
 use super::{Csr, FenceState, Hart, Interrupted};
 use crate::access::Width;
+use crate::cause;
 use crate::fault::TrapInfo;
 
 mod routines;
@@ -20,6 +21,7 @@ use routines::{CopyRoutines, Routine, SingleResult, ToOneSide};
 global_asm!(
     include_str!("access.S"),
     causes_with_gva = const CAUSES_WITH_GVA,
+    first_page_fault = const cause::INSTRUCTION_PAGE,
     site_causes = sym SITE_CAUSES_OF_KIND,
 );
 
@@ -236,6 +238,27 @@ impl<R: Recovery> Riscv64<R> {
     /// As the routines' own, for the whole range.
     #[inline(always)]
     unsafe fn copy_parts(
+        &self,
+        routines: &ToOneSide,
+        host: usize,
+        guest: u64,
+        len: usize,
+    ) -> Result<(), Interrupted> {
+        if (host as u64 | guest | len as u64) & 7 == 0 {
+            // SAFETY: the caller's promise; everything is a multiple of a double.
+            return unsafe { self.copy(routines.elements[3], host, guest, len, &mut 0) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.copy_unaligned(routines, host, guest, len) }
+    }
+
+    /// [`copy_parts`](Self::copy_parts) where not everything is a multiple of a double.
+    ///
+    /// # Safety
+    ///
+    /// As the routines' own, for the whole range.
+    #[inline(never)]
+    unsafe fn copy_unaligned(
         &self,
         routines: &ToOneSide,
         host: usize,
