@@ -8,7 +8,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_kit::trap::{interrupt, taken};
 use guest_kit::{csr_clear, csr_set, entry, sbi, wait_until};
-use sbi_spec::hsm::hart_state;
+use sbi_spec::hsm::suspend_type::NON_RETENTIVE;
+use sbi_spec::hsm::{EID_HSM, HART_SUSPEND, hart_state};
 use sbi_spec::legacy::LEGACY_CLEAR_IPI;
 
 use crate::code::{call, constant_function, fence_i, write_code};
@@ -23,6 +24,7 @@ mod task {
     pub const CALL: u64 = 2;
     pub const READ: u64 = 3;
     pub const STOP: u64 = 4;
+    pub const SUSPEND_AND_FORGET: u64 = 5;
 }
 
 static TASK: AtomicU64 = AtomicU64::new(task::NONE);
@@ -32,6 +34,8 @@ static RESULT: AtomicU64 = AtomicU64::new(0);
 static ARRIVED: [AtomicU64; 2] = [AtomicU64::new(u64::MAX), AtomicU64::new(0)];
 
 const OPAQUE: u64 = 0x0123_4567_89ab_cdef;
+/// What it is resumed with.
+const RESUME_OPAQUE: u64 = 0xfedc_ba98_7654_3210;
 
 /// The page of the window that the boot hart maps elsewhere.
 const MOVING: u64 = 12;
@@ -44,6 +48,8 @@ extern "C" fn guest_second_main(hart: u64, opaque: u64) -> ! {
         csr_set!("sie", 1u64 << interrupt::SOFTWARE);
         csr_set!("sstatus", 2u64);
     }
+    // The task that brought it here anew, if any.
+    TASK.store(task::NONE, Ordering::SeqCst);
     ARRIVED[1].store(opaque, Ordering::SeqCst);
     ARRIVED[0].store(hart, Ordering::SeqCst);
     loop {
@@ -56,6 +62,11 @@ extern "C" fn guest_second_main(hart: u64, opaque: u64) -> ! {
                 continue;
             }
             task::SUSPEND => sbi::hart_suspend_retentive().error as u64,
+            task::SUSPEND_AND_FORGET => {
+                let entry = entry::second_hart_entry();
+                let arguments = [NON_RETENTIVE.into(), entry, RESUME_OPAQUE, 0, 0];
+                sbi::call(EID_HSM, HART_SUSPEND, arguments).error as u64
+            }
             task::CALL => call(operand),
             // SAFETY: the boot hart names an address that is mapped.
             task::READ => unsafe { (operand as *const u64).read_volatile() },
@@ -126,6 +137,9 @@ pub fn visit(report: &mut Report<'_>, boot_hart: u64) {
         stopped,
         format_args!("state stopped"),
     );
+    if stopped {
+        crate::reset::visit(report, second.hart, second.patience);
+    }
 }
 
 /// The legacy call that takes an interrupt back answers whether there was one.
@@ -189,6 +203,21 @@ fn interrupt_and_suspend(report: &mut Report<'_>, second: &Second) {
         "a hart suspends itself and an interrupt wakes it",
         suspended && woken == Some(0),
         format_args!("state suspended, result {woken:?}"),
+    );
+
+    ARRIVED[0].store(u64::MAX, Ordering::SeqCst);
+    let before = taken(interrupt::SOFTWARE);
+    second.begin(task::SUSPEND_AND_FORGET, 0);
+    let suspended = second.reaches(hart_state::SUSPENDED);
+    sbi::send_ipi(second.mask(), 0);
+    let arrived = || ARRIVED[0].load(Ordering::SeqCst) == second.hart;
+    let came = wait_until(second.patience, arrived);
+    let interrupted = wait_until(second.patience, || taken(interrupt::SOFTWARE) > before);
+    let opaque = ARRIVED[1].load(Ordering::SeqCst);
+    report.step(
+        "one that gives its registers up resumes at the entry, with the interrupt pending",
+        suspended && came && interrupted && opaque == RESUME_OPAQUE,
+        format_args!("{opaque:#x}"),
     );
 }
 

@@ -21,6 +21,8 @@ mod refusals;
 #[cfg(target_os = "none")]
 mod report;
 #[cfg(target_os = "none")]
+mod reset;
+#[cfg(target_os = "none")]
 mod timer;
 #[cfg(target_os = "none")]
 mod virtual_memory;
