@@ -7,17 +7,14 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{GuestVirtual, LoadedVcpu};
+use super::{GuestVirtual, LoadedVcpu, VsEnvironment};
 use crate::access::{AccessKind, Width};
 use crate::address::{Gpa, Gva, Pieces};
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
 use crate::guest_memory::GuestMemory;
 use crate::guest_physical::PhysicalView;
 use crate::hart::{Csr, Hart};
-use crate::probe::MachineProfile;
-use crate::translate::{
-    Access, GStage, Purpose, StageRules, Translation, VsCsrs, VsRegime, translate,
-};
+use crate::translate::{Access, GStage, Purpose, Translation, VsCsrs, VsRegime, translate};
 
 /// Guest-physical memory that the host maps, as the guest-virtual space uses it: to walk the guest's page tables, and to
 /// reach what they lead to.
@@ -29,48 +26,6 @@ pub trait BackingMemory: GStage + GuestMemory<Address = Gpa> {
 impl BackingMemory for PhysicalView<'_> {
     fn is_logging(&self) -> bool {
         self.logging()
-    }
-}
-
-/// What the VS-stage depends on beside the loaded CSRs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VsEnvironment {
-    /// What page-table entries may hold, and who updates A and D bits: see [`probe`](crate::probe::probe).
-    pub rules: StageRules,
-    /// `henvcfg` of the vCPU: pointer masking, shadow stacks.
-    pub henvcfg: u64,
-    /// `senvcfg` of the vCPU: pointer masking of VU-mode (R14).
-    pub senvcfg: u64,
-    /// The rights of an access are known by a walk only: [`MachineProfile::obeys_sum`] is false (R62). Every access then goes
-    /// by a walk and the host's mapping.
-    pub walk_always: bool,
-}
-
-impl VsEnvironment {
-    /// No extensions; A and D bits are left to the guest (Svade).
-    pub const BASE: Self = Self {
-        rules: StageRules::BASE,
-        henvcfg: 0,
-        senvcfg: 0,
-        walk_always: false,
-    };
-
-    /// The environment of a vCPU with these CSRs on a machine that was probed. Of `rules`, the A/D policy is the probe's.
-    pub const fn new(
-        profile: &MachineProfile,
-        rules: StageRules,
-        henvcfg: u64,
-        senvcfg: u64,
-    ) -> Self {
-        Self {
-            rules: StageRules {
-                ad: profile.vs_stage_ad,
-                ..rules
-            },
-            henvcfg,
-            senvcfg,
-            walk_always: !profile.obeys_sum,
-        }
     }
 }
 

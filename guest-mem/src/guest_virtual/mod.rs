@@ -17,6 +17,7 @@ use crate::hart::{Csr, Hart};
 
 mod access;
 mod backed;
+mod environment;
 mod fetch;
 mod physical;
 mod resolving;
@@ -25,7 +26,8 @@ mod tests;
 mod view;
 mod window;
 
-pub use backed::{BackedVirtual, BackingMemory, VsEnvironment};
+pub use backed::{BackedVirtual, BackingMemory};
+pub use environment::VsEnvironment;
 pub use physical::LoadedPhysical;
 pub use resolving::ResolvingVirtual;
 pub use view::GuestVirtual;
