@@ -147,8 +147,9 @@ pub unsafe extern "C" fn trap_entry() {
 ///
 /// # Safety
 ///
-/// `stvec` is [`trap_entry`]. The vCPU's `hgatp`, `vsatp` and `vsstatus` are in this hart's CSRs, and what its exit left in
-/// `sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus` and `hstatus` has been saved.
+/// `stvec` is [`trap_entry`]. As [`LoadedVcpu::new`]: the vCPU's `hgatp`, `vsatp` and `vsstatus` are in this hart's CSRs and
+/// lead to nothing but the guest's memory, and what its exit left in `sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus`
+/// and `hstatus` has been saved.
 ///
 /// # Errors
 ///

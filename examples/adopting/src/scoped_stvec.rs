@@ -12,7 +12,8 @@ use guest_mem::{AccessError, GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
 ///
 /// # Safety
 ///
-/// The vCPU's `hgatp`, `vsatp` and `vsstatus` are in this hart's CSRs.
+/// As [`LoadedVcpu::new`] and [`Riscv64::new`]: this is HS-mode, faults of guest accesses come back to it, and the vCPU's
+/// `hgatp`, `vsatp` and `vsstatus` are in this hart's CSRs and lead to nothing but the guest's memory.
 ///
 /// # Errors
 ///
@@ -24,7 +25,7 @@ pub unsafe fn read_guest_buffer(
 ) -> Result<(), AccessError> {
     // A value a call is fine on a machine that needs no fences; `guest_mem::probe` tells whether this is one, and then the
     // value is to be kept, one a hart.
-    // SAFETY: this is HS-mode of a machine with the H extension.
+    // SAFETY: the caller's promise; the value does not leave this function.
     let hart = unsafe { Riscv64::<ScopedStvec>::new() };
     // SAFETY: the caller's promise; the token ends with this function.
     let vcpu = unsafe { LoadedVcpu::new(&hart) };
