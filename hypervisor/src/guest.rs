@@ -92,7 +92,8 @@ pub fn create(machine: &Machine<'static>, host_harts: &[u64]) -> Result<&'static
     if harts < wanted {
         log::warn!("the guest wants {wanted} harts, the machine has {harts}: it gets {harts}");
     }
-    let grant = Grant::probe(machine.isa);
+    let grant =
+        Grant::probe(machine.isa).map_err(|error| GuestError::Ram(RamError::Tables(error)))?;
     let pages = host::allocate_page_entries((memory / FRAME) as usize)
         .ok_or(GuestError::Ram(RamError::Tables(MapError::OutOfMemory)))?;
     let ram = GuestRam::new(HostTables, pages, vmid()).map_err(GuestError::Ram)?;

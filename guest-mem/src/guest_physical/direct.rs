@@ -66,7 +66,7 @@ unsafe fn put_word(at: *mut u8, word: u64) {
 /// The `destination.len()` bytes at `source` are valid for atomic reads and do not overlap `destination`.
 #[inline]
 pub(super) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
-    if (source.addr() | destination.as_ptr().addr() | destination.len()) % WORD == 0 {
+    if (source.addr() | destination.as_ptr().addr() | destination.len()).is_multiple_of(WORD) {
         // SAFETY: every byte pattern is a `u64` and the other way round.
         let (_, words, _) = unsafe { destination.align_to_mut::<u64>() };
         // SAFETY: by the contract; aligned.
@@ -190,7 +190,7 @@ unsafe fn words_from(mut source: *const u8, destination: &mut [u64]) {
 /// The `source.len()` bytes at `destination` are valid for atomic writes and do not overlap `source`.
 #[inline]
 pub(super) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
-    if (destination.addr() | source.as_ptr().addr() | source.len()) % WORD == 0 {
+    if (destination.addr() | source.as_ptr().addr() | source.len()).is_multiple_of(WORD) {
         // SAFETY: every byte pattern is a `u64`.
         let (_, words, _) = unsafe { source.align_to::<u64>() };
         // SAFETY: by the contract; aligned.

@@ -12,6 +12,8 @@ pub mod grant;
 #[cfg(target_os = "none")]
 mod memory;
 #[cfg(target_os = "none")]
+mod redirect;
+#[cfg(target_os = "none")]
 mod reset;
 #[cfg(target_os = "none")]
 mod run;
