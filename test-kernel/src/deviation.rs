@@ -86,6 +86,8 @@ deviations! {
     HtinstNotWritable "R20" "htinst cannot be written, so it cannot be put back";
     /// `hgatp.PPN[1:0]` can be written.
     RootBitsWritable "R41" "hgatp.PPN[1:0] is writable";
+    /// The firmware's redirect of a guest's illegal instruction ends in the guest, since `mret` goes back to V=1 in spite of it.
+    IllegalStaysInGuest "R25" "an illegal instruction of a guest is redirected into the guest";
     /// `hfence` in VU-mode is illegal instead of virtual.
     FenceInVuIllegal "R39" "hfence in VU-mode raises 2 instead of 22";
     /// The VS-stage A/D update ignores the G-stage's W.
@@ -310,6 +312,11 @@ fn probe(deviation: Deviation) -> bool {
             // SAFETY: guest state, and no guest access follows.
             unsafe { csr::hgatp::write(8 << 60 | 3) };
             csr::hgatp::read() & 3 != 0
+        }
+        Deviation::IllegalStaysInGuest => {
+            let (_world, mut guest) = guest::with_code(GVA, &[0], Mode::Vs);
+            let exit = guest.run(Mode::Vs);
+            exit.info.scause != 2 && exit.sepc == guest::exit_address()
         }
         Deviation::FenceInVuIllegal => {
             let fence = raw::words().find(|(name, _)| name.starts_with("hfence"));

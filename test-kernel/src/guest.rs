@@ -78,6 +78,7 @@ __guest_run:
     sret
 
     .balign 4
+    .globl  __guest_exit
 __guest_exit:
     csrrw   a0, sscratch, a0
     .irp    n, 1,2,3,4,5,6,7,8,9,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
@@ -119,11 +120,17 @@ __guest_exit:
 );
 
 unsafe extern "C" {
+    static __guest_exit: [u8; 0];
     fn __guest_run(guest: *mut Guest);
 }
 
 /// `ecall`: back to the host.
 pub const ECALL: u32 = 0x0000_0073;
+
+/// Where the host's `stvec` points while code runs.
+pub fn exit_address() -> u64 {
+    (&raw const __guest_exit) as u64
+}
 
 impl Guest {
     /// Code that starts at `pc` with all registers 0.
