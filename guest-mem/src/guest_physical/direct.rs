@@ -4,6 +4,7 @@
 //! eight bytes where the alignment of the guest's side allows) at raw pointers: no reference, no `memcpy` (invariant 2). On
 //! riscv64 these compile to plain `lb`/`ld`/`sb`/`sd`.
 
+use core::slice;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::access::Width;
@@ -67,10 +68,9 @@ unsafe fn put_word(at: *mut u8, word: u64) {
 #[inline]
 pub(super) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
     if (source.addr() | destination.as_ptr().addr() | destination.len()).is_multiple_of(WORD) {
-        // SAFETY: every byte pattern is a `u64` and the other way round.
-        let (_, words, _) = unsafe { destination.align_to_mut::<u64>() };
-        // SAFETY: by the contract; aligned.
-        return unsafe { words_from(source, words) };
+        let (words, len) = (destination.as_mut_ptr().cast(), destination.len() / WORD);
+        // SAFETY: by the contract; all is aligned, and every byte pattern is a `u64` and the other way round.
+        return unsafe { words_from(source, slice::from_raw_parts_mut(words, len)) };
     }
     // SAFETY: by the contract.
     unsafe { copy_from_any(source, destination) }
@@ -191,10 +191,9 @@ unsafe fn words_from(mut source: *const u8, destination: &mut [u64]) {
 #[inline]
 pub(super) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
     if (destination.addr() | source.as_ptr().addr() | source.len()).is_multiple_of(WORD) {
-        // SAFETY: every byte pattern is a `u64`.
-        let (_, words, _) = unsafe { source.align_to::<u64>() };
-        // SAFETY: by the contract; aligned.
-        return unsafe { words_to(destination, words) };
+        let (words, len) = (source.as_ptr().cast(), source.len() / WORD);
+        // SAFETY: by the contract; all is aligned, and every byte pattern is a `u64`.
+        return unsafe { words_to(destination, slice::from_raw_parts(words, len)) };
     }
     // SAFETY: by the contract.
     unsafe { copy_to_any(destination, source) }

@@ -4,7 +4,8 @@ use super::slot::{Backing, Slot, SlotError};
 use crate::address::{Gpa, PAGE_SIZE};
 use crate::csr::GMode;
 
-/// A slot table of which the first `len` places are in use. `S` is an array of slots, or a slice once it is shared.
+/// A slot table of which the first `len` places are in use; the others hold no address, so that any place may be looked at.
+/// `S` is an array of slots, or a slice once it is shared.
 pub(super) struct Table<S: ?Sized> {
     /// Counts the changes of the memory's slots.
     pub(super) generation: u64,
@@ -96,6 +97,7 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
         let slot = self.places[at];
         self.places.copy_within(at + 1..self.len, at);
         self.len -= 1;
+        self.places[self.len] = Slot::EMPTY;
         self.logging = self.slots().iter().any(|slot| slot.logging);
         Ok(slot)
     }
@@ -133,15 +135,27 @@ impl<'m> Table<[Slot<'m>]> {
         &self.places[..self.len]
     }
 
-    /// The index of the slot that holds `gpa`; `hint` is looked at first.
+    /// The slot at a place: in a place that is not in use, one that holds no address.
     #[inline]
-    pub(super) fn find(&self, gpa: Gpa, hint: usize) -> Option<usize> {
-        let slots = self.shared_slots();
-        if slots.get(hint).is_some_and(|slot| slot.contains(gpa)) {
-            return Some(hint);
+    pub(super) fn place(&self, index: usize) -> Option<&Slot<'m>> {
+        self.places.get(index)
+    }
+
+    /// The slot that holds `gpa` and its place; `hint` is looked at first.
+    #[inline]
+    pub(super) fn find(&self, gpa: Gpa, hint: usize) -> Option<(usize, &Slot<'m>)> {
+        match self.place(hint) {
+            Some(slot) if slot.contains(gpa) => Some((hint, slot)),
+            _ => self.search(gpa),
         }
+    }
+
+    #[inline(never)]
+    fn search(&self, gpa: Gpa) -> Option<(usize, &Slot<'m>)> {
+        let slots = self.shared_slots();
         let after = slots.partition_point(|slot| slot.base <= gpa);
         let at = after.checked_sub(1)?;
-        slots[at].contains(gpa).then_some(at)
+        let slot = slots.get(at)?;
+        slot.contains(gpa).then_some((at, slot))
     }
 }

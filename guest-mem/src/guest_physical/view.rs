@@ -87,6 +87,7 @@ impl<'g> PhysicalView<'g> {
     }
 
     /// The slots, in ascending order.
+    #[inline]
     pub fn slots(&self) -> &[Slot<'g>] {
         self.table.shared_slots()
     }
@@ -94,9 +95,9 @@ impl<'g> PhysicalView<'g> {
     /// The slot that holds the address.
     #[inline]
     pub fn slot_at(&self, gpa: Gpa) -> Option<&Slot<'g>> {
-        let at = self.table.find(gpa, self.hint.get())?;
+        let (at, slot) = self.table.find(gpa, self.hint.get())?;
         self.hint.set(at);
-        self.slots().get(at)
+        Some(slot)
     }
 
     /// Which change of the slots this guard sees.
@@ -234,27 +235,34 @@ impl<'g> PhysicalView<'g> {
         })
     }
 
-    /// Where a range is that lies in one linear slot, the one that was used last, if the operation may use it: the way of most
-    /// accesses, in a few instructions. `None` says nothing about the range.
+    /// The slot that was used last and the host's address of `gpa`, if that slot is linear, holds the address and lets the
+    /// operation be: the way of most accesses, in a few instructions. `None` says nothing about the address.
     #[inline(always)]
-    fn in_last_slot(
+    fn in_last_slot(&self, operation: Operation, gpa: Gpa) -> Option<(&Slot<'g>, *mut u8)> {
+        let slot = self.table.place(self.hint.get())?;
+        let Backing::Linear { host } = slot.backing else {
+            return None;
+        };
+        let writes = operation.access_kind() == AccessKind::Store;
+        if !slot.contains(gpa) || writes && slot.read_only {
+            return None;
+        }
+        Some((
+            slot,
+            host.as_ptr().wrapping_add(slot.offset_of(gpa) as usize),
+        ))
+    }
+
+    /// The same for `len` bytes from `gpa` on.
+    #[inline(always)]
+    fn range_in_last_slot(
         &self,
         operation: Operation,
         gpa: Gpa,
         len: usize,
     ) -> Option<(&Slot<'g>, *mut u8)> {
-        let slot = self.slots().get(self.hint.get())?;
-        // Below the slot's start it wraps to more than any slot's length.
-        let offset = gpa.value().wrapping_sub(slot.base.value());
-        let room = slot.len.checked_sub(offset)?;
-        let Backing::Linear { host } = slot.backing else {
-            return None;
-        };
-        let writes = operation.access_kind() == AccessKind::Store;
-        if len as u64 > room || len == 0 || writes && slot.read_only {
-            return None;
-        }
-        Some((slot, host.as_ptr().wrapping_add(offset as usize)))
+        let found = self.in_last_slot(operation, gpa)?;
+        (len as u64 <= found.0.len - found.0.offset_of(gpa)).then_some(found)
     }
 
     /// Calls `transfer` for each run of the range, with the bytes before it. It moves all of the run or says how far it got.
@@ -388,7 +396,7 @@ impl GuestMemory for PhysicalView<'_> {
 
     #[inline]
     fn read(&self, gpa: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
-        if let Some((_, host)) = self.in_last_slot(Operation::Read, gpa, destination.len()) {
+        if let Some((_, host)) = self.range_in_last_slot(Operation::Read, gpa, destination.len()) {
             // SAFETY: guest memory that the slot's contract makes valid for atomic reads while this guard exists; no host
             // buffer overlaps guest memory.
             unsafe { direct::copy_from(host, destination) };
@@ -399,7 +407,7 @@ impl GuestMemory for PhysicalView<'_> {
 
     #[inline]
     fn write(&self, gpa: Gpa, source: &[u8]) -> Result<(), AccessError> {
-        if let Some((slot, host)) = self.in_last_slot(Operation::Write, gpa, source.len()) {
+        if let Some((slot, host)) = self.range_in_last_slot(Operation::Write, gpa, source.len()) {
             // SAFETY: as in `read`; the slot is writable.
             unsafe { direct::copy_to(host, source) };
             dirty_log::mark(slot, gpa, source.len());
@@ -427,9 +435,10 @@ impl GuestMemory for PhysicalView<'_> {
             "a load has no release order"
         );
         if gpa.is_aligned_to(width.bytes() as u64)
-            && let Some((_, host)) = self.in_last_slot(Operation::Load, gpa, width.bytes())
+            && let Some((_, host)) = self.in_last_slot(Operation::Load, gpa)
         {
-            // SAFETY: as in `read`; host and guest addresses are aligned alike, to a page.
+            // SAFETY: as in `read`; slots begin and end at pages, so that an aligned access lies in the slot, and host and
+            // guest addresses are aligned alike.
             return Ok(unsafe { direct::load(host, width, order) });
         }
         self.load_run(gpa, width, order)
@@ -448,9 +457,9 @@ impl GuestMemory for PhysicalView<'_> {
             "a store has no acquire order"
         );
         if gpa.is_aligned_to(width.bytes() as u64)
-            && let Some((slot, host)) = self.in_last_slot(Operation::Store, gpa, width.bytes())
+            && let Some((slot, host)) = self.in_last_slot(Operation::Store, gpa)
         {
-            // SAFETY: as in `write`; host and guest addresses are aligned alike, to a page.
+            // SAFETY: as in `write` and `load_width`.
             unsafe { direct::store(host, width, value, order) };
             dirty_log::mark(slot, gpa, width.bytes());
             return Ok(());

@@ -13,7 +13,7 @@ use crate::fault::{AccessError, Fault, FaultKind, Operation, TrapInfo};
 use crate::hart::{Hart, Interrupted};
 
 /// A space that `hlv` and `hsv` reach.
-pub(super) trait HardwareSpace<'h> {
+pub(super) trait HardwareSpace<'h>: Copy {
     type Hart: Hart + 'h;
     type Address: Address;
 
@@ -36,7 +36,7 @@ pub(super) trait HardwareSpace<'h> {
 /// Runs `part` on each page's piece of a range, inside a window of its own.
 #[inline]
 pub(super) fn for_each_page<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     operation: Operation,
     address: S::Address,
     len: usize,
@@ -61,7 +61,7 @@ pub(super) fn for_each_page<'h, S: HardwareSpace<'h>>(
 /// [`for_each_page`] for any range, refused ones included.
 #[inline(never)]
 fn for_each_of_many<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     operation: Operation,
     address: S::Address,
     len: usize,
@@ -79,7 +79,7 @@ fn for_each_of_many<'h, S: HardwareSpace<'h>>(
 
 #[inline(always)]
 fn in_window<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     operation: Operation,
     piece: Piece<S::Address>,
     part: &mut impl FnMut(&S::Hart, Piece<S::Address>) -> Result<(), Interrupted>,
@@ -97,7 +97,7 @@ fn in_window<'h, S: HardwareSpace<'h>>(
 /// Runs one naturally aligned access inside a window.
 #[inline]
 pub(super) fn single<'h, S: HardwareSpace<'h>, T>(
-    space: &S,
+    space: S,
     operation: Operation,
     address: S::Address,
     width: Width,
@@ -119,7 +119,7 @@ pub(super) fn single<'h, S: HardwareSpace<'h>, T>(
 #[cold]
 #[inline(never)]
 fn refused<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     operation: Operation,
     address: S::Address,
     width: Width,
@@ -137,7 +137,7 @@ fn refused<'h, S: HardwareSpace<'h>>(
 #[cold]
 #[inline(never)]
 fn faulted<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     operation: Operation,
     trap: &TrapInfo,
     completed: usize,
@@ -147,7 +147,7 @@ fn faulted<'h, S: HardwareSpace<'h>>(
 
 #[inline]
 pub(super) fn read<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     address: S::Address,
     destination: &mut [u8],
 ) -> Result<(), AccessError> {
@@ -161,7 +161,7 @@ pub(super) fn read<'h, S: HardwareSpace<'h>>(
 
 #[inline]
 pub(super) fn write<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     address: S::Address,
     source: &[u8],
 ) -> Result<(), AccessError> {
@@ -180,7 +180,7 @@ pub(super) fn write<'h, S: HardwareSpace<'h>>(
 
 #[inline]
 pub(super) fn fill<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     address: S::Address,
     byte: u8,
     len: usize,
@@ -194,7 +194,7 @@ pub(super) fn fill<'h, S: HardwareSpace<'h>>(
 /// `hlv` is a plain load to the memory model, so that an ordering takes fences.
 #[inline]
 pub(super) fn load<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     address: S::Address,
     width: Width,
     order: Ordering,
@@ -219,7 +219,7 @@ pub(super) fn load<'h, S: HardwareSpace<'h>>(
 /// `hsv` is a plain store to the memory model, so that an ordering takes fences.
 #[inline]
 pub(super) fn store<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     address: S::Address,
     width: Width,
     value: u64,
@@ -244,7 +244,7 @@ pub(super) fn store<'h, S: HardwareSpace<'h>>(
 
 /// No `hlv` or `hsv` form reads and writes (R17).
 pub(super) fn no_compare_exchange<'h, S: HardwareSpace<'h>>(
-    space: &S,
+    space: S,
     address: S::Address,
     width: Width,
 ) -> AccessError {

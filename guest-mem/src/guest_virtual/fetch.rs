@@ -4,7 +4,7 @@ use super::LoadedVcpu;
 use super::window::{Borrow, Window};
 use crate::access::GuestPrivilege;
 use crate::address::Gva;
-use crate::fault::{AccessError, Fault, FaultKind, Operation};
+use crate::fault::{AccessError, Fault, FaultKind, Operation, TrapInfo};
 use crate::hart::Hart;
 use crate::instruction::Instruction;
 
@@ -44,36 +44,56 @@ impl<H: Hart> LoadedVcpu<'_, H> {
     ///
     /// [`FaultKind::Misaligned`] if `gva` is odd; [`FaultKind::OutOfRange`] if a second half would lie past the top of the
     /// address space; [`FaultKind::GStageBare`] or [`FaultKind::UnsupportedRegime`]; the fault of the access.
+    #[inline]
     pub fn fetch_instruction(
         &self,
         gva: Gva,
         privilege: GuestPrivilege,
     ) -> Result<Instruction, AccessError> {
-        let refuse = |kind| Fault::new(Operation::Fetch, kind).at_gva(gva);
-        if !gva.is_aligned_to(2) {
-            return Err(refuse(FaultKind::Misaligned).after(0));
+        if !gva.is_aligned_to(2) || self.check_regime(Operation::Fetch, privilege).is_err() {
+            return Err(self.fetch_refused(gva, privilege));
         }
-        self.check_regime(Operation::Fetch, privilege)
-            .map_err(|fault| fault.at_gva(gva).after(0))?;
         // SAFETY: the token promises that its CSRs are in the hart.
         let window =
             unsafe { Window::open(self.hart, &self.csrs, Borrow::Instructions(privilege)) };
-        let parcel = |address: Gva, completed| {
-            // SAFETY: a window is open and the G-stage is on.
-            unsafe { self.hart.fetch_parcel(address.value()) }.map_err(|trap| {
-                Fault::from_trap(Operation::Fetch, self.virtual_space(), trap).after(completed)
-            })
-        };
-        let first = parcel(gva, 0)?;
+        // SAFETY: a window is open and the G-stage is on.
+        let first = unsafe { self.hart.fetch_parcel(gva.value()) };
+        let first = first.map_err(|trap| self.fetch_faulted(&trap, 0))?;
         let second = if Instruction::length_of(first) == 4 {
-            let next = gva
-                .checked_add(2)
-                .ok_or(refuse(FaultKind::OutOfRange).after(2))?;
-            parcel(next, 2)?
+            let next = gva.checked_add(2).ok_or_else(|| past_the_top(gva))?;
+            // SAFETY: a window is open and the G-stage is on.
+            let second = unsafe { self.hart.fetch_parcel(next.value()) };
+            second.map_err(|trap| self.fetch_faulted(&trap, 2))?
         } else {
             0
         };
         drop(window);
         Ok(Instruction::from_parcels(first, second))
     }
+
+    #[cold]
+    #[inline(never)]
+    fn fetch_refused(&self, gva: Gva, privilege: GuestPrivilege) -> AccessError {
+        let misaligned = Fault::new(Operation::Fetch, FaultKind::Misaligned);
+        let fault = match self.check_regime(Operation::Fetch, privilege) {
+            Err(fault) if gva.is_aligned_to(2) => fault,
+            _ => misaligned,
+        };
+        fault.at_gva(gva).after(0)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fetch_faulted(&self, trap: &TrapInfo, completed: usize) -> AccessError {
+        Fault::from_trap(Operation::Fetch, self.virtual_space(), *trap).after(completed)
+    }
+}
+
+/// The second half of the instruction at `gva` has no address.
+#[cold]
+#[inline(never)]
+fn past_the_top(gva: Gva) -> AccessError {
+    Fault::new(Operation::Fetch, FaultKind::OutOfRange)
+        .at_gva(gva)
+        .after(2)
 }

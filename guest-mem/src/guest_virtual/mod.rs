@@ -11,6 +11,7 @@
 use core::marker::PhantomData;
 
 use crate::access::GuestPrivilege;
+use crate::address::{Gpa, last_byte};
 use crate::csr::{GMode, HSTATUS_VSBE, STATUS_UBE, VsMode};
 use crate::fault::{Fault, FaultKind, Operation, Space};
 use crate::hart::{Csr, Hart};
@@ -32,6 +33,9 @@ pub use physical::LoadedPhysical;
 pub use resolving::ResolvingVirtual;
 pub use view::GuestVirtual;
 
+/// Bits of a guest-physical address that pointer masking leaves alone at its widest (PMLEN 16, R14).
+const UNMASKED_BITS: u32 = 48;
+
 /// The CSRs of a loaded vCPU that decide how its addresses are translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VcpuCsrs {
@@ -52,8 +56,10 @@ pub struct VcpuCsrs {
 pub struct LoadedVcpu<'h, H: Hart> {
     hart: &'h H,
     csrs: VcpuCsrs,
-    /// What `hgatp` says, or why no access may be issued.
-    g_stage: Result<GMode, FaultKind>,
+    /// Why no access may be issued, whatever the VS-stage.
+    g_stage: Result<(), FaultKind>,
+    /// Guest-physical addresses from here on are refused; 0 if all are.
+    gpa_end: u64,
     /// Whether data of VS-mode, and page-table entries, would be big-endian (R9: `hstatus.VSBE`).
     big_endian: bool,
     /// Whether accesses with the rights of VS-mode are possible, and with those of VU-mode.
@@ -88,14 +94,21 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         let g_stage = match GMode::of(csrs.hgatp) {
             // Without a G-stage an access would reach machine memory (R12).
             Some(GMode::Bare) => Err(FaultKind::GStageBare),
-            Some(mode) => Ok(mode),
+            Some(_) => Ok(()),
             None => Err(FaultKind::UnsupportedRegime),
+        };
+        let gpa_end = match GMode::of(csrs.hgatp) {
+            Some(mode @ (GMode::Sv39x4 | GMode::Sv48x4 | GMode::Sv57x4)) if !big_endian => {
+                1 << mode.gpa_bits().min(UNMASKED_BITS)
+            }
+            _ => 0,
         };
         let supervisor = g_stage.is_ok() && VsMode::of(csrs.vsatp).is_some() && !big_endian;
         Self {
             hart,
             csrs,
             g_stage,
+            gpa_end,
             big_endian,
             supervisor,
             user: supervisor && csrs.vsstatus & STATUS_UBE == 0,
@@ -150,7 +163,7 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
 
     /// Refuses a regime under which no `hlv` or `hsv` may be issued: without a G-stage it would reach machine memory.
     #[inline]
-    fn check_g_stage(&self, operation: Operation) -> Result<GMode, Fault> {
+    fn check_g_stage(&self, operation: Operation) -> Result<(), Fault> {
         self.g_stage.map_err(|kind| Fault::new(operation, kind))
     }
 
@@ -162,13 +175,19 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         }
     }
 
-    /// Refuses a guest whose VS-mode is big-endian (R9).
+    /// Refuses a regime without a G-stage, a guest whose VS-mode is big-endian (R9), and bytes that are not guest-physical.
     #[inline]
-    fn check_little_endian(&self, operation: Operation) -> Result<(), Fault> {
-        if self.big_endian {
-            return Err(Fault::new(operation, FaultKind::UnsupportedRegime));
+    fn check_physical(&self, operation: Operation, gpa: Gpa, len: usize) -> Result<(), Fault> {
+        if last_byte(gpa.value(), len).is_some_and(|last| last < self.gpa_end) {
+            return Ok(());
         }
-        Ok(())
+        self.check_g_stage(operation)?;
+        let kind = if self.big_endian {
+            FaultKind::UnsupportedRegime
+        } else {
+            FaultKind::OutOfRange
+        };
+        Err(Fault::new(operation, kind))
     }
 
     /// Refuses a regime without a G-stage, a VS-stage that is unknown, or data that is not little-endian at `privilege`.

@@ -6,22 +6,19 @@ use super::LoadedVcpu;
 use super::access::{self, HardwareSpace};
 use super::window::Borrow;
 use crate::access::Width;
-use crate::address::{Gpa, last_byte};
-use crate::fault::{AccessError, Fault, FaultKind, Operation, Space, TrapInfo};
+use crate::address::Gpa;
+use crate::fault::{AccessError, Fault, Operation, Space, TrapInfo};
 use crate::guest_memory::GuestMemory;
 use crate::hart::Hart;
-
-/// Bits of a guest-physical address that pointer masking leaves alone at its widest (PMLEN 16, R14).
-const UNMASKED_BITS: u32 = 48;
 
 /// The guest-physical space of a loaded vCPU, as its G-stage table shows it.
 ///
 /// Each access borrows `vsatp` (0 for Bare, then its old value): no fence is needed around that (R33). Addresses are checked
 /// against the width of the G-stage mode (R13) and below 2^48, where pointer masking changes nothing (R14), before anything
-/// is accessed: [`FaultKind::OutOfRange`]. A guest whose VS-mode is big-endian is [`FaultKind::UnsupportedRegime`] (R9); the
+/// is accessed: [`FaultKind::OutOfRange`](crate::FaultKind::OutOfRange). A guest whose VS-mode is big-endian is [`FaultKind::UnsupportedRegime`] (R9); the
 /// byte order of its user has no say.
 ///
-/// Atomic compare-and-exchange is [`FaultKind::AtomicUnavailable`]: no `hlv` or `hsv` form reads and writes (R17).
+/// Atomic compare-and-exchange is [`FaultKind::AtomicUnavailable`](crate::FaultKind::AtomicUnavailable): no `hlv` or `hsv` form reads and writes (R17).
 #[derive(Debug)]
 pub struct LoadedPhysical<'v, 'h, H: Hart> {
     vcpu: &'v LoadedVcpu<'h, H>,
@@ -58,13 +55,7 @@ impl<'h, H: Hart> HardwareSpace<'h> for LoadedPhysical<'_, 'h, H> {
     /// All of the range must be guest-physical (I5): `hlv` itself would not refuse everything (R13).
     #[inline]
     fn check(&self, operation: Operation, gpa: Gpa, len: usize) -> Result<(), Fault> {
-        let mode = self.vcpu.check_g_stage(operation)?;
-        self.vcpu.check_little_endian(operation)?;
-        let bits = mode.gpa_bits().min(UNMASKED_BITS);
-        match last_byte(gpa.value(), len) {
-            Some(last) if last >> bits == 0 => Ok(()),
-            _ => Err(Fault::new(operation, FaultKind::OutOfRange)),
-        }
+        self.vcpu.check_physical(operation, gpa, len)
     }
 
     fn locate(&self, fault: Fault, gpa: Gpa) -> Fault {
@@ -81,22 +72,22 @@ impl<H: Hart> GuestMemory for LoadedPhysical<'_, '_, H> {
 
     #[inline]
     fn read(&self, address: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
-        access::read(self, address, destination)
+        access::read(*self, address, destination)
     }
 
     #[inline]
     fn write(&self, address: Gpa, source: &[u8]) -> Result<(), AccessError> {
-        access::write(self, address, source)
+        access::write(*self, address, source)
     }
 
     #[inline]
     fn fill(&self, address: Gpa, byte: u8, len: usize) -> Result<(), AccessError> {
-        access::fill(self, address, byte, len)
+        access::fill(*self, address, byte, len)
     }
 
     #[inline]
     fn load_width(&self, address: Gpa, width: Width, order: Ordering) -> Result<u64, AccessError> {
-        access::load(self, address, width, order)
+        access::load(*self, address, width, order)
     }
 
     #[inline]
@@ -107,7 +98,7 @@ impl<H: Hart> GuestMemory for LoadedPhysical<'_, '_, H> {
         value: u64,
         order: Ordering,
     ) -> Result<(), AccessError> {
-        access::store(self, address, width, value, order)
+        access::store(*self, address, width, value, order)
     }
 
     fn compare_exchange_width(
@@ -118,6 +109,6 @@ impl<H: Hart> GuestMemory for LoadedPhysical<'_, '_, H> {
         _new: u64,
         _order: Ordering,
     ) -> Result<u64, AccessError> {
-        Err(access::no_compare_exchange(self, address, width))
+        Err(access::no_compare_exchange(*self, address, width))
     }
 }

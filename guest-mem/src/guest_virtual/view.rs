@@ -71,22 +71,22 @@ impl<H: Hart> GuestMemory for GuestVirtual<'_, '_, H> {
 
     #[inline]
     fn read(&self, address: Gva, destination: &mut [u8]) -> Result<(), AccessError> {
-        access::read(self, address, destination)
+        access::read(*self, address, destination)
     }
 
     #[inline]
     fn write(&self, address: Gva, source: &[u8]) -> Result<(), AccessError> {
-        access::write(self, address, source)
+        access::write(*self, address, source)
     }
 
     #[inline]
     fn fill(&self, address: Gva, byte: u8, len: usize) -> Result<(), AccessError> {
-        access::fill(self, address, byte, len)
+        access::fill(*self, address, byte, len)
     }
 
     #[inline]
     fn load_width(&self, address: Gva, width: Width, order: Ordering) -> Result<u64, AccessError> {
-        access::load(self, address, width, order)
+        access::load(*self, address, width, order)
     }
 
     #[inline]
@@ -97,7 +97,7 @@ impl<H: Hart> GuestMemory for GuestVirtual<'_, '_, H> {
         value: u64,
         order: Ordering,
     ) -> Result<(), AccessError> {
-        access::store(self, address, width, value, order)
+        access::store(*self, address, width, value, order)
     }
 
     fn compare_exchange_width(
@@ -108,6 +108,6 @@ impl<H: Hart> GuestMemory for GuestVirtual<'_, '_, H> {
         _new: u64,
         _order: Ordering,
     ) -> Result<u64, AccessError> {
-        Err(access::no_compare_exchange(self, address, width))
+        Err(access::no_compare_exchange(*self, address, width))
     }
 }

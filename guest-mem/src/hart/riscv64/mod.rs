@@ -16,7 +16,7 @@ use crate::fault::TrapInfo;
 
 mod routines;
 
-use routines::{CopyRoutines, Routine, SingleResult, ToOneSide};
+use routines::{Argument, CopyRoutines, Routine, SingleResult, ToOneSide};
 
 global_asm!(
     include_str!("access.S"),
@@ -102,9 +102,9 @@ pub trait Recovery: sealed::Sealed {
     #[doc(hidden)]
     unsafe fn run(
         routine: Routine,
-        host: usize,
+        host: Argument,
         guest: u64,
-        len: usize,
+        len: Argument,
         trap: *mut TrapInfo,
     ) -> SingleResult;
 }
@@ -134,9 +134,9 @@ impl Recovery for HandlerHook {
     #[inline(always)]
     unsafe fn run(
         routine: Routine,
-        host: usize,
+        host: Argument,
         guest: u64,
-        len: usize,
+        len: Argument,
         trap: *mut TrapInfo,
     ) -> SingleResult {
         // SAFETY: the caller's promise.
@@ -150,9 +150,9 @@ impl Recovery for ScopedStvec {
     #[inline(always)]
     unsafe fn run(
         routine: Routine,
-        host: usize,
+        host: Argument,
         guest: u64,
-        len: usize,
+        len: Argument,
         trap: *mut TrapInfo,
     ) -> SingleResult {
         // SAFETY: the caller's promise; interrupts are off in the window, so that the vector is entered only by exceptions
@@ -202,8 +202,10 @@ impl<R: Recovery> Riscv64<R> {
         total: &mut usize,
     ) -> Result<(), Interrupted> {
         let mut trap = MaybeUninit::uninit();
+        let (host, length) = (Argument::new(host), Argument::new(len));
         // SAFETY: the caller's promise; `trap` is valid for writes.
-        let left = unsafe { R::run(routine, host, guest, len, trap.as_mut_ptr()) }.value as usize;
+        let left =
+            unsafe { R::run(routine, host, guest, length, trap.as_mut_ptr()) }.value as usize;
         *total += len - left;
         if left == 0 {
             return Ok(());
@@ -220,10 +222,16 @@ impl<R: Recovery> Riscv64<R> {
     ///
     /// As the routine's own.
     #[inline(always)]
-    unsafe fn single(&self, routine: Routine, value: u64, guest: u64) -> Result<u64, TrapInfo> {
+    unsafe fn single(
+        &self,
+        routine: Routine,
+        value: Argument,
+        guest: u64,
+    ) -> Result<u64, TrapInfo> {
         let mut trap = MaybeUninit::uninit();
         // SAFETY: the caller's promise; `trap` is valid for writes.
-        let result = unsafe { R::run(routine, value as usize, guest, 0, trap.as_mut_ptr()) };
+        let result =
+            unsafe { R::run(routine, value, guest, Argument::uninit(), trap.as_mut_ptr()) };
         if result.faulted == 0 {
             return Ok(result.value);
         }
@@ -344,7 +352,8 @@ impl<R: Recovery> Riscv64<R> {
                 self.copy(narrow, host, guest, head, &mut done)?;
             }
             let at = guest.wrapping_add(done as u64);
-            let left = R::run(routines.merge, host + done, at, body, trap.as_mut_ptr()).value;
+            let (from, length) = (Argument::new(host + done), Argument::new(body));
+            let left = R::run(routines.merge, from, at, length, trap.as_mut_ptr()).value;
             done += body - left as usize;
             // The tail, or after a fault all that is left: by bytes, so that the fault is the exact one.
             let at = guest.wrapping_add(done as u64);
@@ -491,19 +500,27 @@ unsafe impl<R: Recovery> Hart for Riscv64<R> {
     #[inline]
     unsafe fn load_guest(&self, address: u64, width: Width) -> Result<u64, TrapInfo> {
         // SAFETY: the caller's promise.
-        unsafe { self.single(routines::load(width), 0, address) }
+        unsafe { self.single(routines::load(width), Argument::uninit(), address) }
     }
 
     #[inline]
     unsafe fn store_guest(&self, address: u64, width: Width, value: u64) -> Result<(), TrapInfo> {
         // SAFETY: the caller's promise.
-        unsafe { self.single(routines::store(width), value, address) }.map(|_| ())
+        unsafe {
+            self.single(
+                routines::store(width),
+                Argument::new(value as usize),
+                address,
+            )
+        }
+        .map(|_| ())
     }
 
     #[inline]
     unsafe fn fetch_parcel(&self, address: u64) -> Result<u16, TrapInfo> {
         // SAFETY: the caller's promise.
-        unsafe { self.single(routines::FETCH, 0, address) }.map(|parcel| parcel as u16)
+        unsafe { self.single(routines::FETCH, Argument::uninit(), address) }
+            .map(|parcel| parcel as u16)
     }
 
     fn hfence_vvma(&self, gva: Option<u64>) {

@@ -1,5 +1,7 @@
 //! The Rust names of the routines in `access.S`, all of one signature.
 
+use core::mem::MaybeUninit;
+
 use crate::access::Width;
 use crate::fault::TrapInfo;
 
@@ -19,7 +21,10 @@ pub struct SingleResult {
 ///
 /// The host range is valid for the copy's direction; the access window is open; the addresses are aligned to the routine's
 /// element and the length is a multiple of it.
-pub type Routine = unsafe extern "C" fn(usize, u64, usize, *mut TrapInfo) -> SingleResult;
+pub type Routine = unsafe extern "C" fn(Argument, u64, Argument, *mut TrapInfo) -> SingleResult;
+
+/// An argument that not every routine has: no instruction is spent on one that is not looked at.
+pub type Argument = MaybeUninit<usize>;
 
 /// The copy routines of one form.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ pub struct ToOneSide {
 macro_rules! routines {
     ($($name:ident),* $(,)?) => {
         unsafe extern "C" {
-            $(fn $name(host: usize, guest: u64, len: usize, trap: *mut TrapInfo) -> SingleResult;)*
+            $(fn $name(host: Argument, guest: u64, len: Argument, trap: *mut TrapInfo) -> SingleResult;)*
         }
     };
 }
@@ -84,9 +89,9 @@ routines!(
 unsafe extern "C" {
     #[link_name = "__guest_mem_scoped_call"]
     pub fn scoped_call(
-        host: usize,
+        host: Argument,
         guest: u64,
-        len: usize,
+        len: Argument,
         trap: *mut TrapInfo,
         routine: Routine,
     ) -> SingleResult;
