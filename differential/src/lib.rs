@@ -20,7 +20,7 @@ mod world;
 
 pub use case::{Case, shrink};
 pub use choices::{Choices, Edit, EntryName, Instruction, Mode, Offer, Operation};
-pub use world::{BLOCK, Place, Word, World, mark, marks};
+pub use world::{BLOCK, Place, WORDS, Word, World, mark, marks};
 
 /// Bits of page-table entries, by the names of the privileged specification.
 pub mod bits {

@@ -45,7 +45,7 @@ pub struct Word {
 }
 
 /// Words that a case has at most: five levels, at the G-stage for two windows and six frames of the guest's.
-const WORDS: usize = 32;
+pub const WORDS: usize = 32;
 
 /// A case, ready to be put into memory and registers.
 #[derive(Clone, Debug)]

@@ -5,12 +5,13 @@
 
 use core::fmt;
 
+use guest_mem::TrapInfo;
 use guest_mem::csr::{HSTATUS_GVA, STATUS_MXR, STATUS_SUM};
 
 use crate::console::println;
 use crate::guest::{self, Mode};
 use crate::harness::act_as_supervisor;
-use crate::tables::bits::{A, D, R, SUPERVISOR, U, USER, V, W, X};
+use crate::tables::bits::{A, D, N, R, SUPERVISOR, U, USER, V, W, X};
 use crate::tables::{World, leaf};
 use crate::{arena, boot, csr, raw};
 
@@ -62,6 +63,10 @@ deviations! {
     ProtectionIsGuestPage "R67" "an access that PMP refuses is a guest-page fault";
     /// An access fault comes through the firmware, which clears `hstatus.GVA`.
     RedirectClearsGva "R21" "an access fault comes with hstatus.GVA clear";
+    /// An access fault comes through the firmware, which leaves `htinst` as it was.
+    RedirectLeavesHtinst "R21" "an access fault comes with the htinst of the trap before";
+    /// The same for `htval`.
+    RedirectLeavesHtval "R21" "an access fault comes with the htval of the trap before";
     /// `henvcfg.ADUE` has no say in accesses from HS.
     EnvironmentIgnored "R65" "henvcfg has no say in accesses from HS";
     /// `vsatp` writes leave translations behind.
@@ -90,6 +95,10 @@ deviations! {
     IllegalStaysInGuest "R25" "an illegal instruction of a guest is redirected into the guest";
     /// `hfence` in VU-mode is illegal instead of virtual.
     FenceInVuIllegal "R39" "hfence in VU-mode raises 2 instead of 22";
+    /// A page table where the machine has nothing raises a page fault, or a guest-page fault if it is the G-stage's.
+    MissingTableIsPageFault "R67" "page tables that the machine does not have are page faults";
+    /// A 64 KiB page whose encoding is reserved faults after its A and D bits were set.
+    NapotAfterUpdate "R53" "a reserved 64 KiB page encoding faults after A and D are set";
     /// The VS-stage A/D update ignores the G-stage's W.
     UpdateIgnoresG "R64" "A/D updates go through a G-stage page without W";
 }
@@ -101,6 +110,9 @@ pub struct Machine {
 
 /// Memory that the firmware keeps to itself by PMP: its own, at the start of RAM.
 pub const FIRMWARE: u64 = 0x8000_0000;
+
+/// An address where the machine has nothing: it has fewer address bits than a page-table entry can name.
+pub const NOWHERE: u64 = 1 << 55;
 
 /// `henvcfg.ADUE`: hardware sets A and D at the VS-stage.
 pub const HENVCFG_ADUE: u64 = 1 << 61;
@@ -155,6 +167,21 @@ fn world(vs_flags: u64, g_flags: u64) -> (World, u64) {
     world.load();
     act_as_supervisor(true);
     (world, page.gpa)
+}
+
+/// A guest-page fault of a page-table read, and after it the access fault of a page where there is nothing.
+fn implicit_fault_then_access_fault() -> (TrapInfo, TrapInfo) {
+    let (mut world, page) = world(SUPERVISOR, USER);
+    world.map_g(page, NOWHERE, USER, 0);
+    let entry = world.vs_entry(GVA, 0).gpa;
+    let g_entry = world.g_entry(entry, 0);
+    let trap = |entry| {
+        arena::write(g_entry, entry);
+        boot::fence_everything();
+        raw::hlv_d(GVA, 0).map_or_else(|trap| trap.info, |_| TrapInfo::default())
+    };
+    let before = arena::read(g_entry);
+    (trap(0), trap(before))
 }
 
 fn probe(deviation: Deviation) -> bool {
@@ -221,6 +248,14 @@ fn probe(deviation: Deviation) -> bool {
             world.map_g(GVA, FIRMWARE, USER, 0);
             world.load();
             raw::hlv_d(GVA, 0).is_err_and(|trap| trap.hstatus & HSTATUS_GVA == 0)
+        }
+        Deviation::RedirectLeavesHtinst => {
+            let (implicit, access) = implicit_fault_then_access_fault();
+            implicit.htinst != 0 && implicit.htinst == access.htinst
+        }
+        Deviation::RedirectLeavesHtval => {
+            let (implicit, access) = implicit_fault_then_access_fault();
+            implicit.htval != 0 && implicit.htval == access.htval
         }
         Deviation::EnvironmentIgnored => {
             let (mut world, _) = world(SUPERVISOR & !A, USER);
@@ -323,6 +358,21 @@ fn probe(deviation: Deviation) -> bool {
             let word = fence.map_or(0, |(_, word)| word);
             let (_world, mut guest) = guest::with_code(GVA, &[word], Mode::Vu);
             guest.run(Mode::Vu).info.scause == 2
+        }
+        Deviation::MissingTableIsPageFault => {
+            let (mut world, _) = world(SUPERVISOR, USER);
+            let entry = world.vs_entry(GVA, 0);
+            let g_entry = world.g_entry(entry.gpa, 0);
+            arena::write(g_entry, leaf(NOWHERE, USER));
+            world.fence();
+            cause(raw::hlv_d(GVA, 0)) == 13
+        }
+        Deviation::NapotAfterUpdate => {
+            let (mut world, page) = world(SUPERVISOR, USER);
+            let entry = world.vs_entry(GVA, 0).spa;
+            arena::write(entry, leaf(page, SUPERVISOR & !A | N));
+            world.fence();
+            raw::hlv_d(GVA, 0).is_err() && arena::read(entry) & A != 0
         }
         Deviation::UpdateIgnoresG => {
             let (mut world, _) = world(SUPERVISOR & !A & !D, USER);

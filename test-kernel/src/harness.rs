@@ -40,6 +40,11 @@ impl Stop {
     }
 }
 
+/// The words for the last [`Stop`].
+pub fn reason() -> Text {
+    REASON.get()
+}
+
 /// What a test answers.
 pub type Outcome = Result<(), Stop>;
 
@@ -62,6 +67,7 @@ macro_rules! cases {
 }
 
 /// Ends the test as failed.
+#[macro_export]
 macro_rules! fail {
     ($($text:tt)*) => {
         return Err($crate::harness::Stop::failed(format_args!($($text)*)))
@@ -84,7 +90,8 @@ macro_rules! check {
     };
 }
 
-pub(crate) use {cases, check, fail, skip};
+pub use crate::fail;
+pub(crate) use {cases, check, skip};
 
 /// What a single access is expected to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -31,6 +31,11 @@ pub fn build_test_kernel() -> anyhow::Result<PathBuf> {
     Ok(build("test-kernel", None)?.join("test-kernel"))
 }
 
+/// Builds the differential test; gives its ELF file.
+pub fn build_differential() -> anyhow::Result<PathBuf> {
+    Ok(build("test-kernel", None)?.join("differential"))
+}
+
 /// Builds the bench; gives its ELF file.
 pub fn build_bench() -> anyhow::Result<PathBuf> {
     Ok(build("test-kernel", None)?.join("bench"))

@@ -104,9 +104,29 @@ pub struct Run {
 /// Options of `test`.
 #[derive(Args, Clone, Default)]
 pub struct Test {
+    /// Run the differential test alone: N random cases on this machine, and N on each target
+    #[arg(long, value_name = "N")]
+    pub differential: Option<u64>,
+    /// The differential test's seed [default: 1]
+    #[arg(long, value_name = "S", value_parser = number, requires = "differential")]
+    pub seed: Option<u64>,
+    /// The first case to run, of that seed
+    #[arg(long, value_name = "N", value_parser = number, requires = "differential")]
+    pub case: Option<u64>,
+    /// The choices of each case to keep, as a disagreement prints them
+    #[arg(long, value_name = "BITS", value_parser = number, requires = "differential")]
+    pub keep: Option<u64>,
     /// The machine.
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// A decimal number, or a hexadecimal one after `0x`.
+fn number(text: &str) -> Result<u64, std::num::ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
 }
 
 /// Options of `bench`.

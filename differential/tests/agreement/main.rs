@@ -108,11 +108,14 @@ impl<'a> Both<'a> {
         for word in world.words() {
             self.write(word.offset, mark(word.offset));
         }
-        // What a store can have changed: wherever it went, the page of the case or one of its tables.
-        let page = world.target & !0xfff;
-        for offset in (page..page + 4096).step_by(8) {
+        // What a store can have changed: whatever page it reached, it reached it at this offset.
+        for offset in Self::reachable(world) {
             self.write(offset, mark(offset));
         }
+    }
+
+    fn reachable(world: &World) -> impl Iterator<Item = u64> + use<> {
+        (world.address & 0xff8..BLOCK).step_by(4096)
     }
 
     /// The access on the software hart, and the trap CSRs that it leaves.
@@ -188,8 +191,8 @@ impl<'a> Both<'a> {
                 "  model {model:x?}\n  specification {specification:x?}"
             );
         }
-        let target = world.target & !7;
-        for offset in world.words().iter().map(|word| word.offset).chain([target]) {
+        let tables = world.words().iter().map(|word| word.offset);
+        for offset in tables.chain(Self::reachable(&world)) {
             let (model, other) = (
                 self.model_word(offset),
                 self.specification.memory[(offset / 8) as usize],
@@ -270,7 +273,10 @@ fn the_software_hart_does_what_the_specification_says_on_random_tables() {
         (23, 0x3020),
         (u64::MAX, 0),
     ];
-    if cases.end - cases.start >= CASES {
+    if ["", "_SEED", "_CASE", "_KEEP"]
+        .into_iter()
+        .all(|name| wish(name).is_none())
+    {
         for class in expected {
             assert!(
                 outcomes.get(&class).is_some_and(|&count| count >= 20),

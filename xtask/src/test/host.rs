@@ -1,7 +1,7 @@
 //! The tests that run on this machine: `cargo test` over the workspace, doctests included.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use rustix::process::Signal;
@@ -11,12 +11,23 @@ use crate::{process, workspace};
 
 /// Runs all of them and counts.
 pub fn run() -> anyhow::Result<Tally> {
+    tests_of(workspace::cargo().args(["test", "--workspace", "--no-fail-fast"]))
+}
+
+/// Runs the differential test alone. `wishes` are its environment variables, by what comes after the common beginning.
+pub fn run_differential(wishes: &[(&str, u64)]) -> anyhow::Result<Tally> {
     let mut cargo = workspace::cargo();
-    cargo
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    process::end_with_xtask(&mut cargo, Signal::KILL);
+    cargo.args(["test", "--package", "differential"]);
+    for (name, number) in wishes {
+        cargo.env(format!("GUEST_MEM_DIFFERENTIAL{name}"), number.to_string());
+    }
+    tests_of(&mut cargo)
+}
+
+/// Runs `cargo test` as it is told and counts.
+fn tests_of(cargo: &mut Command) -> anyhow::Result<Tally> {
+    cargo.stdin(Stdio::null()).stdout(Stdio::piped());
+    process::end_with_xtask(cargo, Signal::KILL);
     let mut cargo = cargo.spawn().context("cannot start `cargo test`")?;
     let output = cargo.stdout.take().expect("standard output is a pipe");
     let mut tally = Tally::default();

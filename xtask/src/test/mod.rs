@@ -4,6 +4,7 @@
 //! comes or disagrees with its lines, each count as a failure.
 
 mod budgets;
+mod differential;
 mod elf;
 mod end_to_end;
 mod host;
@@ -22,6 +23,10 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     // First what may fail for want of a network: nobody waits minutes to hear of it.
     let candidates = qemu::resolve::for_testing(options.machine.qemu.as_deref())?;
     let mut total = Tally::default();
+    if let Some(cases) = options.differential {
+        differential::run_alone(options, cases, candidates, &mut total)?;
+        return Ok(end(&total));
+    }
     total.add("host", host::run()?);
     let kernel = artifacts::build_test_kernel()?;
     let hypervisor = artifacts::build_hypervisor()?;
@@ -39,6 +44,7 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
                 for cpu in target::processors(&qemu, &options.machine) {
                     let name = format!("target, QEMU {} -cpu {cpu}", qemu.version);
                     total.add(&name, target::run(&qemu, &cpu, &kernel, &options.machine)?);
+                    differential::run(&qemu, &cpu, &options.machine, &mut total)?;
                 }
                 let name = format!("runs, QEMU {}", qemu.version);
                 total.add(&name, end_to_end::run(&qemu, &options.machine)?);
@@ -47,10 +53,15 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
         }
     }
     total.add("budgets", budgets::run(&options.machine)?);
+    Ok(end(&total))
+}
+
+/// Prints the total; fails if any test failed.
+fn end(total: &Tally) -> ExitCode {
     total.print();
-    Ok(if total.failed == 0 {
+    if total.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }

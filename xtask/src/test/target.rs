@@ -69,7 +69,8 @@ pub fn run(qemu: &Qemu, cpu: &str, kernel: &Path, options: &cli::Machine) -> any
     Ok(tally)
 }
 
-fn boot(
+/// Boots `kernel`, which speaks the protocol, and counts its tests.
+pub fn boot(
     qemu: &Qemu,
     cpu: &str,
     kernel: &Path,

@@ -1,0 +1,262 @@
+//! The differential test on the machine: random two-stage page tables and accesses, each by the real instruction and by the
+//! library's walk over the same tables.
+//!
+//! The one idea: a case agrees if everything that can be seen is the same: the value, or cause, `stval`, `htval` and the
+//! class of `htinst`; and every entry and the data afterwards. If not, it has to be *exactly* what this machine's deviations,
+//! those that its probes showed at boot, make of it ([`walk`]); then they are counted by name. Anything else is a disagreement,
+//! which is made small and printed with all that is needed to repeat it.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod block;
+#[cfg(target_os = "none")]
+mod hardware;
+#[cfg(target_os = "none")]
+mod options;
+#[cfg(target_os = "none")]
+mod walk;
+
+#[cfg(target_os = "none")]
+mod kernel {
+    use differential::{Case, Offer, World, shrink};
+    use test_kernel::deviation::{Deviation, Machine};
+    use test_kernel::global::Global;
+    use test_kernel::harness::{self, Outcome, Runner, Test};
+    use test_kernel::{arena, boot, panic, println, trap};
+
+    use crate::block::{Block, Seen};
+    use crate::hardware::{Hardware, offer};
+    use crate::options::Options;
+    use crate::walk::{Deviations, Walk};
+
+    /// Disagreements that are printed before the run ends.
+    const SHOWN: u64 = 3;
+
+    /// Cases between two looks at all of memory.
+    const SWEEP: u64 = 8192;
+
+    /// Cases between two signs of life.
+    const SIGN: u64 = 1_000_000;
+
+    /// How the cases came out.
+    #[derive(Clone, Copy)]
+    struct Counts {
+        cases: u64,
+        agree: u64,
+        deviate: u64,
+        disagree: u64,
+        /// Of those that agree: no fault.
+        works: u64,
+        /// By deviation.
+        by: [u64; Deviation::COUNT],
+    }
+
+    static COUNTS: Global<Counts> = Global::new(Counts {
+        cases: 0,
+        agree: 0,
+        deviate: 0,
+        disagree: 0,
+        works: 0,
+        by: [0; Deviation::COUNT],
+    });
+
+    /// Rust's entry, from `boot`.
+    // SAFETY: no other program part defines a function of this name; `boot` calls it with these arguments.
+    #[unsafe(no_mangle)]
+    extern "C" fn kernel_main(_hart: usize, device_tree: *const u8) -> ! {
+        let satp = boot::set_up();
+        let options = Options::of(device_tree);
+        println!("\n");
+        let machine = Machine::probe(satp);
+        machine.print();
+        match trap::catch(|| compare_all(&machine, &options)) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => println!("differential: {}", harness::reason().as_str()),
+            Err(trap) => println!("differential: ended by {trap:?} {}", panic::take().as_str()),
+        }
+        let mut runner = Runner::new(&machine, satp);
+        runner.run(&[harness::Case {
+            name: "the_walk_agrees_with_the_hardware_on_random_tables",
+            run: verdict,
+        }]);
+        runner.close();
+        boot::power_off()
+    }
+
+    /// The counts as a test.
+    fn verdict(t: &mut Test) -> Outcome {
+        let counts = COUNTS.get();
+        for deviation in Deviation::ALL {
+            if counts.by[deviation as usize] > 0 {
+                t.deviates(deviation);
+            }
+        }
+        if counts.disagree > 0 || counts.cases == 0 || counts.agree + counts.deviate < counts.cases
+        {
+            harness::fail!(
+                "{} of {} cases agree, {} deviate, {} disagree",
+                counts.agree,
+                counts.cases,
+                counts.deviate,
+                counts.disagree
+            );
+        }
+        Ok(())
+    }
+
+    /// All that is needed to run cases.
+    struct Comparison<'a> {
+        machine: &'a Machine,
+        offer: Offer,
+        block: Block,
+        hardware: Hardware,
+        walk: Walk,
+    }
+
+    fn compare_all(machine: &Machine, options: &Options) -> Outcome {
+        let walk = Walk::measure(machine)?;
+        arena::release_all();
+        let mut comparison = Comparison {
+            machine,
+            offer: offer(),
+            block: Block::take(),
+            hardware: Hardware::new(),
+            walk,
+        };
+        println!(
+            "differential: seed {} cases {} to {}, block at {:#x}",
+            options.seed,
+            options.first,
+            options.first + options.cases - 1,
+            comparison.block.place.block
+        );
+        let mut counts = COUNTS.get();
+        counts.cases = options.cases;
+        for number in options.first..options.first + options.cases {
+            let case = Case {
+                kept: options.kept,
+                ..Case::new(options.seed, number)
+            };
+            match comparison.one(&case) {
+                Ok((deviations, worked)) => {
+                    counts.works += u64::from(worked);
+                    if deviations.is_empty() {
+                        counts.agree += 1;
+                    } else {
+                        counts.deviate += 1;
+                    }
+                    for deviation in deviations.iter() {
+                        counts.by[deviation as usize] += 1;
+                    }
+                }
+                Err(()) => {
+                    counts.disagree += 1;
+                    let offer = comparison.offer;
+                    let small = shrink(case, &offer, |case| comparison.one(case).is_err());
+                    comparison.report(&small);
+                }
+            }
+            COUNTS.set(counts);
+            if number % SWEEP == 0
+                && let Some(offset) = comparison.block.first_stain()
+            {
+                println!(
+                    "differential: memory at {offset:#x} changed in a case before {number} without being looked at"
+                );
+                counts.disagree += 1;
+                COUNTS.set(counts);
+            }
+            let done = number - options.first + 1;
+            if done.is_multiple_of(SIGN) {
+                println!("differential: {done} cases done");
+            }
+            if counts.disagree >= SHOWN {
+                break;
+            }
+        }
+        println!(
+            "differential: {} cases of seed {}: {} agree ({} of them without a fault), {} deviate, {} disagree",
+            counts.cases, options.seed, counts.agree, counts.works, counts.deviate, counts.disagree
+        );
+        for deviation in Deviation::ALL {
+            let count = counts.by[deviation as usize];
+            if count > 0 {
+                println!("differential: {count} cases: {deviation}");
+            }
+        }
+        Ok(())
+    }
+
+    impl Comparison<'_> {
+        /// The deviations that explain the case, and whether the access worked; or a disagreement.
+        fn one(&mut self, case: &Case) -> Result<(Deviations, bool), ()> {
+            let world = case.world(&self.offer, &self.block.place);
+            let seen = self.hardware(&world);
+            let worked = seen.outcome.is_ok();
+            let result = self.explain(&world, &seen);
+            self.block.put_back(&world);
+            if result.is_err() {
+                self.block.clear();
+            }
+            result.map(|deviations| (deviations, worked))
+        }
+
+        fn hardware(&mut self, world: &World) -> Seen {
+            self.block.put(world);
+            self.walk.stale = self.hardware.stale(world);
+            let outcome = self.hardware.execute(world);
+            self.block.seen(world, outcome)
+        }
+
+        fn software(&mut self, world: &World, deviations: Deviations) -> Seen {
+            self.block.put(world);
+            let outcome = self.walk.execute(&self.block, world, deviations);
+            self.block.seen(world, outcome)
+        }
+
+        fn explain(&mut self, world: &World, seen: &Seen) -> Result<Deviations, ()> {
+            let mut set = Deviations::NONE;
+            if self.software(world, set) == *seen {
+                return Ok(set);
+            }
+            set = Deviations::of(self.machine);
+            if self.software(world, set) != *seen {
+                return Err(());
+            }
+            // Those without which the machine would not do this.
+            for deviation in set.iter() {
+                let without = set.without(deviation);
+                if self.software(world, without) == *seen {
+                    set = without;
+                }
+            }
+            Ok(set)
+        }
+
+        /// Prints a disagreement and how to repeat it.
+        fn report(&mut self, case: &Case) {
+            let world = case.world(&self.offer, &self.block.place);
+            let seen = self.hardware(&world);
+            let specified = self.software(&world, Deviations::NONE);
+            let all = Deviations::of(self.machine);
+            let deviating = self.software(&world, all);
+            println!(
+                "differential: disagreement: cargo xtask test --differential 1 --seed {} --case {} --keep {:#x}",
+                case.seed, case.number, case.kept
+            );
+            println!("{}{world}", case.choices(&self.offer));
+            println!("  hardware    {seen}");
+            println!("  as specified {specified}");
+            println!("  as deviating {deviating}");
+            self.block.put(&world);
+            println!("{}", self.walk.trace(&self.block, &world));
+            self.block.put_back(&world);
+            self.block.clear();
+        }
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("this program runs on riscv64gc-unknown-none-elf: see `cargo xtask test`");
+}
