@@ -15,10 +15,14 @@ use crate::hart::Hart;
 ///
 /// Each access borrows `vsatp` (0 for Bare, then its old value): no fence is needed around that (R33). Addresses are checked
 /// against the width of the G-stage mode (R13) and below 2^48, where pointer masking changes nothing (R14), before anything
-/// is accessed: [`FaultKind::OutOfRange`](crate::FaultKind::OutOfRange). A guest whose VS-mode is big-endian is [`FaultKind::UnsupportedRegime`] (R9); the
+/// is accessed: [`FaultKind::OutOfRange`]. A guest whose VS-mode is big-endian is [`FaultKind::UnsupportedRegime`] (R9); the
 /// byte order of its user has no say.
 ///
-/// Atomic compare-and-exchange is [`FaultKind::AtomicUnavailable`](crate::FaultKind::AtomicUnavailable): no `hlv` or `hsv` form reads and writes (R17).
+/// Atomic compare-and-exchange is [`FaultKind::AtomicUnavailable`]: no `hlv` or `hsv` form reads and writes (R17).
+///
+/// [`FaultKind::OutOfRange`]: crate::FaultKind::OutOfRange
+/// [`FaultKind::UnsupportedRegime`]: crate::FaultKind::UnsupportedRegime
+/// [`FaultKind::AtomicUnavailable`]: crate::FaultKind::AtomicUnavailable
 #[derive(Debug)]
 pub struct LoadedPhysical<'v, 'h, H: Hart> {
     vcpu: &'v LoadedVcpu<'h, H>,
