@@ -1,4 +1,4 @@
-//! From the firmware's jump to Rust: stack, zeroed memory, trap vector, and the host's own translation.
+//! From the firmware's jump (or, without firmware, `machine`'s) to Rust: stack, zeroed memory, trap vector, and the host's own translation.
 //!
 //! The one idea: HS runs under its own Sv39 `satp`, since QEMU before 8.2 picks the cause of a VS-stage fault by it (R59).
 //! Three gigapages map the devices and RAM where they are; one page more is for code that runs in U-mode.
@@ -13,15 +13,25 @@ global_asm!(
     .section .text.entry, "ax"
     .globl _start
 _start:
-    # In: a0 = hart id, a1 = device tree, satp = 0.
-    lla     sp, __boot_stack_end
-    lla     t0, __bss_start
+    # In: HS-mode with a0 = hart id, a1 = device tree, satp = 0; or M-mode out of reset.
+    # Which of the two: HS may not read mhartid, and the trap leads to 1.
+    lla     t0, 1f
+    csrw    stvec, t0
+    csrr    t0, mhartid
+    tail    __machine_start
+    .balign 4
+1:  lla     t0, __bss_start
     lla     t1, __bss_end
-1:  bgeu    t0, t1, 2f
+2:  bgeu    t0, t1, __supervisor_start
     sd      zero, 0(t0)
     addi    t0, t0, 8
-    j       1b
-2:  call    kernel_main
+    j       2b
+
+    .globl __supervisor_start
+__supervisor_start:
+    # In: HS-mode, a0 = hart id, a1 = device tree or 0, satp = 0, .bss cleared.
+    lla     sp, __boot_stack_end
+    call    kernel_main
 3:  wfi
     j       3b
 
@@ -138,8 +148,11 @@ fn set_host_page(index: usize, entry: u64) {
 ///
 /// # Safety
 ///
-/// `device_tree` is a device tree that nothing changes or moves.
+/// `device_tree` is null or a device tree that nothing changes or moves.
 pub unsafe fn arguments_hold(device_tree: *const u8, word: &str) -> bool {
+    if device_tree.is_null() {
+        return false;
+    }
     // SAFETY: the caller's.
     let Ok(tree) = (unsafe { dtoolkit::fdt::Fdt::from_raw(device_tree) }) else {
         return false;
@@ -150,9 +163,13 @@ pub unsafe fn arguments_hold(device_tree: *const u8, word: &str) -> bool {
     matches!(chosen.bootargs(), Ok(Some(text)) if text.split_whitespace().any(|it| it == word))
 }
 
-/// Ends the run.
-pub fn power_off() -> ! {
-    sbi_rt::system_reset(sbi_rt::Shutdown, sbi_rt::NoReason);
+/// Ends the run; where the machine can tell its user, as one that went well or not.
+pub fn power_off(went_well: bool) -> ! {
+    if went_well {
+        sbi_rt::system_reset(sbi_rt::Shutdown, sbi_rt::NoReason);
+    } else {
+        sbi_rt::system_reset(sbi_rt::Shutdown, sbi_rt::SystemFailure);
+    }
     loop {
         core::hint::spin_loop();
     }
@@ -187,6 +204,18 @@ pub fn reset_csrs(satp: u64) {
         asm!("sfence.vma");
         fence_everything();
     }
+}
+
+/// Turns off the translation that this hart acts under, its own and the guest's, and forgets what it cached.
+pub fn clear_translation() {
+    // SAFETY: the program runs where it is linked with translation off, too.
+    unsafe {
+        csr::satp::write(0);
+        csr::vsatp::write(0);
+        csr::hgatp::write(0);
+        asm!("sfence.vma");
+    }
+    fence_everything();
 }
 
 /// `hfence.gvma` and `hfence.vvma` of everything: whatever was cached of any guest is gone.

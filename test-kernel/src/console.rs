@@ -2,22 +2,31 @@
 
 use core::fmt::{self, Write};
 
-struct Console;
+/// Text goes out by this function, byte by byte.
+struct Console(fn(u8));
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            #[expect(deprecated, reason = "SBI 1.0 firmware has no debug console")]
-            sbi_rt::legacy::console_putchar(usize::from(byte));
-        }
+        text.bytes().for_each(self.0);
         Ok(())
     }
 }
 
 /// Prints formatted text.
 pub fn write(text: fmt::Arguments<'_>) {
+    write_to(
+        |byte| {
+            #[expect(deprecated, reason = "SBI 1.0 firmware has no debug console")]
+            sbi_rt::legacy::console_putchar(usize::from(byte));
+        },
+        text,
+    );
+}
+
+/// Prints formatted text by a function that prints a byte.
+pub fn write_to(print: fn(u8), text: fmt::Arguments<'_>) {
     // The console never fails; a `Display` that does has nowhere to tell it.
-    let _ = Console.write_fmt(text);
+    let _ = Console(print).write_fmt(text);
 }
 
 /// Prints without an end of line.

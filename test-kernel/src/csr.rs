@@ -53,6 +53,8 @@ macro_rules! csrs {
     )*};
 }
 
+pub(crate) use csrs;
+
 csrs! {
     sstatus "0x100";
     sie "0x104";

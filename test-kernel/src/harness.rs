@@ -271,8 +271,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Prints the closing line.
-    pub fn close(&self) {
+    /// Prints the closing line, and answers whether no test failed.
+    pub fn close(&self) -> bool {
         let Counts {
             passed,
             failed,
@@ -282,6 +282,7 @@ impl<'a> Runner<'a> {
         println!(
             "test-kernel: {passed} passed, {failed} failed, {deviations} deviations, {skipped} skipped"
         );
+        failed == 0
     }
 }
 

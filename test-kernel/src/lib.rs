@@ -14,6 +14,7 @@ pub mod global;
 pub mod guest;
 pub mod harness;
 pub mod library;
+pub mod machine;
 pub mod oracle;
 pub mod panic;
 pub mod raw;

@@ -16,17 +16,17 @@ mod kernel {
     #[unsafe(no_mangle)]
     extern "C" fn kernel_main(_hart: usize, device_tree: *const u8) -> ! {
         let satp = boot::set_up();
-        // SAFETY: the firmware passes its device tree, which nothing changes or moves.
+        // SAFETY: the firmware passes its device tree, a machine without it its own or null, which nothing changes or moves.
         let fail = unsafe { boot::arguments_hold(device_tree, "self-test-fail") };
-        match trap::catch(|| run(satp, fail)) {
-            Ok(()) => {}
-            Err(trap) => println!("test-kernel: ended by {trap:?} {}", panic::take().as_str()),
-        }
-        boot::power_off()
+        let went_well = trap::catch(|| run(satp, fail)).unwrap_or_else(|trap| {
+            println!("test-kernel: ended by {trap:?} {}", panic::take().as_str());
+            false
+        });
+        boot::power_off(went_well)
     }
 
-    /// With `fail` it runs one test more, which has to be reported as failed.
-    fn run(satp: u64, fail: bool) {
+    /// Answers whether no test failed; with `fail` it runs one more, which has to be reported as failed.
+    fn run(satp: u64, fail: bool) -> bool {
         println!("\n");
         let machine = Machine::probe(satp);
         machine.print();
@@ -37,7 +37,7 @@ mod kernel {
         if fail {
             runner.run(tests::selftest::MUST_FAIL);
         }
-        runner.close();
+        runner.close()
     }
 }
 

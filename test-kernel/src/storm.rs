@@ -6,6 +6,7 @@ use guest_mem::csr::HSTATUS_SPVP;
 
 use crate::csr;
 use crate::global::Global;
+use crate::machine;
 use crate::trap::Frame;
 
 /// `sie`/`sip`: supervisor software interrupt.
@@ -48,7 +49,7 @@ pub fn during(period: u64, body: impl FnOnce()) -> Storm {
         spvp: csr::hstatus::read() & HSTATUS_SPVP,
         ..Storm::default()
     });
-    sbi_rt::set_timer(csr::time::read() + period);
+    sbi_rt::set_timer(machine::time() + period);
     // SAFETY: the handler of these interrupts is `interrupt` below.
     unsafe {
         csr::sie::write(TIMER | SOFTWARE);
@@ -94,6 +95,6 @@ pub fn interrupt(frame: &mut Frame) {
         unsafe { csr::sie::write(0) };
         sbi_rt::set_timer(u64::MAX);
     } else {
-        sbi_rt::set_timer(csr::time::read() + storm.period);
+        sbi_rt::set_timer(machine::time() + storm.period);
     }
 }

@@ -33,17 +33,18 @@ mod program {
     #[unsafe(no_mangle)]
     extern "C" fn kernel_main(_hart: usize, device_tree: *const u8) -> ! {
         boot::set_up();
-        // SAFETY: the firmware passes its device tree, which nothing changes or moves.
+        // SAFETY: the firmware passes its device tree, a machine without one its own or null, which nothing changes or moves.
         let time = unsafe { boot::arguments_hold(device_tree, "time") };
         let measure = if time {
             Measure::Time
         } else {
             Measure::Instructions
         };
-        if let Err(trap) = trap::catch(|| run(measure)) {
+        let result = trap::catch(|| run(measure));
+        if let Err(trap) = result {
             println!("bench: ended by {trap:?} {}", panic::take().as_str());
         }
-        boot::power_off()
+        boot::power_off(result.is_ok())
     }
 
     fn run(measure: Measure) {

@@ -7,7 +7,7 @@ use core::cell::Cell;
 use core::fmt;
 use core::hint::black_box;
 
-use test_kernel::{csr, println};
+use test_kernel::{machine, println};
 
 /// What is measured: `(environment, guest address, host buffer, length)`. The answer keeps the work from being optimized away.
 pub type Operation<E> = fn(&E, u64, *mut u8, usize) -> u64;
@@ -177,13 +177,13 @@ fn ticks<E>(
     len: usize,
 ) -> u64 {
     let operation = black_box(operation);
-    let before = csr::time::read();
+    let before = machine::time();
     for _ in 0..rounds {
         for &address in addresses {
             black_box(operation(environment, address, buffer, len));
         }
     }
-    csr::time::read() - before
+    machine::time() - before
 }
 
 fn instret() -> u64 {

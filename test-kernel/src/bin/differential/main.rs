@@ -79,8 +79,7 @@ mod kernel {
             name: "the_walk_agrees_with_the_hardware_on_random_tables",
             run: verdict,
         }]);
-        runner.close();
-        boot::power_off()
+        boot::power_off(runner.close())
     }
 
     /// The counts as a test.

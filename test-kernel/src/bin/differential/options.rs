@@ -15,7 +15,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What the firmware's device tree says.
+    /// What the firmware's device tree says, or the machine's; it may be null.
     pub fn of(device_tree: *const u8) -> Self {
         let mut options = Self {
             cases: 1000,
@@ -23,8 +23,9 @@ impl Options {
             first: 0,
             kept: u32::MAX,
         };
-        // SAFETY: the firmware passes its device tree, which nothing changes or moves.
-        if let Ok(tree) = unsafe { Fdt::from_raw(device_tree) }
+        // SAFETY: what is passed is a device tree, which nothing changes or moves.
+        if !device_tree.is_null()
+            && let Ok(tree) = unsafe { Fdt::from_raw(device_tree) }
             && let Some(chosen) = tree.chosen()
             && let Ok(Some(text)) = chosen.bootargs()
         {

@@ -1,0 +1,119 @@
+//! The program on a machine without firmware: it is its own, from M-mode.
+//!
+//! The one idea: the entry notices the mode that it was started in. In M-mode the shim in this folder opens what firmware
+//! would have opened (delegation, PMP, counters), drops to HS-mode, and from then on answers the few SBI calls that the
+//! program makes. The rest of the program knows no difference, but it can ask for M-mode's services by the functions here.
+//!
+//! All that is assumed: RAM at 0x80000000, a CLINT at 0x02000000, and for console and exit either a 16550 with the test
+//! finisher or HTIF. Whatever a hart lacks (PMP, `menvcfg`, `mstateen0`) is skipped: see `attempt`.
+
+mod attempt;
+mod board;
+mod csr;
+mod entry;
+mod service;
+mod set_up;
+
+use core::arch::asm;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::global::Global;
+
+/// Harts that the shim has a stack for; others sleep for ever.
+pub const MAX_HARTS: usize = 8;
+
+/// The memory that PMP refuses HS-mode, as firmware's own is refused: RAM below the program.
+pub const HOLE: Range<u64> = 0x8000_0000..0x8020_0000;
+
+/// Whether the shim runs below the program.
+static STANDALONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether the program has M-mode's services: no firmware runs below it.
+pub fn is_standalone() -> bool {
+    STANDALONE.load(Ordering::Relaxed)
+}
+
+/// The time in the machine's own ticks: of the CSR, which firmware provides on every machine, or of the CLINT.
+pub fn time() -> u64 {
+    if is_standalone() {
+        board::time()
+    } else {
+        crate::csr::time::read()
+    }
+}
+
+/// The shim's own SBI extension, of the range for experiments.
+const EXTENSION: usize = 0x0867_6d00;
+/// Writes `medeleg`.
+const DELEGATE: usize = 0;
+/// Writes `menvcfg`.
+const ENVIRONMENT: usize = 1;
+/// Refuses a range by PMP.
+const PROTECT: usize = 2;
+
+/// A trap that M-mode took in place of HS-mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// `mcause`.
+    pub mcause: u64,
+    /// `mepc`.
+    pub mepc: u64,
+    /// `mtval`.
+    pub mtval: u64,
+    /// `mtval2`.
+    pub mtval2: u64,
+}
+
+/// Whether the next trap that M-mode takes is expected, and if it came, what it was.
+#[derive(Clone, Copy)]
+enum Watch {
+    Off,
+    Expecting,
+    Saw(Taken),
+}
+
+static WATCH: Global<Watch> = Global::new(Watch::Off);
+
+/// Runs `body`; answers the last trap that M-mode took meanwhile, each of which is answered by going on 4 bytes later.
+pub fn watched<R>(body: impl FnOnce() -> R) -> (R, Option<Taken>) {
+    WATCH.set(Watch::Expecting);
+    let result = body();
+    match WATCH.replace(Watch::Off) {
+        Watch::Saw(taken) => (result, Some(taken)),
+        Watch::Off | Watch::Expecting => (result, None),
+    }
+}
+
+/// Writes `medeleg` and answers what it was. Standalone only.
+pub fn delegate(causes: u64) -> u64 {
+    call(DELEGATE, causes, 0)
+}
+
+/// Writes `menvcfg`, fences, and answers what it was. Standalone only.
+pub fn set_environment(menvcfg: u64) -> u64 {
+    call(ENVIRONMENT, menvcfg, 0)
+}
+
+/// Makes PMP refuse HS-mode and its guests all access to the range (multiples of 4; none if empty) in place of the last one,
+/// and fences. Answers whether PMP took it, which coarse granules may not. Standalone only.
+pub fn protect(range: Range<u64>) -> bool {
+    call(PROTECT, range.start, range.end) == 1
+}
+
+/// A call of the shim's own extension; its one answer.
+fn call(function: usize, first: u64, second: u64) -> u64 {
+    assert!(is_standalone(), "no shim to call");
+    let answer;
+    // SAFETY: the shim changes nothing but what its services say.
+    unsafe {
+        asm!(
+            "ecall",
+            inout("a0") first => _,
+            inout("a1") second => answer,
+            in("a6") function,
+            in("a7") EXTENSION,
+        );
+    }
+    answer
+}
