@@ -120,11 +120,8 @@ impl Report {
     fn line(&mut self, line: &str) {
         if let Some(counts) = line.strip_prefix("test-kernel: ").and_then(Counts::parse) {
             self.closing = Some(counts);
-        } else if let Some((name, result)) = line
-            .strip_prefix("test ")
-            .and_then(|rest| rest.split_once(" ... "))
-        {
-            self.test(name, result.trim_end());
+        } else if let Some((name, result)) = test_line(line) {
+            self.test(name, result);
         }
     }
 
@@ -181,9 +178,45 @@ impl Counts {
     }
 }
 
+/// The name and the result of a test's line. Firmware since OpenSBI 1.6 complains on the console, without ending its line, of
+/// each illegal instruction that it redirects: such words may come before the name and before the result. The counts of
+/// the closing line see to it that nothing is made up.
+fn test_line(line: &str) -> Option<(&str, &str)> {
+    const RESULTS: [&str; 3] = ["FAILED: ", "deviation: ", "skipped: "];
+    let (_, rest) = line.split_once("test ")?;
+    let (name, noisy) = rest.trim_end().split_once(" ... ")?;
+    if name.contains(' ') {
+        return None;
+    }
+    let start = RESULTS.iter().filter_map(|result| noisy.find(result)).min();
+    match start {
+        Some(start) => Some((name, &noisy[start..])),
+        None if noisy.ends_with("ok") => Some((name, "ok")),
+        None => Some((name, noisy)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_firmware_says_in_the_middle_of_a_line_is_not_the_tests_result() {
+        const NOISE: &str = "system_opcode_insn: Invalid opcode for CSR read/write instruction";
+        for result in [
+            "ok",
+            "FAILED: saw 1",
+            "deviation: R1 text (ok)",
+            "skipped: no Sstc",
+        ] {
+            let clean = format!("test r1_x ... {result}");
+            let noisy = format!("{NOISE}test r1_x ... {NOISE}{NOISE}{result}");
+            assert_eq!(test_line(&clean), Some(("r1_x", result)));
+            assert_eq!(test_line(&noisy), Some(("r1_x", result)));
+        }
+        assert_eq!(test_line("a test of nothing ... ok"), None);
+        assert_eq!(test_line("test r1_x"), None);
+    }
 
     const GOOD: &str = "OpenSBI v1.5\n\
         test R1_one ... ok\n\
