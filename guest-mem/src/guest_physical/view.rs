@@ -389,6 +389,31 @@ impl<'g> PhysicalView<'g> {
         dirty_log::mark(run.slot, gpa, width.bytes());
         Ok(())
     }
+
+    /// [`compare_exchange_width`](GuestMemory::compare_exchange_width) in any slot.
+    #[inline(never)]
+    fn compare_exchange_run(
+        &self,
+        gpa: Gpa,
+        width: Width,
+        current: u64,
+        new: u64,
+        order: Ordering,
+    ) -> Result<u64, AccessError> {
+        let operation = Operation::CompareExchange;
+        let run = self.single(operation, gpa, width)?;
+        let Place::Direct(host) = run.place else {
+            return Err(Fault::new(operation, FaultKind::AtomicUnavailable)
+                .at_gpa(gpa)
+                .after(0));
+        };
+        // SAFETY: as in `store_width`; the word around is in the same page.
+        let found = unsafe { direct::compare_exchange(host, width, current, new, order) };
+        if found == current {
+            dirty_log::mark(run.slot, gpa, width.bytes());
+        }
+        Ok(found)
+    }
 }
 
 impl GuestMemory for PhysicalView<'_> {
@@ -467,6 +492,7 @@ impl GuestMemory for PhysicalView<'_> {
         self.store_run(gpa, width, value, order)
     }
 
+    #[inline]
     fn compare_exchange_width(
         &self,
         gpa: Gpa,
@@ -475,19 +501,17 @@ impl GuestMemory for PhysicalView<'_> {
         new: u64,
         order: Ordering,
     ) -> Result<u64, AccessError> {
-        let operation = Operation::CompareExchange;
-        let run = self.single(operation, gpa, width)?;
-        let Place::Direct(host) = run.place else {
-            return Err(Fault::new(operation, FaultKind::AtomicUnavailable)
-                .at_gpa(gpa)
-                .after(0));
-        };
-        // SAFETY: as in `store_width`; the word around is in the same page.
-        let found = unsafe { direct::compare_exchange(host, width, current, new, order) };
-        if found == current {
-            dirty_log::mark(run.slot, gpa, width.bytes());
+        if gpa.is_aligned_to(width.bytes() as u64)
+            && let Some((slot, host)) = self.in_last_slot(Operation::CompareExchange, gpa)
+        {
+            // SAFETY: as in `store_width`; the word around is in the same page.
+            let found = unsafe { direct::compare_exchange(host, width, current, new, order) };
+            if found == current {
+                dirty_log::mark(slot, gpa, width.bytes());
+            }
+            return Ok(found);
         }
-        Ok(found)
+        self.compare_exchange_run(gpa, width, current, new, order)
     }
 }
 
