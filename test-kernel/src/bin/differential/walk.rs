@@ -327,8 +327,18 @@ impl<'a> Machine<'a> {
             implicit: true,
         };
         let narrow = self.narrow(at).ok_or(refused)?;
+        // The library says whether the entry may be read; a load finds where it is.
+        let readable = match self.tables.read_entry(narrow) {
+            Err(FaultKind::GuestPage { .. }) => false,
+            _ => true,
+        };
         let tables = GTables::new(regime, self.entries());
         let found = self.unless_reserved(refused, || tables.locate(narrow, Purpose::Load));
+        let located = !matches!(found, Err(FaultKind::GuestPage { .. }));
+        if !mxr && readable != located && !self.block.reserved_page.get() {
+            // No machine reports this: the case is a disagreement.
+            return Err(FaultKind::UnexpectedCause);
+        }
         // Whatever the G-stage does not find is its page fault.
         match found {
             Err(FaultKind::Access) if self.has(Deviation::MissingTableIsPageFault) => Err(refused),
