@@ -10,6 +10,10 @@
 #[cfg(target_os = "none")]
 mod block;
 #[cfg(target_os = "none")]
+mod deviating;
+#[cfg(target_os = "none")]
+mod deviations;
+#[cfg(target_os = "none")]
 mod hardware;
 #[cfg(target_os = "none")]
 mod options;
@@ -25,9 +29,10 @@ mod kernel {
     use test_kernel::{arena, boot, panic, println, trap};
 
     use crate::block::{Block, Seen};
+    use crate::deviations::Deviations;
     use crate::hardware::{Hardware, offer};
     use crate::options::Options;
-    use crate::walk::{Deviations, Walk};
+    use crate::walk::Walk;
 
     /// Disagreements that are printed before the run ends.
     const SHOWN: u64 = 3;
@@ -113,7 +118,7 @@ mod kernel {
     }
 
     fn compare_all(machine: &Machine, options: &Options) -> Outcome {
-        let walk = Walk::measure(machine)?;
+        let walk = Walk::measure()?;
         arena::release_all();
         let mut comparison = Comparison {
             machine,
