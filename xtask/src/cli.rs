@@ -75,10 +75,10 @@ pub struct Run {
     /// Power off after the first line of userspace, and fail if it never comes (linux)
     #[arg(long)]
     pub smoke: bool,
-    /// Number of the guest's harts [default: 2]
+    /// Number of the guest's harts, not of the tour's, which has 2 [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_HARTS))]
     pub harts: Option<u32>,
-    /// Size of the guest's memory, such as 512M or 1G [default: 512M]
+    /// Size of the guest's memory, such as 512M or 1G; the tour has 128M [default: 512M]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
     /// Initial RAM disk to hand to the guest (PATH)
@@ -93,7 +93,7 @@ pub struct Run {
     /// Static riscv64 busybox to use in place of Debian's (linux)
     #[arg(long, value_name = "PATH")]
     pub busybox: Option<PathBuf>,
-    /// Boot the guest straight on QEMU, without the hypervisor, to compare
+    /// Boot the guest straight on QEMU, without the hypervisor, to compare (not the tour)
     #[arg(long)]
     pub bare: bool,
     /// The machine.

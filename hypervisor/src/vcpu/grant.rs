@@ -28,6 +28,8 @@ pub struct Grant {
     pub counters: Counters,
     /// The machine's ISA string.
     pub isa: &'static str,
+    /// The guest reaches the registers of Ssaia: the machine has them, and no `hstateen0` that hides them.
+    pub interrupt_registers: bool,
     state_enable: bool,
     exceptions: u64,
 }
@@ -52,11 +54,13 @@ impl Grant {
             csr::write!("henvcfg", wanted.bits());
             csr::write!("hcounteren", Counters::all().bits());
         }
+        let state_enable = features::lists(isa, "smstateen") || features::lists(isa, "ssstateen");
         Ok(Self {
             environment: Henvcfg::from_bits_truncate(csr::read!("henvcfg")) & wanted,
             counters: Counters::from_bits_truncate(csr::read!("hcounteren")),
             isa,
-            state_enable: features::lists(isa, "smstateen") || features::lists(isa, "ssstateen"),
+            interrupt_registers: features::lists(isa, "ssaia") && !state_enable,
+            state_enable,
             exceptions,
         })
     }

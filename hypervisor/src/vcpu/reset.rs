@@ -70,6 +70,14 @@ pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: S
             // The reset value is unspecified; this one never comes.
             csr::write!("vstimecmp", u64::MAX);
         }
+        if grant.interrupt_registers {
+            // vsiselect, hvien, hvictl, hviprio1, hviprio2, which the assembler does not know by name.
+            csr::write!("0x250", 0);
+            csr::write!("0x608", 0);
+            csr::write!("0x609", 0);
+            csr::write!("0x646", 0);
+            csr::write!("0x647", 0);
+        }
         csr::set!("sstatus", csr::SSTATUS_FS);
         asm!(
             ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31",

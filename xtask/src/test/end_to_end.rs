@@ -47,6 +47,20 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
         ..cli::Run::default()
     };
     one("run tour", Plan::new(&tour)?, qemu, &mut tally);
+    // A machine with a vector unit, which the guest must not find.
+    let vector = cli::Run {
+        machine: cli::Machine {
+            cpu: Some("rv64,h=true,v=true".into()),
+            ..machine.clone()
+        },
+        ..tour.clone()
+    };
+    one(
+        "run tour --cpu rv64,h=true,v=true",
+        Plan::new(&vector)?,
+        qemu,
+        &mut tally,
+    );
 
     let guests = artifacts::build_misbehaving_guests()?;
     for (name, expected) in MISBEHAVING {
