@@ -39,3 +39,25 @@ pub fn sync_instructions<A: Address>(
     hart.fence_i();
     remote(start, len);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{Gpa, Spa};
+    use crate::hart::model::{Machine, ModelHart, RamArray};
+
+    #[test]
+    fn r48_this_hart_fences_before_the_others_are_asked_and_nobody_for_nothing() {
+        let memory = RamArray::<1>::new();
+        let hart = ModelHart::new(memory.at(Spa::new(0)), Machine::new());
+        let start = Gpa::new(0x8000_0002);
+        sync_instructions(&hart, start, 0, |_, _| unreachable!("nothing was written"));
+        assert_eq!(hart.counts().fence_i, 0);
+        let mut asked = None;
+        sync_instructions(&hart, start, 6, |start, len| {
+            assert_eq!(hart.counts().fence_i, 1);
+            asked = Some((start, len));
+        });
+        assert_eq!(asked, Some((start, 6)));
+    }
+}

@@ -12,6 +12,9 @@ use crate::workspace::TARGET;
 /// The environment variable through which the hypervisor's build learns of the guest to embed.
 const TOUR_ELF_VARIABLE: &str = "GUEST_MEM_TOUR_ELF";
 
+/// How a bare-metal program is built.
+pub const BUILD: [&str; 4] = ["build", "--release", "--target", TARGET];
+
 /// Builds every bare-metal program.
 pub fn build_all() -> anyhow::Result<()> {
     build_hypervisor()?;
@@ -49,14 +52,7 @@ pub fn build_misbehaving_guests() -> anyhow::Result<PathBuf> {
 /// Builds a package; gives the folder of its programs.
 fn build(package: &str, tour: Option<&Path>) -> anyhow::Result<PathBuf> {
     let (mut cargo, target_dir) = Toolchain::resolve()?.cargo()?;
-    cargo.args([
-        "build",
-        "--release",
-        "--target",
-        TARGET,
-        "--package",
-        package,
-    ]);
+    cargo.args(BUILD).args(["--package", package]);
     if let Some(tour) = tour {
         cargo.env(TOUR_ELF_VARIABLE, tour);
     }

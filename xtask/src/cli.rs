@@ -45,6 +45,8 @@ pub enum Command {
     Test(Test),
     /// Measure what guest accesses cost, in instructions and in time; writes target/bench/
     Bench(Bench),
+    /// Break copies of the library on purpose, one thing at a time, and show which test notices; not part of CI
+    Mutants(Mutants),
 }
 
 /// Which QEMU to use, and what it starts.
@@ -127,6 +129,16 @@ fn number(text: &str) -> Result<u64, std::num::ParseIntError> {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => text.parse(),
     }
+}
+
+/// Options of `mutants`.
+#[derive(Args, Clone, Default)]
+pub struct Mutants {
+    /// Only those whose name contains this text
+    pub name: Option<String>,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 /// Options of `bench`.

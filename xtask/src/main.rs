@@ -9,6 +9,7 @@ mod bench;
 mod cli;
 mod elf_check;
 mod guest;
+mod mutants;
 mod process;
 mod progress;
 mod qemu;
@@ -72,6 +73,7 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
         cli::Command::Run(options) => run::run(&options),
         cli::Command::Test(options) => test::run(&options),
         cli::Command::Bench(options) => bench::run(&options),
+        cli::Command::Mutants(options) => mutants::run(&options),
     }
 }
 

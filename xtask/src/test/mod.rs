@@ -9,7 +9,7 @@ mod elf;
 mod end_to_end;
 mod host;
 mod tally;
-mod target;
+pub mod target;
 
 use std::process::ExitCode;
 

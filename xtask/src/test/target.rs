@@ -69,6 +69,17 @@ pub fn run(qemu: &Qemu, cpu: &str, kernel: &Path, options: &cli::Machine) -> any
     Ok(tally)
 }
 
+/// Boots `kernel` on the common processor, quietly, and gives the names of the tests that failed.
+pub fn failures(qemu: &Qemu, kernel: &Path, options: &cli::Machine) -> anyhow::Result<Vec<String>> {
+    let cpu = &processors(qemu, options)[0];
+    let tally = boot(qemu, cpu, kernel, options, None, &mut std::io::sink())?;
+    let name = |note: &String| {
+        let (name, _) = note.strip_prefix("FAILED: ")?.split_once(": ")?;
+        Some(name.to_owned())
+    };
+    Ok(tally.notes.iter().filter_map(name).collect())
+}
+
 /// Boots `kernel`, which speaks the protocol, and counts its tests.
 pub fn boot(
     qemu: &Qemu,

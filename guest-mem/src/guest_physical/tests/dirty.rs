@@ -3,7 +3,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::access::Width;
 use crate::csr::GMode;
+use crate::fault::AccessError;
 use crate::guest_memory::GuestMemory;
 
 const BASE: u64 = 0x8000_0000;
@@ -83,6 +85,59 @@ fn every_kind_of_write_marks_its_pages_and_no_read_does() {
     drop(view);
     assert_eq!(harvested(&memory, BASE), [0, 1, 3, 4, 6, 7]);
     assert_eq!(harvested(&memory, BASE), []);
+}
+
+/// A vCPU to which the moment of an access is the moment to look at the log.
+struct Looking<'a>(&'a AtomicU64);
+
+impl Looking<'_> {
+    /// A harvest now would take the bit and read the page before the data is there.
+    fn not_yet_marked(&self) -> Result<(), AccessError> {
+        assert_eq!(self.0.load(Ordering::Acquire), 0);
+        Ok(())
+    }
+}
+
+impl UnmappedAccess for Looking<'_> {
+    fn read_unmapped(&self, _: Gpa, _: &mut [u8]) -> Result<(), AccessError> {
+        unreachable!("nothing is read")
+    }
+    fn write_unmapped(&self, _: Gpa, _: &[u8]) -> Result<(), AccessError> {
+        self.not_yet_marked()
+    }
+    fn fill_unmapped(&self, _: Gpa, _: u8, _: usize) -> Result<(), AccessError> {
+        self.not_yet_marked()
+    }
+    fn load_unmapped(&self, _: Gpa, _: Width, _: Ordering) -> Result<u64, AccessError> {
+        unreachable!("nothing is read")
+    }
+    fn store_unmapped(&self, _: Gpa, _: Width, _: u64, _: Ordering) -> Result<(), AccessError> {
+        self.not_yet_marked()
+    }
+}
+
+#[test]
+fn a_page_is_marked_after_its_data_is_there() {
+    let log = bits(1);
+    let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    let (base, slot) = (Gpa::new(BASE), Slot::guest_only(Gpa::new(BASE), PAGE_SIZE));
+    memory
+        .add(slot.with_dirty_log(&log), &mut NoGStage)
+        .unwrap();
+    memory.start_logging(base, &mut NoGStage).unwrap();
+    let vcpu = Looking(&log[0]);
+    let mut reader = memory.reader(0).unwrap();
+    for kind in 0..3 {
+        let view = reader.guard().with_vcpu(&vcpu);
+        match kind {
+            0 => view.write(base, &[1; 8]),
+            1 => view.fill(base, 1, 8),
+            _ => view.store(base, 1u64, Ordering::Relaxed),
+        }
+        .unwrap();
+        drop(view);
+        assert_eq!(harvested(&memory, BASE), [0]);
+    }
 }
 
 #[test]

@@ -24,6 +24,43 @@ impl StageMirror for Yielding {
     }
 }
 
+/// Says that it is waited for a guard.
+struct Waiting<'a>(&'a AtomicBool);
+
+impl StageMirror for Waiting<'_> {
+    fn unmap(&mut self, _: Gpa, _: u64) {}
+    fn write_protect(&mut self, _: Gpa, _: u64) {}
+    fn shoot_down(&mut self) {}
+    fn serve(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_slot_is_not_gone_before_the_guards_that_saw_it() {
+    let frames = Frames::new(1);
+    let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    memory.add(frames.linear(BASE), &mut NoGStage).unwrap();
+    let (waiting, removed) = (AtomicBool::new(false), AtomicBool::new(false));
+    let mut reader = memory.reader(0).unwrap();
+    let view = reader.guard();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let slot = memory.remove(Gpa::new(BASE), &mut Waiting(&waiting));
+            removed.store(true, Ordering::Relaxed);
+            slot.unwrap();
+        });
+        while !waiting.load(Ordering::Relaxed) && !removed.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
+        assert!(!removed.load(Ordering::Relaxed), "nobody was waited for");
+        view.read(Gpa::new(BASE), &mut [0; 8]).unwrap();
+        drop(view);
+    });
+    assert!(removed.load(Ordering::Relaxed));
+}
+
 #[test]
 fn a_recycled_page_is_never_seen_through_a_guard() {
     // A page is taken out of the guest, waited for, given other contents ("another guest's"), and put back with its own

@@ -1,0 +1,328 @@
+//! The mutants: each is the library with one thing wrong that a person could get wrong.
+//!
+//! The one idea: an edit names a text that occurs once in its file, so that a change of that place is noticed here, by a
+//! test, and not by a mutant that silently is none.
+
+/// Which tests a mutant has to be caught by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caught {
+    /// The library's tests on this machine.
+    OnHost,
+    /// The check of the linked test kernel, or the test kernel: what is broken exists on the target only.
+    OnTarget,
+}
+
+/// One broken copy of the library.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutant {
+    /// What is wrong.
+    pub name: &'static str,
+    /// The file, below `guest-mem/src`.
+    pub file: &'static str,
+    /// What is replaced by what. Each text occurs once.
+    pub edits: &'static [(&'static str, &'static str)],
+    /// Which tests see it.
+    pub caught: Caught,
+}
+
+const fn on_host(
+    name: &'static str,
+    file: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+) -> Mutant {
+    Mutant {
+        name,
+        file,
+        edits,
+        caught: Caught::OnHost,
+    }
+}
+
+const fn on_target(
+    name: &'static str,
+    file: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+) -> Mutant {
+    Mutant {
+        name,
+        file,
+        edits,
+        caught: Caught::OnTarget,
+    }
+}
+
+/// All of them.
+pub const MUTANTS: &[Mutant] = &[
+    // How far a copy got.
+    on_host(
+        "`completed` is one too many",
+        "guest_virtual/access.rs",
+        &[(
+            ".after(piece.offset + completed)",
+            ".after(piece.offset + completed + 1)",
+        )],
+    ),
+    on_host(
+        "`completed` forgets the slots before",
+        "guest_physical/view.rs",
+        &[("moved.map_err(|error| error.later(done))?;", "moved?;")],
+    ),
+    on_target(
+        "a fault in a batch of stores counts the whole batch",
+        "hart/riscv64/access.S",
+        &[(
+            "5:  addi    a0, a0, -8*\\w\n    j       3b",
+            "5:  j       3b",
+        )],
+    ),
+    on_target(
+        "a fault in a merging store forgets a double",
+        "hart/riscv64/access.S",
+        &[(
+            "6:  sub     a0, a2, a1\n    ret",
+            "6:  sub     a0, a2, a1\n    addi    a0, a0, -8\n    ret",
+        )],
+    ),
+    // Which traps are ours, and where they land.
+    on_target(
+        "a load has no entry in the exception table",
+        "hart/riscv64/access.S",
+        &[("GUEST_ACCESS 0, 5f, \\hlv t3, (t3)", "\\hlv   t3, (t3)")],
+    ),
+    on_host(
+        "a trap from the guest is taken for one of the library's",
+        "hart/recovery.rs",
+        &[("hstatus & HSTATUS_SPV != 0 || scause >= 32", "scause >= 32")],
+    ),
+    on_target(
+        "the scoped vector does not put scause back",
+        "hart/riscv64/access.S",
+        &[("    csrw    scause, t6\n", "")],
+    ),
+    // The access window.
+    on_host(
+        "SPVP is not restored",
+        "guest_virtual/window.rs",
+        &[(
+            "self.privilege_flipped = true;",
+            "self.privilege_flipped = false;",
+        )],
+    ),
+    on_host(
+        "interrupts stay on",
+        "guest_virtual/window.rs",
+        &[(
+            "STATUS_SIE | STATUS_SDT | STATUS_MXR;",
+            "STATUS_SDT | STATUS_MXR;",
+        )],
+    ),
+    on_host(
+        "the host's MXR counts for the guest",
+        "guest_virtual/window.rs",
+        &[(
+            "STATUS_SIE | STATUS_SDT | STATUS_MXR;",
+            "STATUS_SIE | STATUS_SDT;",
+        )],
+    ),
+    on_host(
+        "SUM lets the supervisor fetch from a user page",
+        "guest_virtual/window.rs",
+        &[(
+            "if vcpu.vsstatus & STATUS_SUM != 0 {",
+            "if false && vcpu.vsstatus & STATUS_SUM != 0 {",
+        )],
+    ),
+    on_host(
+        "vsatp is not restored",
+        "guest_virtual/window.rs",
+        &[("window.vsatp = Some(vcpu.vsatp);", "window.vsatp = None;")],
+    ),
+    // Fences.
+    on_host(
+        "no fence after a race with the guest's page-table edits",
+        "guest_virtual/backed.rs",
+        &[("self.vcpu().hart.hfence_vvma(None);", "")],
+    ),
+    on_host(
+        "no fence on a change of vsatp where the machine needs one",
+        "hart/fences.rs",
+        &[(
+            "if last.hgatp == key.hgatp => hart.hfence_vvma(None),",
+            "if last.hgatp == key.hgatp => {}",
+        )],
+    ),
+    on_host(
+        "no fence.i after guest code was written",
+        "sync.rs",
+        &[("    hart.fence_i();\n", "")],
+    ),
+    // Translation.
+    on_host(
+        "the walk takes SUM the wrong way round",
+        "translate/vs_stage.rs",
+        &[(
+            "leaf.user && (!regime.sum ||",
+            "leaf.user && (regime.sum ||",
+        )],
+    ),
+    on_host(
+        "a store does not set D",
+        "translate/walk.rs",
+        &[(
+            "let wanted = A | if store { D } else { 0 };",
+            "let wanted = A;",
+        )],
+    ),
+    on_host(
+        "a G-stage page without U is accepted",
+        "translate/g_stage.rs",
+        &[("if !leaf.user {", "if false {")],
+    ),
+    on_host(
+        "a misaligned superpage is accepted",
+        "translate/entry.rs",
+        &[("if base & ((1 << page_shift) - 1) != 0 {", "if false {")],
+    ),
+    on_host(
+        "a G-stage fault is taken for one of the VS-stage",
+        "fault/from_trap.rs",
+        &[(
+            "cause::STORE_GUEST_PAGE => {\n                guest_page\n",
+            "cause::STORE_GUEST_PAGE => {\n                FaultKind::Page\n",
+        )],
+    ),
+    on_host(
+        "the low bits of the guest-physical address are lost",
+        "fault/from_trap.rs",
+        &[("trap.stval & 0b11 }", "0 }")],
+    ),
+    // Ranges and slots.
+    on_host(
+        "the end of a range wraps unchecked",
+        "address.rs",
+        &[(
+            "Some(more) => start.checked_add(more),",
+            "Some(more) => Some(start.wrapping_add(more)),",
+        )],
+    ),
+    on_host(
+        "a range may leave the guest-physical space",
+        "guest_physical/view.rs",
+        &[(
+            "Some(end) if end.value() <= self.table.limit => Ok(()),",
+            "Some(_) => Ok(()),",
+        )],
+    ),
+    on_host(
+        "a read-only slot is written",
+        "guest_physical/view.rs",
+        &[("if slot.read_only && writes {", "if false {")],
+    ),
+    on_host(
+        "the last slot hit is believed unseen",
+        "guest_physical/table.rs",
+        &[(
+            "if slots.get(hint).is_some_and(|slot| slot.contains(gpa)) {",
+            "if slots.get(hint).is_some() {",
+        )],
+    ),
+    on_host(
+        "a change of the slots waits for no guard",
+        "guest_physical/reader.rs",
+        &[("if seen % 2 == 1 {", "if false {")],
+    ),
+    // The dirty log.
+    on_host(
+        "the dirty bit of a copy is set before the data",
+        "guest_physical/view.rs",
+        &[
+            (
+                "            let moved = match run.place {",
+                "            if operation.access_kind() == AccessKind::Store {\n\
+                 dirty_log::mark(run.slot, at, run.len);\n\
+                 }\n\
+                 let moved = match run.place {",
+            ),
+            (
+                "                dirty_log::mark(run.slot, at, written);",
+                "                let _ = written;",
+            ),
+        ],
+    ),
+    on_host(
+        "the dirty bit of a single store is set before the data",
+        "guest_physical/view.rs",
+        &[
+            (
+                "let run = self.single(Operation::Store, gpa, width)?;",
+                "let run = self.single(Operation::Store, gpa, width)?;\n\
+                 dirty_log::mark(run.slot, gpa, width.bytes());",
+            ),
+            (
+                "        dirty_log::mark(run.slot, gpa, width.bytes());\n        Ok(())",
+                "        Ok(())",
+            ),
+        ],
+    ),
+    on_host(
+        "a compare-and-exchange is not logged",
+        "guest_physical/view.rs",
+        &[("if found == current {", "if false {")],
+    ),
+    // Demand paging.
+    on_host(
+        "the resolver is asked without bound",
+        "guest_physical/resolver.rs",
+        &[("left = fewer;", "let _ = fewer;")],
+    ),
+    // Instructions.
+    on_host(
+        "a signed load is extended by zeros",
+        "instruction/decode.rs",
+        &[(
+            "sign_extend: funct3 & 0b100 == 0,",
+            "sign_extend: funct3 & 0b100 != 0,",
+        )],
+    ),
+    on_host(
+        "a compressed instruction in htinst is 4 bytes long",
+        "instruction/htinst.rs",
+        &[(
+            "let len = if htinst & 0b10 != 0 { 4 } else { 2 };",
+            "let len = 4;",
+        )],
+    ),
+    on_host(
+        "instruction bytes are believed that do not fit the cause",
+        "instruction/trapped.rs",
+        &[(
+            "match decode(instruction) {\n        Decoded::Access(decoded) if decoded.access_kind() == access => {",
+            "match decode(instruction) {\n        Decoded::Access(decoded) => {",
+        )],
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::mutants::copy::mutated;
+    use crate::workspace;
+
+    #[test]
+    fn each_edit_finds_its_place_once_and_changes_it() {
+        for mutant in MUTANTS {
+            let file = workspace::root().join("guest-mem/src").join(mutant.file);
+            let text = std::fs::read_to_string(file).unwrap();
+            let mutated = mutated(&text, mutant).unwrap();
+            assert_ne!(mutated, text, "{}", mutant.name);
+        }
+    }
+
+    #[test]
+    fn each_mutant_has_its_own_name() {
+        let names: HashSet<_> = MUTANTS.iter().map(|mutant| mutant.name).collect();
+        assert_eq!(names.len(), MUTANTS.len());
+    }
+}

@@ -1,0 +1,171 @@
+//! `cargo xtask mutants`: breaks copies of the library on purpose, and shows which tests notice.
+//!
+//! The one idea: a test that has never failed proves little. Each mutant of [`list`] must make at least one test fail; one
+//! that survives is a test that is missing.
+
+mod copy;
+mod list;
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use copy::Copy;
+use list::{Caught, MUTANTS, Mutant};
+
+use crate::elf_check::{self, Elsewhere};
+use crate::qemu::session::{self, Console, Ended};
+use crate::qemu::{self, Qemu};
+use crate::test::target;
+use crate::{cli, progress};
+
+/// A library test that takes longer than this hangs: a broken library may loop without end.
+const HOST_LIMIT: Duration = Duration::from_secs(100);
+
+/// What the tests said of one copy.
+enum Verdict {
+    /// These failed.
+    Caught(Vec<String>),
+    /// None did.
+    Survived,
+}
+
+/// The command.
+pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
+    let wanted: Vec<_> = MUTANTS
+        .iter()
+        .filter(|mutant| {
+            options
+                .name
+                .as_ref()
+                .is_none_or(|part| mutant.name.contains(part))
+        })
+        .collect();
+    if wanted.is_empty() {
+        bail!("no mutant has such a name");
+    }
+    let machine = Machine::find(&wanted, options)?;
+    progress::say("copying the workspace and testing the copy as it is");
+    let copy = Copy::make()?;
+    for caught in [Caught::OnHost, Caught::OnTarget] {
+        if wanted.iter().any(|mutant| mutant.caught == caught)
+            && let Verdict::Caught(tests) = judge(&copy, caught, &machine)?
+        {
+            bail!("tests fail without any mutant: {}", tests.join(", "));
+        }
+    }
+    let mut survivors = 0;
+    for mutant in &wanted {
+        let start = Instant::now();
+        let verdict = copy
+            .with(mutant, |copy| judge(copy, mutant.caught, &machine))
+            .with_context(|| format!("mutant `{}`", mutant.name))?;
+        let seconds = start.elapsed().as_secs();
+        match verdict {
+            Verdict::Caught(tests) => {
+                let more = match tests.len() - 1 {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                println!(
+                    "mutant {} ... caught by {}{more} ({seconds} s)",
+                    mutant.name, tests[0]
+                );
+            }
+            Verdict::Survived => {
+                survivors += 1;
+                println!("mutant {} ... SURVIVED ({seconds} s)", mutant.name);
+            }
+        }
+    }
+    println!("{} caught, {survivors} survived", wanted.len() - survivors);
+    Ok(if survivors == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What the test kernel runs on; nothing if no mutant needs it.
+struct Machine {
+    qemu: Option<Qemu>,
+    options: cli::Machine,
+}
+
+impl Machine {
+    fn find(mutants: &[&Mutant], options: &cli::Mutants) -> anyhow::Result<Self> {
+        let options = options.machine.clone();
+        let needed = mutants
+            .iter()
+            .any(|mutant| mutant.caught == Caught::OnTarget);
+        let qemu = match needed {
+            true => Some(qemu::resolve::for_running(options.qemu.as_deref())?),
+            false => None,
+        };
+        Ok(Self { qemu, options })
+    }
+}
+
+fn judge(copy: &Copy, caught: Caught, machine: &Machine) -> anyhow::Result<Verdict> {
+    let failed = match caught {
+        Caught::OnHost => on_host(copy)?,
+        Caught::OnTarget => on_target(copy, machine)?,
+    };
+    Ok(if failed.is_empty() {
+        Verdict::Survived
+    } else {
+        Verdict::Caught(failed)
+    })
+}
+
+/// Runs the library's unit tests; gives those that failed.
+fn on_host(copy: &Copy) -> anyhow::Result<Vec<String>> {
+    let mut tests = Command::new(copy.build_library_tests()?);
+    // What failed is all that is wanted: its reasons are those of a broken library.
+    tests
+        .current_dir(copy.root())
+        .stderr(std::process::Stdio::null());
+    let (mut failed, mut long) = (Vec::new(), Vec::new());
+    let ended = session::run(
+        tests,
+        Console::Unattended,
+        Some(HOST_LIMIT),
+        &mut std::io::sink(),
+        |line| {
+            if let Some(name) = line
+                .strip_prefix("test ")
+                .and_then(|rest| rest.strip_suffix(" ... FAILED"))
+            {
+                failed.push(name.to_owned());
+            } else if let Some(name) = hanging(line) {
+                long.push(format!("{name}, which does not end,"));
+            }
+        },
+    )?;
+    match ended {
+        Ended::TimedOut => {
+            failed.append(&mut long);
+            failed.push("the time limit".to_owned());
+        }
+        Ended::Failed if failed.is_empty() => failed.push("the end of the test program".to_owned()),
+        Ended::Failed | Ended::ByItself => {}
+    }
+    Ok(failed)
+}
+
+/// The test that the harness says has taken a minute.
+fn hanging(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?
+        .strip_suffix(" has been running for over 60 seconds")
+}
+
+/// Checks the linked test kernel, and if there is nothing wrong with it, runs it; gives what failed.
+fn on_target(copy: &Copy, machine: &Machine) -> anyhow::Result<Vec<String>> {
+    let qemu = machine.qemu.as_ref().context("no QEMU was looked for")?;
+    let kernel = copy.build_test_kernel()?;
+    if elf_check::check(&std::fs::read(&kernel)?, Elsewhere::Allowed).is_err() {
+        return Ok(vec!["the check of the linked test kernel".to_owned()]);
+    }
+    target::failures(qemu, &kernel, &machine.options)
+}
