@@ -58,8 +58,8 @@ pub const MUTANTS: &[Mutant] = &[
         "`completed` is one too many",
         "guest_virtual/access.rs",
         &[(
-            ".after(piece.offset + completed)",
-            ".after(piece.offset + completed + 1)",
+            "faulted(space, operation, &trap, piece.offset + completed)",
+            "faulted(space, operation, &trap, piece.offset + completed + 1)",
         )],
     ),
     on_host(
@@ -68,12 +68,9 @@ pub const MUTANTS: &[Mutant] = &[
         &[("moved.map_err(|error| error.later(done))?;", "moved?;")],
     ),
     on_target(
-        "a fault in a batch of stores counts the whole batch",
+        "a fault in a batch is always taken for one of its first double",
         "hart/riscv64/access.S",
-        &[(
-            "5:  addi    a0, a0, -8*\\w\n    j       3b",
-            "5:  j       3b",
-        )],
+        &[("    bne     t1, a1, 3b\n", "")],
     ),
     on_target(
         "a fault in a merging store forgets a double",
@@ -87,7 +84,10 @@ pub const MUTANTS: &[Mutant] = &[
     on_target(
         "a load has no entry in the exception table",
         "hart/riscv64/access.S",
-        &[("GUEST_ACCESS 0, 5f, \\hlv t3, (t3)", "\\hlv   t3, (t3)")],
+        &[(
+            "GUEST_ACCESS 0, \\fixup, hlv.d t3, (t3)",
+            "hlv.d   t3, (t3)",
+        )],
     ),
     on_host(
         "a trap from the guest is taken for one of the library's",
@@ -219,11 +219,19 @@ pub const MUTANTS: &[Mutant] = &[
         &[("if slot.read_only && writes {", "if false {")],
     ),
     on_host(
-        "the last slot hit is believed unseen",
+        "a read-only slot is written where it was the last one used",
+        "guest_physical/view.rs",
+        &[(
+            "if !slot.contains(gpa) || writes && slot.read_only {",
+            "if !slot.contains(gpa) {",
+        )],
+    ),
+    on_host(
+        "a hole is taken for the slot below",
         "guest_physical/table.rs",
         &[(
-            "if slots.get(hint).is_some_and(|slot| slot.contains(gpa)) {",
-            "if slots.get(hint).is_some() {",
+            "slot.contains(gpa).then_some((at, slot))",
+            "Some((at, slot))",
         )],
     ),
     on_host(
@@ -265,9 +273,12 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     ),
     on_host(
-        "a compare-and-exchange is not logged",
+        "a compare-and-exchange in the last slot is not logged",
         "guest_physical/view.rs",
-        &[("if found == current {", "if false {")],
+        &[(
+            "order) };\n            if found == current {",
+            "order) };\n            if false {",
+        )],
     ),
     // Demand paging.
     on_host(
