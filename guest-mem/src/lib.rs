@@ -82,6 +82,11 @@
 //! writes and no fence on a machine that behaves as specified. Guest-physical copies through slots write no CSR. Interrupts
 //! are off for one page of copying at most.
 //!
+//! # Features
+//!
+//! - `fence-guest-accesses` (off): on riscv64, a `fence` between guest accesses and host accesses in the copy routines, in
+//!   place of just another instruction, for cores that mis-execute neighbours (R69: CVA6).
+//!
 //! # The rules
 //!
 //! R1 to R70 and I1 to I11 in this documentation name the rules of the architecture that a statement rests on: `docs/rules.md`

@@ -18,9 +18,10 @@
 # At a fixup, t0-t3 hold scause, stval, htval, htinst (put there by the handler hook or by the vector), and the other
 # registers are as the faulting instruction found them, but for t4 and t5, which no fixup uses.
 #
-# Host accesses and guest accesses come in groups with at least one other instruction between them: some cores mis-execute
-# neighbours. In the scoped form each group of guest accesses begins by taking the vector back into stvec, since a host
-# fault that was forwarded meanwhile has put the host's own in. A fault inside a batch redoes it element by element, so that what has been copied is exact.
+# Host accesses and guest accesses come in groups with at least one other instruction between them, or a fence (SEPARATE):
+# some cores mis-execute neighbours. In the scoped form each group of guest accesses begins by taking the vector back into
+# stvec, since a host fault that was forwarded meanwhile has put the host's own in. A fault inside a batch redoes it element
+# by element, so that what has been copied is exact.
 
     .pushsection .rodata.guest_mem_extable, "a", @progbits
     .balign 8
@@ -48,6 +49,14 @@ __guest_mem_access_start:
     .popsection
     .endm
 
+# Between host accesses and guest accesses, where the build asks for more than another instruction: the feature
+# `fence-guest-accesses`, for cores on which that is not enough (R69).
+    .macro SEPARATE
+    .if {separate}
+    fence   rw, rw
+    .endif
+    .endm
+
     .macro ROUTINE name
     .balign 4
     .globl  \name
@@ -62,6 +71,7 @@ __guest_mem_access_start:
 # body's n-th batch takes a1 back to where a0 is.
 
     .macro LOAD_BATCH fixup, scoped
+    SEPARATE
     .if \scoped
     csrw    stvec, t5
     .endif
@@ -81,6 +91,7 @@ __guest_mem_access_start:
     GUEST_ACCESS 0, \fixup, hlv.d t2, (t2)
     GUEST_ACCESS 0, \fixup, hlv.d t3, (t3)
     addi    a1, a1, 64
+    SEPARATE
     .endm
 
     .macro STORE_HOST at
@@ -97,12 +108,13 @@ __guest_mem_access_start:
 # Single elements up to a2; `2` is where to jump if there may be none.
     .macro LOAD_SINGLES hlv, st, w, scoped
 2:  beq     a0, a2, 4f
-3:
+3:  SEPARATE
     .if \scoped
     csrw    stvec, t5
     .endif
     GUEST_ACCESS 0, 6f, \hlv a4, (a1)
     addi    a1, a1, \w
+    SEPARATE
     \st     a4, 0(a0)
     addi    a0, a0, \w
     bne     a0, a2, 3b
@@ -172,6 +184,7 @@ __guest_mem_access_start:
     .endm
 
     .macro STORE_BATCH fixup, scoped
+    SEPARATE
     .if \scoped
     csrw    stvec, t5
     GUEST_ACCESS 2, \fixup, hsv.d a4, (a1)
@@ -195,6 +208,7 @@ __guest_mem_access_start:
     addi    a4, a1, 56
     GUEST_ACCESS 2, \fixup, hsv.d t3, (a4)
     addi    a1, a1, 64
+    SEPARATE
     .endm
 
     .macro STORE_SINGLES hsv, ld, w, scoped
@@ -205,7 +219,9 @@ __guest_mem_access_start:
     .else
     nop
     .endif
+    SEPARATE
     GUEST_ACCESS 2, 6f, \hsv a4, (a1)
+    SEPARATE
     addi    a1, a1, \w
     addi    a0, a0, \w
     bne     a0, a2, 3b
@@ -290,6 +306,7 @@ __guest_mem_access_start:
     .endm
 
     .macro MERGE_LOAD_BATCH at, scoped
+    SEPARATE
     .if \scoped
     csrw    stvec, t5
     .endif
@@ -301,6 +318,7 @@ __guest_mem_access_start:
     GUEST_ACCESS 0, 6f, hlv.d a6, (a6)
     addi    a1, a1, 32
     GUEST_ACCESS 0, 6f, hlv.d a7, (a1)
+    SEPARATE
     MERGED  t1, a4
     sd      t1, \at+0(a0)
     MERGED  t1, a5
@@ -320,6 +338,7 @@ __guest_mem_access_start:
     slli    t2, a1, 3
     neg     t3, t2
     andi    a1, a1, -8
+    SEPARATE
     GUEST_ACCESS 0, 6f, hlv.d t0, (a1)
     srl     t0, t0, t2
     beq     a0, t4, 2f
@@ -328,12 +347,13 @@ __guest_mem_access_start:
     addi    a0, a0, 64
     bne     a0, t4, 1b
 2:  beq     a0, a2, 4f
-3:
+3:  SEPARATE
     .if \scoped
     csrw    stvec, t5
     .endif
     addi    a1, a1, 8
     GUEST_ACCESS 0, 6f, hlv.d a4, (a1)
+    SEPARATE
     MERGED  t1, a4
     sd      t1, 0(a0)
     addi    a0, a0, 8
@@ -357,6 +377,7 @@ __guest_mem_access_start:
     .if \scoped
     csrw    stvec, t5
     .endif
+    SEPARATE
     GUEST_ACCESS 2, 6f, hsv.d t1, (a1)
     addi    a7, a1, 8
     GUEST_ACCESS 2, 6f, hsv.d a4, (a7)
@@ -365,6 +386,7 @@ __guest_mem_access_start:
     addi    a7, a1, 24
     GUEST_ACCESS 2, 6f, hsv.d a6, (a7)
     addi    a1, a1, 32
+    SEPARATE
     .endm
 
 # a1 is a multiple of 8, a0 is not.
@@ -390,7 +412,9 @@ __guest_mem_access_start:
     .if \scoped
     csrw    stvec, t5
     .endif
+    SEPARATE
     GUEST_ACCESS 2, 6f, hsv.d t1, (a1)
+    SEPARATE
     addi    a1, a1, 8
     bne     a1, a2, 3b
 4:  li      a0, 0
@@ -414,6 +438,7 @@ __guest_mem_access_start:
     andi    t4, a2, -(4*\w)
     add     t4, t4, a1
     add     a2, a2, a1
+    SEPARATE
     beq     a1, t4, 2f
 1:  GUEST_ACCESS 2, 6f, \hsv a0, (a1)
     addi    a1, a1, \w
@@ -429,6 +454,7 @@ __guest_mem_access_start:
     addi    a1, a1, \w
     bne     a1, a2, 3b
 4:  li      a0, 0
+    SEPARATE
     ret
 6:  sub     a0, a2, a1
     j       .Lguest_mem_save_trap
@@ -443,8 +469,10 @@ __guest_mem_access_start:
 
     .macro SINGLE name, kind, insn:vararg
     ROUTINE \name
+    SEPARATE
     GUEST_ACCESS \kind, .Lguest_mem_single_fault, \insn
     li      a1, 0
+    SEPARATE
     ret
     .size   \name, . - \name
     .endm

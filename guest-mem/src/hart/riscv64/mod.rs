@@ -23,6 +23,7 @@ global_asm!(
     causes_with_gva = const CAUSES_WITH_GVA,
     first_page_fault = const cause::INSTRUCTION_PAGE,
     site_causes = sym SITE_CAUSES_OF_KIND,
+    separate = const cfg!(feature = "fence-guest-accesses") as u8,
 );
 
 /// [`SITE_CAUSES`] where the scoped vector finds it.
