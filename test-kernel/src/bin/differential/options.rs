@@ -23,9 +23,11 @@ impl Options {
             first: 0,
             kept: u32::MAX,
         };
+        if device_tree.is_null() {
+            return options;
+        }
         // SAFETY: what is passed is a device tree, which nothing changes or moves.
-        if !device_tree.is_null()
-            && let Ok(tree) = unsafe { Fdt::from_raw(device_tree) }
+        if let Ok(tree) = unsafe { Fdt::from_raw(device_tree) }
             && let Some(chosen) = tree.chosen()
             && let Ok(Some(text)) = chosen.bootargs()
         {
