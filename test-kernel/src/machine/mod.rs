@@ -20,6 +20,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::global::Global;
 
+pub use set_up::DELEGATED;
+
 /// Harts that the shim has a stack for; others sleep for ever.
 pub const MAX_HARTS: usize = 8;
 
@@ -90,9 +92,12 @@ pub fn delegate(causes: u64) -> u64 {
     call(DELEGATE, causes, 0)
 }
 
-/// Writes `menvcfg`, fences, and answers what it was. Standalone only.
-pub fn set_environment(menvcfg: u64) -> u64 {
-    call(ENVIRONMENT, menvcfg, 0)
+/// Runs `body` with these bits of `menvcfg` set, too, where the hart has them. Standalone only.
+pub fn in_environment<R>(bits: u64, body: impl FnOnce() -> R) -> R {
+    let before = call(ENVIRONMENT, set_up::ENVIRONMENT | bits, 0);
+    let result = body();
+    call(ENVIRONMENT, before, 0);
+    result
 }
 
 /// Makes PMP refuse HS-mode and its guests all access to the range (multiples of 4; none if empty) in place of the last one,

@@ -9,8 +9,9 @@ pub const DELEGATED: u64 = !(1 << 9 | 1 << 11 | 1 << 16);
 /// The supervisor's software, timer and external interrupts; the guest's are delegated by nature.
 const INTERRUPTS: u64 = 1 << 1 | 1 << 5 | 1 << 9;
 
-/// `menvcfg`: shadow stacks, cache-block operations, A/D updates by hardware and memory types of pages, where they are.
-const ENVIRONMENT: u64 = 1 << 3 | 0b1111 << 4 | 1 << 61 | 1 << 62;
+/// `menvcfg`: cache-block operations, A/D updates by hardware and memory types of pages, where they are. What changes how
+/// HS-mode itself runs is left to the tests of it.
+pub const ENVIRONMENT: u64 = 0b1111 << 4 | 1 << 61 | 1 << 62;
 const MENVCFG: u16 = 0x30a;
 const MCOUNTEREN: u16 = 0x306;
 const MSTATEEN0: u16 = 0x30c;

@@ -14,6 +14,7 @@ pub mod mistrust;
 pub mod operations;
 pub mod selftest;
 pub mod shapes;
+pub mod standalone;
 pub mod switching;
 pub mod traps;
 pub mod walks;
@@ -41,4 +42,5 @@ pub const SECTIONS: &[&[Case]] = &[
     entries::CASES,
     exits::CASES,
     mistrust::CASES,
+    standalone::CASES,
 ];
