@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::qemu::Board;
 use crate::size::ByteSize;
 
 /// The most harts that the hypervisor knows what to do with.
@@ -118,9 +119,38 @@ pub struct Test {
     /// The choices of each case to keep, as a disagreement prints them
     #[arg(long, value_name = "BITS", value_parser = number, requires = "differential")]
     pub keep: Option<u64>,
+    /// The machines to run the target's tests on [default: virt and virt-m]
+    #[arg(long = "machine", value_name = "MACHINE")]
+    pub boards: Option<Boards>,
     /// The machine.
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// Machines to run the target's tests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Boards {
+    /// QEMU's `virt` under SBI firmware
+    Virt,
+    /// QEMU's `virt` without firmware: the program starts in M-mode
+    VirtM,
+    /// QEMU's `spike` (HTIF) without firmware
+    Spike,
+    /// Every one of them
+    All,
+}
+
+impl Test {
+    /// The machines to run the target's tests on.
+    pub const fn boards(&self) -> &'static [Board] {
+        match self.boards {
+            None => &[Board::Virt, Board::VirtM],
+            Some(Boards::Virt) => &[Board::Virt],
+            Some(Boards::VirtM) => &[Board::VirtM],
+            Some(Boards::Spike) => &[Board::Spike],
+            Some(Boards::All) => &[Board::Virt, Board::VirtM, Board::Spike],
+        }
+    }
 }
 
 /// A decimal number, or a hexadecimal one after `0x`.

@@ -19,7 +19,7 @@ pub use budgets::check as check_budgets;
 pub use lines::Measurements;
 
 use crate::qemu::session::{self, Console, Ended};
-use crate::qemu::{CPU, Machine, Qemu, resolve};
+use crate::qemu::{Board, CPU, Machine, Qemu, resolve};
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress, workspace};
 
@@ -76,6 +76,7 @@ pub fn measure_on(
     options: &cli::Machine,
 ) -> anyhow::Result<Measurements> {
     let machine = Machine {
+        board: Board::Virt,
         cpu: options.cpu.clone().unwrap_or(CPU.into()),
         harts: 1,
         memory: ByteSize::mebibytes(256),

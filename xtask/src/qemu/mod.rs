@@ -5,5 +5,5 @@ mod package;
 pub mod resolve;
 pub mod session;
 
-pub use machine::{CPU, Machine};
+pub use machine::{Board, CPU, Machine};
 pub use resolve::Qemu;

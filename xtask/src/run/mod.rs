@@ -16,7 +16,7 @@ use anyhow::{Context, bail, ensure};
 use crate::guest::initramfs::{self, Then};
 use crate::guest::{Bundle, linux};
 use crate::qemu::session::{self, Console, Ended};
-use crate::qemu::{self, Machine, Qemu};
+use crate::qemu::{self, Board, Machine, Qemu};
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress, workspace};
 
@@ -78,6 +78,7 @@ impl Plan {
         );
         refuse_linux_options(options)?;
         let machine = Machine {
+            board: Board::Virt,
             cpu: cpu(options),
             harts: GUEST_HARTS,
             memory: ByteSize(GUEST_MEMORY.0 + HYPERVISOR_MEMORY.0),
@@ -163,6 +164,7 @@ impl Plan {
                 guest.kernel.display()
             );
             Machine {
+                board: Board::Virt,
                 cpu: cpu(options),
                 harts,
                 memory,
@@ -174,6 +176,7 @@ impl Plan {
         } else {
             let bundle = guest.bundle(harts, memory)?;
             Machine {
+                board: Board::Virt,
                 cpu: cpu(options),
                 harts,
                 memory: ByteSize(memory.0.saturating_add(HYPERVISOR_MEMORY.0)),

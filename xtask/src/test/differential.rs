@@ -6,16 +6,17 @@
 
 use std::io;
 
+use super::host;
 use super::tally::Tally;
-use super::{host, target};
-use crate::qemu::Qemu;
+use super::target::{self, Target};
 use crate::qemu::resolve::Candidate;
+use crate::qemu::{Board, Qemu};
 use crate::{artifacts, cli};
 
-/// Seeds and their numbers of cases, for the common processor.
+/// Seeds and their numbers of cases, for the common processor under firmware.
 const CASES: [(u64, u64); 2] = [(1, 100_000), (2, 100_000)];
 
-/// The same for each further processor.
+/// The same for each further target.
 const FURTHER_CASES: [(u64, u64); 1] = [(3, 100_000)];
 
 /// The same for a QEMU on which a third of the cases come out as its deviations have it, and not as specified.
@@ -27,32 +28,28 @@ const FAITHFUL: u32 = 8;
 /// Seconds that a run may take: to boot, and for each thousand cases.
 const LIMIT: (u64, u64) = (120, 2);
 
-/// Runs the fixed seeds on `qemu` with the processor `cpu`, the first of its processors or a further one, and adds what
-/// became of them to `total`.
+/// Runs the fixed seeds on the target and adds what became of them to `total`.
 pub fn run(
     qemu: &Qemu,
-    cpu: &str,
+    target: &Target,
     options: &cli::Machine,
     total: &mut Tally,
 ) -> anyhow::Result<()> {
-    let is_first = target::processors(qemu, options)
-        .first()
-        .is_some_and(|first| first == cpu);
     let seeds: &[(u64, u64)] = if qemu.major_version().is_none_or(|major| major < FAITHFUL) {
         println!(
             "differential: fewer cases on QEMU {}: a third of them come out as its deviations have it",
             qemu.version
         );
         &DEVIATING_CASES
-    } else if is_first {
+    } else if target.is_first && target.board == Board::Virt {
         &CASES
     } else {
         &FURTHER_CASES
     };
     for &(seed, cases) in seeds {
         let arguments = format!("cases={cases} seed={seed}");
-        let tally = boot(qemu, cpu, options, cases, &arguments)?;
-        total.add(&name(qemu, cpu, seed, cases), tally);
+        let tally = boot(qemu, target, options, cases, &arguments)?;
+        total.add(&name(qemu, target, seed, cases), tally);
     }
     Ok(())
 }
@@ -79,9 +76,9 @@ pub fn run_alone(
     for candidate in candidates {
         match candidate {
             Ok(qemu) => {
-                for cpu in target::processors(&qemu, &options.machine) {
-                    let tally = boot(&qemu, &cpu, &options.machine, cases, &arguments)?;
-                    total.add(&name(&qemu, &cpu, seed, cases), tally);
+                for target in target::targets(&qemu, options) {
+                    let tally = boot(&qemu, &target, &options.machine, cases, &arguments)?;
+                    total.add(&name(&qemu, &target, seed, cases), tally);
                 }
             }
             Err(reason) => total.skip("target", &reason),
@@ -90,14 +87,14 @@ pub fn run_alone(
     Ok(())
 }
 
-fn name(qemu: &Qemu, cpu: &str, seed: u64, cases: u64) -> String {
+fn name(qemu: &Qemu, target: &Target, seed: u64, cases: u64) -> String {
     let version = &qemu.version;
-    format!("differential, {cases} cases of seed {seed}, QEMU {version} -cpu {cpu}")
+    format!("differential, {cases} cases of seed {seed}, QEMU {version} {target}")
 }
 
 fn boot(
     qemu: &Qemu,
-    cpu: &str,
+    target: &Target,
     options: &cli::Machine,
     cases: u64,
     arguments: &str,
@@ -112,7 +109,7 @@ fn boot(
     let program = artifacts::build_differential()?;
     target::boot(
         qemu,
-        cpu,
+        target,
         &program,
         &options,
         Some(arguments),

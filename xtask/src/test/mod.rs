@@ -41,10 +41,13 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     for candidate in candidates {
         match candidate {
             Ok(qemu) => {
-                for cpu in target::processors(&qemu, &options.machine) {
-                    let name = format!("target, QEMU {} -cpu {cpu}", qemu.version);
-                    total.add(&name, target::run(&qemu, &cpu, &kernel, &options.machine)?);
-                    differential::run(&qemu, &cpu, &options.machine, &mut total)?;
+                for target in target::targets(&qemu, options) {
+                    let name = format!("target, QEMU {} {target}", qemu.version);
+                    total.add(
+                        &name,
+                        target::run(&qemu, &target, &kernel, &options.machine)?,
+                    );
+                    differential::run(&qemu, &target, &options.machine, &mut total)?;
                 }
                 let name = format!("runs, QEMU {}", qemu.version);
                 total.add(&name, end_to_end::run(&qemu, &options.machine)?);

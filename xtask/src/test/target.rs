@@ -1,9 +1,10 @@
-//! The tests that run on the RISC-V machine: the test kernel, booted under the firmware on QEMU.
+//! The tests that run on the RISC-V machine: the test kernel, booted on QEMU, under firmware and without.
 //!
 //! Its protocol, one line each: `test NAME ... ok`, `test NAME ... FAILED: REASON`, `test NAME ... deviation: TEXT (ok)`,
 //! `test NAME ... skipped: REASON`, and last `test-kernel: N passed, N failed, N deviations, N skipped`, where `passed`
 //! counts no deviation.
 
+use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use super::tally::Tally;
 use crate::cli;
 use crate::qemu::session::{self, Console, Ended};
-use crate::qemu::{CPU, Machine, Qemu};
+use crate::qemu::{Board, CPU, Machine, Qemu};
 use crate::size::ByteSize;
 
 /// Time limit of the test kernel, in seconds.
@@ -23,8 +24,41 @@ const FEATURES: &str = "svinval=true,svnapot=true,svpbmt=true";
 /// Every feature that QEMU knows: the model of that name has them from this major version on.
 const ALL_FEATURES: (&str, u32) = ("max", 9);
 
+/// A machine to run the kernel on.
+pub struct Target {
+    /// The board.
+    pub board: Board,
+    /// The processor.
+    pub cpu: String,
+    /// Whether the processor is the first of those that the board is tested with.
+    pub is_first: bool,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -cpu {}", self.board.name(), self.cpu)
+    }
+}
+
+/// The machines to run the kernel on: each board with each processor.
+pub fn targets(qemu: &Qemu, options: &cli::Test) -> Vec<Target> {
+    let processors = processors(qemu, &options.machine);
+    let boards = options.boards();
+    let each = |&board: &Board| {
+        processors
+            .iter()
+            .enumerate()
+            .map(move |(index, cpu)| Target {
+                board,
+                cpu: cpu.clone(),
+                is_first: index == 0,
+            })
+    };
+    boards.iter().flat_map(each).collect()
+}
+
 /// The processors to run the kernel on: the one that the user names, else the common one and the one with all features.
-pub fn processors(qemu: &Qemu, options: &cli::Machine) -> Vec<String> {
+fn processors(qemu: &Qemu, options: &cli::Machine) -> Vec<String> {
     if let Some(named) = &options.cpu {
         return vec![named.clone()];
     }
@@ -39,14 +73,19 @@ pub fn processors(qemu: &Qemu, options: &cli::Machine) -> Vec<String> {
 /// The boot argument by which the kernel is asked for a test that fails, and that test.
 const FAIL_ON_PURPOSE: (&str, &str) = ("self-test-fail", "self_test_fails_as_asked");
 
-/// Boots `kernel` on `qemu` with the processor `cpu` and counts its tests; then once more with a test that has to fail, which counts as one that
+/// Boots `kernel` on the target and counts its tests; then once more with a test that has to fail, which counts as one that
 /// passed if it alone was reported as failed.
-pub fn run(qemu: &Qemu, cpu: &str, kernel: &Path, options: &cli::Machine) -> anyhow::Result<Tally> {
-    let mut tally = boot(qemu, cpu, kernel, options, None, &mut std::io::stdout())?;
+pub fn run(
+    qemu: &Qemu,
+    target: &Target,
+    kernel: &Path,
+    options: &cli::Machine,
+) -> anyhow::Result<Tally> {
+    let mut tally = boot(qemu, target, kernel, options, None, &mut std::io::stdout())?;
     let (argument, name) = FAIL_ON_PURPOSE;
     let failing = boot(
         qemu,
-        cpu,
+        target,
         kernel,
         options,
         Some(argument),
@@ -69,10 +108,14 @@ pub fn run(qemu: &Qemu, cpu: &str, kernel: &Path, options: &cli::Machine) -> any
     Ok(tally)
 }
 
-/// Boots `kernel` on the common processor, quietly, and gives the names of the tests that failed.
+/// Boots `kernel` under firmware on the common processor, quietly, and gives the names of the tests that failed.
 pub fn failures(qemu: &Qemu, kernel: &Path, options: &cli::Machine) -> anyhow::Result<Vec<String>> {
-    let cpu = &processors(qemu, options)[0];
-    let tally = boot(qemu, cpu, kernel, options, None, &mut std::io::sink())?;
+    let target = Target {
+        board: Board::Virt,
+        cpu: processors(qemu, options).swap_remove(0),
+        is_first: true,
+    };
+    let tally = boot(qemu, &target, kernel, options, None, &mut std::io::sink())?;
     let name = |note: &String| {
         let (name, _) = note.strip_prefix("FAILED: ")?.split_once(": ")?;
         Some(name.to_owned())
@@ -83,14 +126,15 @@ pub fn failures(qemu: &Qemu, kernel: &Path, options: &cli::Machine) -> anyhow::R
 /// Boots `kernel`, which speaks the protocol, and counts its tests.
 pub fn boot(
     qemu: &Qemu,
-    cpu: &str,
+    target: &Target,
     kernel: &Path,
     options: &cli::Machine,
     append: Option<&str>,
     output: &mut dyn Write,
 ) -> anyhow::Result<Tally> {
     let machine = Machine {
-        cpu: cpu.to_owned(),
+        board: target.board,
+        cpu: target.cpu.clone(),
         harts: 2,
         memory: ByteSize::mebibytes(512),
         kernel: kernel.to_path_buf(),
@@ -107,7 +151,7 @@ pub fn boot(
         output,
         |line| report.line(line),
     )?;
-    Ok(report.finish(ended))
+    Ok(report.finish(ended, target.board))
 }
 
 /// What the test kernel has said so far.
@@ -156,7 +200,8 @@ impl Report {
         }
     }
 
-    fn finish(mut self, ended: Ended) -> Tally {
+    /// Without firmware the exit code has to say the same as the lines.
+    fn finish(mut self, ended: Ended, board: Board) -> Tally {
         const NAME: &str = "test-kernel";
         match (self.closing, ended) {
             (Some(closing), _) if closing != self.counts => {
@@ -165,6 +210,14 @@ impl Report {
                     self.counts
                 );
                 self.tally.fail(NAME, &reason);
+            }
+            (Some(closing), Ended::Failed) if board.is_without_firmware() && closing.failed > 0 => {
+            }
+            (Some(closing), Ended::ByItself)
+                if board.is_without_firmware() && closing.failed > 0 =>
+            {
+                self.tally
+                    .fail(NAME, "tests failed and its exit code says nothing of it");
             }
             (Some(_), Ended::ByItself) => {}
             (_, Ended::TimedOut) => self.tally.fail(NAME, "did not end in time, QEMU was ended"),
@@ -238,7 +291,7 @@ mod tests {
     fn tally(text: &str, ended: Ended) -> Tally {
         let mut report = Report::default();
         text.lines().for_each(|line| report.line(line));
-        report.finish(ended)
+        report.finish(ended, Board::Virt)
     }
 
     #[test]
@@ -265,6 +318,21 @@ mod tests {
         ] {
             assert_eq!(tally(text, ended).failed, 1, "{text} {ended:?}");
         }
+    }
+
+    #[test]
+    fn without_firmware_the_exit_code_tells_of_failed_tests() {
+        let bad =
+            "test R2 ... FAILED: why\ntest-kernel: 0 passed, 1 failed, 0 deviations, 0 skipped";
+        let failed = |text: &str, ended| {
+            let mut report = Report::default();
+            text.lines().for_each(|line| report.line(line));
+            report.finish(ended, Board::VirtM).failed
+        };
+        assert_eq!(failed(bad, Ended::Failed), 1);
+        assert_eq!(failed(bad, Ended::ByItself), 2);
+        assert_eq!(failed(GOOD, Ended::ByItself), 0);
+        assert_eq!(failed(GOOD, Ended::Failed), 1);
     }
 
     #[test]
