@@ -48,6 +48,10 @@ pub enum Command {
     Bench(Bench),
     /// Break copies of the library on purpose, one thing at a time, and show which test notices; not part of CI
     Mutants(Mutants),
+    /// Run the fuzz targets, with nightly Rust and cargo-fuzz, whose build takes some minutes: not part of `test`
+    Fuzz(Fuzz),
+    /// Run the library's tests in Miri, with nightly Rust: minutes, so not part of `test`
+    Miri(Miri),
 }
 
 /// Which QEMU to use, and what it starts.
@@ -159,6 +163,23 @@ fn number(text: &str) -> Result<u64, std::num::ParseIntError> {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => text.parse(),
     }
+}
+
+/// Options of `fuzz`.
+#[derive(Args, Clone)]
+pub struct Fuzz {
+    /// Only this one: actions, decode, htinst or image
+    pub target: Option<String>,
+    /// How long each runs
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub seconds: u32,
+}
+
+/// Options of `miri`.
+#[derive(Args, Clone, Default)]
+pub struct Miri {
+    /// Only tests whose name contains this text
+    pub name: Option<String>,
 }
 
 /// Options of `mutants`.

@@ -8,8 +8,11 @@ mod artifacts;
 mod bench;
 mod cli;
 mod elf_check;
+mod fuzz;
 mod guest;
+mod miri;
 mod mutants;
+mod nightly;
 mod process;
 mod progress;
 mod qemu;
@@ -73,6 +76,8 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
         cli::Command::Run(options) => run::run(&options),
         cli::Command::Test(options) => test::run(&options),
         cli::Command::Bench(options) => bench::run(&options),
+        cli::Command::Fuzz(options) => fuzz::run(&options),
+        cli::Command::Miri(options) => miri::run(&options),
         cli::Command::Mutants(options) => mutants::run(&options),
     }
 }

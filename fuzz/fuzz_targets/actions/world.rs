@@ -1,0 +1,508 @@
+//! The guest as the library has it, and what happens to it and to the oracle together.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arbitrary::Arbitrary;
+use guest_mem::csr::{GMode, STATUS_MXR, STATUS_SUM};
+use guest_mem::guest_physical::{GuestPhysicalMemory, Reader, Slot, StageMirror};
+use guest_mem::guest_virtual::VsEnvironment;
+use guest_mem::hart::Hart;
+use guest_mem::hart::model::{
+    Machine, Misaligned, ModelGuest, ModelHart, RamArray, Recovery, Register, Translations,
+};
+use guest_mem::translate::entry;
+use guest_mem::{
+    AccessError, FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu, Spa, Width,
+};
+
+use crate::oracle::{
+    DATA_PAGES, Entry, GPA_BASE, GVA_BASE, Operation, Oracle, Outcome, PAGE, PAGES, SLOT_PAGES,
+    SLOTS, SlotState, Space, Stop, bits,
+};
+
+/// Pages of the machine: guest memory and the host's 12 pages of tables.
+const RAM_PAGES: usize = PAGES + 12;
+
+/// Which kind of machine it is.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub struct Kind {
+    lazy: bool,
+    misaligned_works: bool,
+    scoped: bool,
+    hlvx_faults_as_fetch: bool,
+}
+
+/// Where an access begins.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum At {
+    /// In the pages that there are, or a page or two beside them.
+    Near { page: u8, offset: u16 },
+    /// Just below the end of the address space, or of what an address may have.
+    Below { shift: u8, bytes: u16 },
+    /// Anywhere.
+    Any(u64),
+}
+
+/// Something that happens.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Action {
+    Access {
+        space: Space,
+        at: At,
+        operation: Operation,
+    },
+    Fetch {
+        at: At,
+        user: bool,
+    },
+    /// The guest edits its tables, and executes the fence that it owes.
+    Edit {
+        page: u8,
+        frame: u8,
+        bits: u8,
+    },
+    Sum(bool),
+    Mxr(bool),
+    /// The hypervisor fills or empties the G-stage, as far as the slots allow.
+    Back {
+        page: u8,
+        rights: u8,
+    },
+    AddSlot {
+        slot: u8,
+        read_only: bool,
+    },
+    RemoveSlot {
+        slot: u8,
+    },
+    ReadOnly {
+        slot: u8,
+        read_only: bool,
+    },
+    StartLogging {
+        slot: u8,
+    },
+    StopLogging {
+        slot: u8,
+    },
+    Harvest {
+        slot: u8,
+    },
+}
+
+impl At {
+    fn address(self, base: u64) -> u64 {
+        match self {
+            Self::Near { page, offset } => {
+                let page = u64::from(page) % (DATA_PAGES as u64 + 4);
+                base - 2 * PAGE + page * PAGE + u64::from(offset) % PAGE
+            }
+            Self::Below { shift, bytes } => {
+                let end = if shift % 65 == 64 {
+                    0
+                } else {
+                    1u64 << (shift % 65)
+                };
+                end.wrapping_sub(bytes.into())
+            }
+            Self::Any(address) => address,
+        }
+    }
+}
+
+/// The G-stage table, as slots tell it.
+struct Stage<'a> {
+    guest: &'a ModelGuest<'a>,
+    hart: &'a ModelHart<'a>,
+    oracle: &'a RefCell<Oracle>,
+}
+
+impl Stage<'_> {
+    fn set(&self, page: usize, rights: u8) {
+        let gpa = Gpa::new(GPA_BASE + page as u64 * PAGE);
+        if rights == 0 {
+            self.guest.unback(gpa).unwrap();
+        } else {
+            let spa = self.guest.spa(gpa).unwrap();
+            self.guest.back(gpa, spa, rights.into()).unwrap();
+        }
+        self.oracle.borrow_mut().rights[page] = rights;
+    }
+
+    fn for_each_page(&self, start: Gpa, len: u64, change: impl Fn(u8) -> u8) {
+        let first = ((start.value() - GPA_BASE) / PAGE) as usize;
+        for page in first..first + (len / PAGE) as usize {
+            let rights = self.oracle.borrow().rights[page];
+            self.set(page, change(rights));
+        }
+    }
+}
+
+impl StageMirror for Stage<'_> {
+    fn unmap(&mut self, start: Gpa, len: u64) {
+        self.for_each_page(start, len, |_| 0);
+    }
+    fn write_protect(&mut self, start: Gpa, len: u64) {
+        self.for_each_page(start, len, |rights| rights & !bits::W);
+    }
+    fn shoot_down(&mut self) {
+        self.hart.hfence_gvma(None);
+        self.hart.hfence_vvma(None);
+    }
+}
+
+fn stop_of(error: &AccessError) -> (usize, Stop) {
+    let _ = error.to_string();
+    let stop = match error.fault.kind {
+        FaultKind::Page => Stop::Page,
+        FaultKind::GuestPage { .. } => Stop::GuestPage,
+        FaultKind::NoSlot => Stop::NoSlot,
+        FaultKind::ReadOnlySlot => Stop::ReadOnlySlot,
+        FaultKind::Misaligned => Stop::Misaligned,
+        FaultKind::OutOfRange => Stop::OutOfRange,
+        FaultKind::AtomicUnavailable => Stop::AtomicUnavailable,
+        _ => panic!("{error}"),
+    };
+    (error.completed, stop)
+}
+
+/// Does an access by the library.
+fn access<M: GuestMemory>(memory: &M, address: M::Address, operation: Operation) -> Outcome {
+    const UNTOUCHED: u8 = 0x5a;
+    let order = Ordering::SeqCst;
+    let width = Width::from_bytes(operation.len()).unwrap_or(Width::Byte);
+    let mut found = Vec::new();
+    let value = |value: u64| value.to_le_bytes()[..width.bytes()].to_vec();
+    let result = match operation {
+        Operation::Read { .. } => {
+            found = vec![UNTOUCHED; operation.len()];
+            let result = memory.read(address, &mut found);
+            let completed = result
+                .as_ref()
+                .map_or_else(|error| error.completed, |()| found.len());
+            let rest = found.split_off(completed);
+            assert!(rest.iter().all(|&byte| byte == UNTOUCHED));
+            result
+        }
+        Operation::Write { .. } => memory.write(address, &operation.source()),
+        Operation::Fill { byte, .. } => memory.fill(address, byte, operation.len()),
+        Operation::Load { .. } => memory
+            .load_width(address, width, order)
+            .map(|loaded| found = value(loaded)),
+        Operation::Store { value, .. } => memory.store_width(address, width, value, order),
+        Operation::CompareExchange { current, new, .. } => memory
+            .compare_exchange_width(address, width, current.into(), new, order)
+            .map(|old| found = value(old)),
+    };
+    Outcome {
+        stop: result.err().as_ref().map(stop_of),
+        found,
+    }
+}
+
+/// Runs `actions` on a fresh guest, and compares after each.
+pub fn run(kind: Kind, actions: &[Action]) {
+    let ram = Box::new(RamArray::<RAM_PAGES>::new());
+    let guest = ModelGuest::new(ram.at(Spa::new(0x8_0000_0000))).unwrap();
+    assert_eq!(guest.len(), PAGES as u64 * PAGE);
+    for page in 0..DATA_PAGES as u64 {
+        let gva = Gva::new(GVA_BASE + page * PAGE);
+        guest.map(gva, ModelGuest::BASE, entry::R).unwrap();
+        guest.set_entry(gva, 0).unwrap();
+    }
+    let mut machine = Machine::new();
+    if kind.lazy {
+        machine.translations = Translations::Lazy;
+    }
+    if kind.misaligned_works {
+        machine.misaligned = Misaligned::Works;
+    }
+    if kind.scoped {
+        machine.recovery = Recovery::ScopedStvec;
+    }
+    machine.quirks.hlvx_faults_as_fetch = kind.hlvx_faults_as_fetch;
+    let hart = guest.hart_of(machine);
+    let logs: [[AtomicU64; 1]; SLOTS] = core::array::from_fn(|_| [AtomicU64::new(0)]);
+    let oracle = RefCell::new(Oracle {
+        bytes: vec![0; PAGES * PAGE as usize],
+        entries: [Entry::default(); DATA_PAGES],
+        rights: [0; PAGES],
+        slots: [None; SLOTS],
+        dirty: Default::default(),
+        sum: false,
+        mxr: false,
+    });
+    let memory = GuestPhysicalMemory::<{ SLOTS + 1 }, 1>::new(GMode::Sv39x4);
+    let mut world = World {
+        guest: &guest,
+        hart: &hart,
+        oracle: &oracle,
+        logs: &logs,
+        memory: &memory,
+    };
+    world.begin();
+    let mut reader = memory.reader(0).unwrap();
+    for &action in actions {
+        world.step(&mut reader, action);
+    }
+    let mut bytes = vec![0; PAGES * PAGE as usize];
+    read(&guest, &hart, 0, &mut bytes);
+    assert!(bytes == oracle.borrow().bytes, "guest memory differs");
+}
+
+/// Reads whole pages of guest memory from page `first` on, past everything, a word at a time: it is read often.
+fn read(guest: &ModelGuest<'_>, hart: &ModelHart<'_>, first: usize, bytes: &mut [u8]) {
+    let start = guest.spa(Gpa::new(GPA_BASE + first as u64 * PAGE)).unwrap();
+    for (at, bytes) in (start.value()..)
+        .step_by(8)
+        .zip(bytes.as_chunks_mut::<8>().0)
+    {
+        let word = hart.ram().word(Spa::new(at)).unwrap();
+        *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+    }
+}
+
+/// Everything that an action may touch.
+struct World<'a> {
+    guest: &'a ModelGuest<'a>,
+    hart: &'a ModelHart<'a>,
+    oracle: &'a RefCell<Oracle>,
+    logs: &'a [[AtomicU64; 1]; SLOTS],
+    memory: &'a GuestPhysicalMemory<'a, { SLOTS + 1 }, 1>,
+}
+
+impl<'a> World<'a> {
+    fn stage(&self) -> Stage<'a> {
+        Stage {
+            guest: self.guest,
+            hart: self.hart,
+            oracle: self.oracle,
+        }
+    }
+
+    /// Pages from the first of a slot or of the tables, as a slot.
+    fn linear(&self, first: usize, pages: usize) -> Slot<'a> {
+        let gpa = Gpa::new(GPA_BASE + first as u64 * PAGE);
+        let spa = self.guest.spa(gpa).unwrap();
+        let host = self.hart.ram().host_ptr(spa).unwrap();
+        // SAFETY: the memory is the model's, made of atomics, and outlives the slots; the range lies in it.
+        unsafe { Slot::linear(gpa, pages as u64 * PAGE, host) }
+    }
+
+    /// The tables can be read by everybody and written by nobody; everything else comes by actions.
+    fn begin(&self) {
+        let stage = self.stage();
+        for page in 0..PAGES {
+            stage.set(page, if page < DATA_PAGES { 0 } else { bits::R });
+        }
+        let tables = self.linear(DATA_PAGES, PAGES - DATA_PAGES).read_only();
+        self.memory.add(tables, &mut self.stage()).unwrap();
+        self.read_tables();
+    }
+
+    /// The oracle knows what the tables hold, not what they mean.
+    fn read_tables(&self) {
+        let mut oracle = self.oracle.borrow_mut();
+        let (_, tables) = oracle.bytes.split_at_mut(DATA_PAGES * PAGE as usize);
+        read(self.guest, self.hart, DATA_PAGES, tables);
+    }
+
+    fn step(&mut self, reader: &mut Reader<'a>, action: Action) {
+        match action {
+            Action::Access {
+                space,
+                at,
+                operation,
+            } => self.access(reader, space, at, operation),
+            Action::Fetch { at, user } => {
+                let address = at.address(GVA_BASE);
+                let expected = self.oracle.borrow().fetch(address, user);
+                // SAFETY: the guest is loaded on this hart, and stays it.
+                let vcpu = unsafe { LoadedVcpu::new(self.hart) };
+                let fetched = vcpu.fetch_instruction(Gva::new(address), privilege(user));
+                let fetched = fetched.map(|instruction| instruction.bits());
+                assert_eq!(
+                    fetched.map_err(|error| stop_of(&error)),
+                    expected,
+                    "{action:x?}"
+                );
+            }
+            Action::Edit { page, frame, bits } => {
+                let page = usize::from(page) % DATA_PAGES;
+                // Some lead past guest memory.
+                let frame = usize::from(frame) % (PAGES + 4);
+                let raw = entry::pack(GPA_BASE + frame as u64 * PAGE, 0) & !entry::V;
+                let gva = Gva::new(GVA_BASE + page as u64 * PAGE);
+                self.guest.set_entry(gva, raw | u64::from(bits)).unwrap();
+                self.hart.hfence_vvma(Some(gva.value()));
+                self.oracle.borrow_mut().entries[page] = Entry { frame, bits };
+                self.read_tables();
+            }
+            Action::Sum(on) => {
+                self.set_vsstatus(STATUS_SUM, on);
+                self.oracle.borrow_mut().sum = on;
+            }
+            Action::Mxr(on) => {
+                self.set_vsstatus(STATUS_MXR, on);
+                self.oracle.borrow_mut().mxr = on;
+            }
+            Action::Back { page, rights } => self.back(reader, page, rights),
+            _ => self.change_slots(action),
+        }
+    }
+
+    fn set_vsstatus(&self, bit: u64, on: bool) {
+        let old = self.hart.register(Register::Vsstatus);
+        let new = if on { old | bit } else { old & !bit };
+        self.hart.set_register(Register::Vsstatus, new);
+    }
+
+    fn access(&self, reader: &mut Reader<'a>, space: Space, at: At, operation: Operation) {
+        let base = match space {
+            Space::Slots | Space::LoadedPhysical => GPA_BASE,
+            Space::Virtual { .. } | Space::Backed { .. } => GVA_BASE,
+        };
+        let address = at.address(base);
+        let expected = self.oracle.borrow_mut().access(space, operation, address);
+        let csrs = |register| self.hart.register(register);
+        let before = [Register::Sstatus, Register::Vsstatus, Register::Vsatp].map(csrs);
+        let view = reader.guard();
+        // SAFETY: the guest is loaded on this hart, and stays it.
+        let vcpu = unsafe { LoadedVcpu::new(self.hart) };
+        let (gva, gpa) = (Gva::new(address), Gpa::new(address));
+        let outcome = match space {
+            Space::Slots => access(&view, gpa, operation),
+            Space::LoadedPhysical => access(&vcpu.guest_physical(), gpa, operation),
+            Space::Virtual { user } => access(&vcpu.guest_virtual(privilege(user)), gva, operation),
+            Space::Backed { user } => {
+                let space = vcpu.guest_virtual(privilege(user));
+                access(
+                    &space.with_memory(&view, VsEnvironment::BASE),
+                    gva,
+                    operation,
+                )
+            }
+        };
+        assert_eq!(
+            outcome, expected,
+            "{space:?} {operation:x?} at {address:#x}"
+        );
+        let after = [Register::Sstatus, Register::Vsstatus, Register::Vsatp].map(csrs);
+        // Of `sstatus`, SIE counts: the rest is the record of a trap.
+        assert_eq!(before[0] & 2, after[0] & 2);
+        assert_eq!(before[1..], after[1..]);
+    }
+
+    /// What a hypervisor does with a guest-page fault: it asks the slots, marks a page that it makes writable, and maps it.
+    fn back(&self, reader: &mut Reader<'a>, page: u8, rights: u8) {
+        let page = usize::from(page) % DATA_PAGES;
+        let mut rights = rights & (bits::R | bits::W | bits::X);
+        match self.oracle.borrow().slots[page / SLOT_PAGES] {
+            None => rights = 0,
+            Some(slot) if slot.read_only => rights &= !bits::W,
+            Some(_) => {}
+        }
+        if rights & bits::R == 0 {
+            rights &= !bits::W;
+        }
+        if rights & bits::W != 0 {
+            reader
+                .guard()
+                .mark_dirty(Gpa::new(GPA_BASE + page as u64 * PAGE));
+            self.oracle.borrow_mut().mark(page);
+        }
+        let mut stage = self.stage();
+        stage.set(page, rights);
+        stage.shoot_down();
+    }
+
+    fn change_slots(&self, action: Action) {
+        let (Action::AddSlot { slot, .. }
+        | Action::RemoveSlot { slot }
+        | Action::ReadOnly { slot, .. }
+        | Action::StartLogging { slot }
+        | Action::StopLogging { slot }
+        | Action::Harvest { slot }) = action
+        else {
+            return;
+        };
+        let index = usize::from(slot) % SLOTS;
+        let first = index * SLOT_PAGES;
+        let base = Gpa::new(GPA_BASE + first as u64 * PAGE);
+        let is_there = self.oracle.borrow().slots[index];
+        let memory = self.memory;
+        let stage = &mut self.stage();
+        let (done, now) = match action {
+            Action::AddSlot { read_only, .. } => {
+                let mut slot = self
+                    .linear(first, SLOT_PAGES)
+                    .with_dirty_log(&self.logs[index]);
+                if read_only {
+                    slot = slot.read_only();
+                }
+                let added = memory.add(slot, stage);
+                assert_eq!(added.is_ok(), is_there.is_none(), "{added:?}");
+                (
+                    true,
+                    is_there.or(Some(SlotState {
+                        read_only,
+                        logging: false,
+                    })),
+                )
+            }
+            Action::RemoveSlot { .. } => (memory.remove(base, stage).is_ok(), None),
+            Action::ReadOnly { read_only, .. } => (
+                memory.set_read_only(base, read_only, stage).is_ok(),
+                is_there.map(|slot| SlotState { read_only, ..slot }),
+            ),
+            Action::StartLogging { .. } => {
+                if is_there.is_some_and(|slot| !slot.logging) {
+                    let dirty = &mut self.oracle.borrow_mut().dirty;
+                    dirty.retain(|page| page / SLOT_PAGES != index);
+                }
+                let started = memory.start_logging(base, stage).is_ok();
+                (
+                    started,
+                    is_there.map(|slot| SlotState {
+                        logging: true,
+                        ..slot
+                    }),
+                )
+            }
+            Action::StopLogging { .. } => (
+                memory.stop_logging(base, stage).is_ok(),
+                is_there.map(|slot| SlotState {
+                    logging: false,
+                    ..slot
+                }),
+            ),
+            _ => {
+                let mut visited = Vec::new();
+                let visit = |gpa: Gpa| visited.push(((gpa.value() - GPA_BASE) / PAGE) as usize);
+                let harvested = memory.harvest(base, stage, visit).is_ok();
+                assert_eq!(harvested, is_there.is_some_and(|slot| slot.logging));
+                if harvested {
+                    let dirty = &mut self.oracle.borrow_mut().dirty;
+                    let expected: Vec<_> = (first..first + SLOT_PAGES)
+                        .filter(|page| dirty.remove(page))
+                        .collect();
+                    assert_eq!(visited, expected);
+                }
+                (is_there.is_some(), is_there)
+            }
+        };
+        if !matches!(action, Action::AddSlot { .. }) {
+            assert_eq!(done, is_there.is_some(), "{action:?}");
+        }
+        self.oracle.borrow_mut().slots[index] = now;
+    }
+}
+
+fn privilege(user: bool) -> GuestPrivilege {
+    if user {
+        GuestPrivilege::User
+    } else {
+        GuestPrivilege::Supervisor
+    }
+}

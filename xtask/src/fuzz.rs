@@ -1,0 +1,101 @@
+//! `cargo xtask fuzz`: runs the fuzz targets of `fuzz/` for a while, from their seeds on.
+//!
+//! The one idea: what is found new goes under `target/`, the seeds in the repository stay as they are. An input that fails is
+//! kept in `fuzz/artifacts` and named, with the command that repeats it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use crate::{cli, nightly, process, progress, setup, workspace};
+
+/// The version of cargo-fuzz that is installed where it is not there yet.
+const CARGO_FUZZ: &str = "cargo-fuzz@0.13";
+
+/// The targets: the files, or folders, of `fuzz/fuzz_targets`.
+const TARGETS: [&str; 4] = ["actions", "decode", "htinst", "image"];
+
+/// The longest input, in bytes: some hundred actions.
+const LONGEST: u32 = 4096;
+
+/// The command.
+pub fn run(options: &cli::Fuzz) -> anyhow::Result<ExitCode> {
+    let targets: Vec<&str> = match &options.target {
+        Some(target) => vec![target],
+        None => TARGETS.into(),
+    };
+    if let Some(unknown) = targets.iter().find(|target| !TARGETS.contains(target)) {
+        bail!(
+            "no fuzz target `{unknown}`; there are {}",
+            TARGETS.join(", ")
+        );
+    }
+    let cargo_fuzz = match tools() {
+        Ok(cargo_fuzz) => cargo_fuzz,
+        Err(error) => {
+            println!("skipped: fuzz: {error:#}");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    for target in targets {
+        fuzz(&cargo_fuzz, target, options.seconds)
+            .with_context(|| format!("fuzz target {target}"))?;
+        println!("fuzz {target} ... ok ({} s)", options.seconds);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Nightly Rust, and cargo-fuzz, whose program is given.
+fn tools() -> anyhow::Result<PathBuf> {
+    nightly::ensure(&[])?;
+    let folder = setup::once(
+        "cargo-fuzz",
+        "building cargo-fuzz under target/ (a minute or two)",
+        |folder| {
+            let mut cargo = workspace::cargo();
+            cargo.args(["install", "--quiet", "--locked", CARGO_FUZZ, "--root"]);
+            process::output(cargo.arg(folder))
+                .map(drop)
+                .context("cargo-fuzz cannot be had")
+        },
+    )?;
+    Ok(folder.join("bin/cargo-fuzz"))
+}
+
+fn fuzz(cargo_fuzz: &PathBuf, target: &str, seconds: u32) -> anyhow::Result<()> {
+    let work = workspace::target_dir().join("fuzz");
+    let corpus = work.join("corpus").join(target);
+    fs::create_dir_all(&corpus)?;
+    progress::say(&format!("fuzz target {target}: building, then {seconds} s"));
+    let mut command = nightly::command(cargo_fuzz);
+    command
+        .args(["run", "--fuzz-dir", "fuzz", "--target-dir"])
+        .arg(&work)
+        .arg(target)
+        // What is new goes to the first folder.
+        .arg(&corpus)
+        .arg(workspace::root().join("fuzz/seeds").join(target))
+        .arg("--")
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-max_len={LONGEST}"))
+        .args(["-len_control=0", "-verbosity=0", "-timeout=20"]);
+    process::run(&mut command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_target_has_its_program_and_its_seeds() {
+        let fuzz = workspace::root().join("fuzz");
+        for target in TARGETS {
+            let program = fuzz.join("fuzz_targets").join(target);
+            assert!(program.is_dir() || program.with_extension("rs").is_file());
+            let seeds = fs::read_dir(fuzz.join("seeds").join(target)).unwrap();
+            assert!(seeds.count() > 0, "{target}");
+        }
+    }
+}
