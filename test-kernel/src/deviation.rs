@@ -77,6 +77,10 @@ deviations! {
     WideGpa "R13" "guest-physical addresses are sign-extended";
     /// An implicit access of a store's walk is reported as a load's.
     ImplicitIsLoad "R67" "a store whose page-table entry is not mapped raises 21 instead of 23";
+    /// What is wrong with a G-stage table on the way to a page-table entry of the guest's is reported as the G-stage's refusal.
+    GTableIsGuestPage "R67" "a page-table read whose G-stage table is out of reach is a guest-page fault";
+    /// `htval` is written for the access fault of a G-stage table where nothing is.
+    GTableSetsHtval "R67" "an access fault for a missing G-stage table comes with htval";
     /// `htinst` is 0 for loads and stores.
     NoHtinst "R66" "htinst is 0 for loads and stores";
     /// Any mode can be written to `vsatp` and `hgatp`.
@@ -366,6 +370,24 @@ fn probe(deviation: Deviation) -> bool {
             arena::write(g_entry, leaf(NOWHERE, USER));
             world.fence();
             cause(raw::hlv_d(GVA, 0)) == 13
+        }
+        Deviation::GTableIsGuestPage => {
+            let (mut world, _) = world(SUPERVISOR, USER);
+            let entry = world.vs_entry(GVA, 0).gpa;
+            let pointer = world.g_entry(entry, 1);
+            arena::write(pointer, leaf(NOWHERE, V));
+            world.fence();
+            cause(raw::hlv_d(GVA, 0)) == 21
+        }
+        Deviation::GTableSetsHtval => {
+            let (mut world, page) = world(SUPERVISOR, USER);
+            let pointer = world.g_entry(page, 1);
+            arena::write(pointer, leaf(NOWHERE, V));
+            // SAFETY: guest state.
+            unsafe { csr::vsatp::write(0) };
+            world.fence();
+            raw::hlv_d(page, 0)
+                .is_err_and(|trap| trap.info.scause == 5 && trap.info.htval == page >> 2)
         }
         Deviation::NapotAfterUpdate => {
             let (mut world, page) = world(SUPERVISOR, USER);

@@ -31,6 +31,7 @@ pub struct Machine<'a> {
     tables: GTables<Entries<'a>>,
     /// The VS-stage met a 64 KiB page with a reserved encoding.
     reserved_page: Cell<bool>,
+    table_unreachable: Cell<bool>,
 }
 
 impl<'a> Machine<'a> {
@@ -42,6 +43,7 @@ impl<'a> Machine<'a> {
             regime,
             tables: GTables::new(regime, Entries { block, deviations }),
             reserved_page: Cell::new(false),
+            table_unreachable: Cell::new(false),
         }
     }
 
@@ -88,9 +90,19 @@ impl<'a> Machine<'a> {
         }
         // Whatever the G-stage does not find is its page fault.
         match found {
-            Err(FaultKind::Access) if self.has(Deviation::MissingTableIsPageFault) => Err(refused),
+            Err(FaultKind::Access)
+                if self.has(Deviation::MissingTableIsPageFault)
+                    || self.has(Deviation::GTableIsGuestPage) =>
+            {
+                Err(refused)
+            }
             other => other,
         }
+    }
+
+    /// The explicit access was refused because nothing is where a table of the G-stage should be.
+    pub fn table_unreachable(&self) -> bool {
+        self.table_unreachable.get()
     }
 }
 
@@ -163,6 +175,11 @@ impl GStage for Machine<'_> {
         };
         match found {
             Err(FaultKind::Access) if self.has(as_guest_page) => Err(refused),
+            Err(FaultKind::Access) => {
+                self.table_unreachable
+                    .set(self.block.refusal.get() == Refusal::Nothing);
+                Err(FaultKind::Access)
+            }
             other => other,
         }
     }

@@ -38,7 +38,7 @@ impl Deviations {
 }
 
 /// The deviations that make a difference here.
-const KNOWN: [Deviation; 17] = [
+const KNOWN: [Deviation; 19] = [
     Deviation::FetchCauses,
     Deviation::FetchChecksRead,
     Deviation::SumIgnored,
@@ -56,4 +56,6 @@ const KNOWN: [Deviation; 17] = [
     Deviation::NapotAfterUpdate,
     Deviation::UpdateIgnoresG,
     Deviation::MissingTableIsPageFault,
+    Deviation::GTableIsGuestPage,
+    Deviation::GTableSetsHtval,
 ];

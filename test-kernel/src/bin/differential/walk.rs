@@ -74,14 +74,25 @@ impl Walk {
             trap
         };
         let reported = |fault: &guest_mem::Fault| {
+            let htval = match fault.gpa {
+                Some(gpa)
+                    if machine.table_unreachable()
+                        && deviations.has(Deviation::GTableSetsHtval) =>
+                {
+                    Some(gpa.value() >> 2)
+                }
+                _ => None,
+            };
             let trap = trap_of(fault, purpose).unwrap_or(TrapInfo {
                 scause: u64::MAX,
                 ..TrapInfo::default()
             });
-            report(
-                trap,
-                matches!(fault.kind, FaultKind::GuestPage { implicit: true, .. }),
-            )
+            let implicit = matches!(fault.kind, FaultKind::GuestPage { implicit: true, .. });
+            let trap = report(trap, implicit);
+            TrapInfo {
+                htval: htval.unwrap_or(trap.htval),
+                ..trap
+            }
         };
         let found = translate(&vs, &machine, access).map_err(|fault| reported(&fault))?;
         if let Some(value) = self.access(block, world, found.page.spa.value()) {
