@@ -192,9 +192,31 @@ pub struct Mutants {
     pub machine: Machine,
 }
 
+/// What `bench` measures.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subject {
+    /// Guest accesses, beside a byte loop and the machine's own copy
+    #[default]
+    Accesses,
+    /// Linux under the hypervisor, beside the same kernel on the bare machine
+    Linux,
+}
+
 /// Options of `bench`.
 #[derive(Args, Clone, Default)]
 pub struct Bench {
+    /// What to measure
+    #[arg(value_enum, default_value_t = Subject::Accesses)]
+    pub subject: Subject,
+    /// Boots of each kind, of which the median counts (linux)
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+    /// Linux Image to use in place of Debian's (linux)
+    #[arg(long, value_name = "PATH")]
+    pub kernel: Option<PathBuf>,
+    /// Static riscv64 busybox to use in place of Debian's (linux)
+    #[arg(long, value_name = "PATH")]
+    pub busybox: Option<PathBuf>,
     /// The machine.
     #[command(flatten)]
     pub machine: Machine,

@@ -6,6 +6,7 @@
 mod budgets;
 mod chart;
 mod lines;
+mod linux;
 mod report;
 
 use std::fs;
@@ -37,6 +38,17 @@ pub enum Measure {
 
 /// The command.
 pub fn run(options: &cli::Bench) -> anyhow::Result<ExitCode> {
+    match options.subject {
+        cli::Subject::Accesses => accesses(options),
+        cli::Subject::Linux => {
+            linux::run(options)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Guest accesses: tables, budgets, report and chart.
+fn accesses(options: &cli::Bench) -> anyhow::Result<ExitCode> {
     let program = artifacts::build_bench()?;
     let qemu = resolve::for_running(options.machine.qemu.as_deref())?;
     let of = |measure| {

@@ -1,0 +1,82 @@
+//! `cargo xtask bench linux`: Linux under the hypervisor against the same kernel on the bare machine.
+//!
+//! The idea to hold: both run on the same QEMU with the same harts and memory, in turns, and what counts is the ratio of the
+//! medians; what the hypervisor says of its exits shows where the difference comes from.
+
+use std::time::{Duration, Instant};
+
+use crate::qemu::{Qemu, resolve};
+use crate::run::Plan;
+use crate::{cli, progress};
+
+/// The command.
+pub fn run(options: &cli::Bench) -> anyhow::Result<()> {
+    let qemu = resolve::for_running(options.machine.qemu.as_deref())?;
+    let (mut under_hypervisor, mut bare) = (Vec::new(), Vec::new());
+    let mut exits = None;
+    for round in 1..=options.rounds {
+        for (is_bare, times) in [(false, &mut under_hypervisor), (true, &mut bare)] {
+            let name = if is_bare {
+                "bare"
+            } else {
+                "under the hypervisor"
+            };
+            let message = format!("Linux {name}, {round} of {}", options.rounds);
+            let (time, console) = progress::step(&message, || one(options, &qemu, is_bare))?;
+            times.push(time);
+            let found = console.lines().find_map(|line| line.split_once(EXITS));
+            exits = exits.or(found.map(|(_, causes)| causes.trim().to_owned()));
+        }
+    }
+    let (under_hypervisor, bare) = (median(under_hypervisor), median(bare));
+    println!(
+        "Linux, QEMU's start to power-off, median of {}: {:.1} s under the hypervisor, {:.1} s bare, ratio {:.2}",
+        options.rounds,
+        under_hypervisor.as_secs_f64(),
+        bare.as_secs_f64(),
+        under_hypervisor.as_secs_f64() / bare.as_secs_f64()
+    );
+    if let Some(exits) = exits {
+        println!("exits: {exits}");
+    }
+    Ok(())
+}
+
+/// What comes before the exits by cause in the hypervisor's report.
+const EXITS: &str = "exits: ";
+
+/// One boot up to the first line of userspace, and power-off: its time and its console.
+fn one(options: &cli::Bench, qemu: &Qemu, bare: bool) -> anyhow::Result<(Duration, String)> {
+    let plan = Plan::new(&cli::Run {
+        guest: "linux".into(),
+        smoke: true,
+        bare,
+        kernel: options.kernel.clone(),
+        busybox: options.busybox.clone(),
+        machine: options.machine.clone(),
+        ..cli::Run::default()
+    })?;
+    let mut screen = Vec::new();
+    let start = Instant::now();
+    plan.carry_out(qemu, &mut screen)?;
+    let time = start.elapsed();
+    Ok((time, String::from_utf8_lossy(&screen).into_owned()))
+}
+
+/// The median; of an even number, the longer of the two in the middle.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slow_run_does_not_move_the_median() {
+        let seconds = |list: &[u64]| list.iter().map(|&it| Duration::from_secs(it)).collect();
+        assert_eq!(median(seconds(&[7, 5, 90, 6, 5])), Duration::from_secs(6));
+        assert_eq!(median(seconds(&[3])), Duration::from_secs(3));
+    }
+}
