@@ -8,8 +8,9 @@
 //! against a walker written from the specification (`tests/`), and, on the machine, the instructions against the library's
 //! walk (`test-kernel`).
 //!
-//! A case is safe to run on a machine that runs something else as well: whatever becomes of the entries, an access ends in
-//! the block of memory that was given for it, at an address that the machine refuses, or in a fault.
+//! Entries are made to lead to the block of memory that was given for a case, or to addresses that the machine refuses. A
+//! table that is read as one of the other stage may still lead elsewhere: whoever runs cases on a machine that runs something
+//! else as well walks each in software first.
 #![no_std]
 
 mod case;

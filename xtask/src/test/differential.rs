@@ -13,8 +13,8 @@ use crate::qemu::resolve::Candidate;
 use crate::qemu::{Board, Qemu};
 use crate::{artifacts, cli};
 
-/// Seeds and their numbers of cases, for the common processor under firmware.
-const CASES: [(u64, u64); 2] = [(1, 100_000), (2, 100_000)];
+/// Seeds and their numbers of cases, for the common processor under firmware. A few in ten thousand are left out on a machine.
+const CASES: [(u64, u64); 2] = [(1, 101_000), (2, 101_000)];
 
 /// The same for each further target.
 const FURTHER_CASES: [(u64, u64); 1] = [(3, 100_000)];

@@ -13,8 +13,11 @@ use guest_mem::{Spa, TrapInfo};
 use test_kernel::arena;
 use test_kernel::deviation::{FIRMWARE, NOWHERE};
 
-/// Bytes from the start of memory that hold the firmware.
-const FIRMWARE_BYTES: u64 = 0x20_0000;
+/// Bytes from the start of memory that the firmware keeps to itself at least.
+const FIRMWARE_BYTES: u64 = 0x3_0000;
+
+/// From here on no machine has anything.
+const BEYOND: u64 = 1 << 40;
 
 /// What became of an access, as far as it can be seen.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub struct Block {
     pub place: Place,
     /// Why the last entry was refused.
     pub refusal: Cell<Refusal>,
+    /// A walk led to what is neither the block's nor refused for sure: devices, or the kernel itself.
+    pub leads_outside: Cell<bool>,
     /// An entry was read that a deviating machine would find reserved only later.
     pub reserved_page: Cell<bool>,
 }
@@ -76,6 +81,7 @@ impl Block {
                 refused: [FIRMWARE, NOWHERE],
             },
             refusal: Cell::new(Refusal::Nothing),
+            leads_outside: Cell::new(false),
             reserved_page: Cell::new(false),
         };
         block.clear();
@@ -149,6 +155,9 @@ impl Block {
         let at = at.value();
         if !self.contains(at) {
             let protected = at.wrapping_sub(FIRMWARE) < FIRMWARE_BYTES;
+            if !protected && at < BEYOND {
+                self.leads_outside.set(true);
+            }
             self.refusal.set(match protected {
                 true => Refusal::Protected,
                 false => Refusal::Nothing,
