@@ -69,12 +69,12 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     on_target(
         "a fault in a batch is always taken for one of its first double",
-        "hart/riscv64/access.S",
+        "hart/riscv64/access/copies.S",
         &[("    bne     t1, a1, 3b\n", "")],
     ),
     on_target(
         "a fault in a merging store forgets a double",
-        "hart/riscv64/access.S",
+        "hart/riscv64/access/merges.S",
         &[(
             "6:  sub     a0, a2, a1\n    ret",
             "6:  sub     a0, a2, a1\n    addi    a0, a0, -8\n    ret",
@@ -83,7 +83,7 @@ pub const MUTANTS: &[Mutant] = &[
     // Which traps are ours, and where they land.
     on_target(
         "a load has no entry in the exception table",
-        "hart/riscv64/access.S",
+        "hart/riscv64/access/copies.S",
         &[(
             "GUEST_ACCESS 0, \\fixup, hlv.d t3, (t3)",
             "hlv.d   t3, (t3)",
@@ -96,7 +96,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     on_target(
         "the scoped vector does not put scause back",
-        "hart/riscv64/access.S",
+        "hart/riscv64/access/scoped.S",
         &[("    csrw    scause, t6\n", "")],
     ),
     // The access window.

@@ -1,8 +1,8 @@
 //! The real instructions: a [`Hart`] over the H extension of the hart that runs this code.
 //!
-//! The one idea: `access.S` is the only place with guest-access instructions. It is called through one of two forms of
-//! fault recovery, chosen by type: [`HandlerHook`], where the host's trap handler calls [`try_fixup`] first thing, and
-//! [`ScopedStvec`], which puts a vector of its own into `stvec` around each routine.
+//! The one idea: the access unit (`access/*.S`) is the only place with guest-access instructions. It is called through one of
+//! two forms of fault recovery, chosen by type: [`HandlerHook`], where the host's trap handler calls [`try_fixup`] first
+//! thing, and [`ScopedStvec`], which puts a vector of its own into `stvec` around each routine.
 
 use core::arch::{asm, global_asm};
 use core::marker::PhantomData;
@@ -19,7 +19,12 @@ mod routines;
 use routines::{Argument, CopyRoutines, Routine, SingleResult, ToOneSide};
 
 global_asm!(
-    include_str!("access.S"),
+    include_str!("access/unit.S"),
+    include_str!("access/copies.S"),
+    include_str!("access/merges.S"),
+    include_str!("access/singles.S"),
+    include_str!("access/scoped.S"),
+    include_str!("access/end.S"),
     causes_with_gva = const CAUSES_WITH_GVA,
     first_page_fault = const cause::INSTRUCTION_PAGE,
     site_causes = sym SITE_CAUSES_OF_KIND,
@@ -39,7 +44,7 @@ unsafe extern "C" {
 pub fn exception_table() -> &'static [Entry] {
     let start = (&raw const __guest_mem_extable_start).cast::<Entry>();
     let end = (&raw const __guest_mem_extable_end).cast::<Entry>();
-    // SAFETY: both labels delimit the entries that `access.S` emitted into one section of one object: initialized,
+    // SAFETY: both labels delimit the entries that the access unit emitted into one section of one object: initialized,
     // read-only, 8-aligned, and never moved.
     unsafe { core::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
 }
@@ -393,7 +398,7 @@ macro_rules! csr_access {
     };
 }
 
-// SAFETY: the routines of `access.S` touch the host buffer and the guest address they are given, and change no CSR that
+// SAFETY: the routines of the access unit touch the host buffer and the guest address they are given, and change no CSR that
 // they do not put back; the CSR methods do what their names say.
 unsafe impl<R: Recovery> Hart for Riscv64<R> {
     #[inline(always)]

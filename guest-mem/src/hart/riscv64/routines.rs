@@ -1,4 +1,4 @@
-//! The Rust names of the routines in `access.S`, all of one signature.
+//! The Rust names of the routines in the access unit, all of one signature.
 
 use core::mem::MaybeUninit;
 

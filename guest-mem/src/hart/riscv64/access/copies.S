@@ -1,0 +1,226 @@
+# Copies. a0 and a1 are multiples of \w; a2 is a multiple of \w. Returns in a0 the bytes left: 0 unless a fault ended it.
+
+# By doubles: bodies of four batches, then batches, then single doubles. A batch moves a1 on, a body a0: the fixup of the
+# body's n-th batch takes a1 back to where a0 is.
+
+    .macro LOAD_BATCH fixup, scoped
+    SEPARATE
+    .if \scoped
+    csrw    stvec, t5
+    .endif
+    addi    t3, a1, 56
+    GUEST_ACCESS 0, \fixup, hlv.d a4, (a1)
+    addi    a5, a1, 8
+    GUEST_ACCESS 0, \fixup, hlv.d a5, (a5)
+    addi    a6, a1, 16
+    GUEST_ACCESS 0, \fixup, hlv.d a6, (a6)
+    addi    a7, a1, 24
+    GUEST_ACCESS 0, \fixup, hlv.d a7, (a7)
+    addi    t0, a1, 32
+    GUEST_ACCESS 0, \fixup, hlv.d t0, (t0)
+    addi    t1, a1, 40
+    GUEST_ACCESS 0, \fixup, hlv.d t1, (t1)
+    addi    t2, a1, 48
+    GUEST_ACCESS 0, \fixup, hlv.d t2, (t2)
+    GUEST_ACCESS 0, \fixup, hlv.d t3, (t3)
+    addi    a1, a1, 64
+    SEPARATE
+    .endm
+
+    .macro STORE_HOST at
+    sd      a4, \at+0(a0)
+    sd      a5, \at+8(a0)
+    sd      a6, \at+16(a0)
+    sd      a7, \at+24(a0)
+    sd      t0, \at+32(a0)
+    sd      t1, \at+40(a0)
+    sd      t2, \at+48(a0)
+    sd      t3, \at+56(a0)
+    .endm
+
+# Single elements up to a2; `2` is where to jump if there may be none.
+    .macro LOAD_SINGLES hlv, st, w, scoped
+2:  beq     a0, a2, 4f
+3:  SEPARATE
+    .if \scoped
+    csrw    stvec, t5
+    .endif
+    GUEST_ACCESS 0, 6f, \hlv a4, (a1)
+    addi    a1, a1, \w
+    SEPARATE
+    \st     a4, 0(a0)
+    addi    a0, a0, \w
+    bne     a0, a2, 3b
+4:  li      a0, 0
+    ret
+6:  sub     a0, a2, a0
+    j       .Lguest_mem_save_trap
+    .endm
+
+# A page fault or guest-page fault names its address: that of a1 is the exact one already, and needs no second trap. Any
+# other fault of a batch is redone element by element.
+    .macro REDO_UNLESS_FIRST
+    li      t4, {first_page_fault}
+    bltu    t0, t4, 3b
+    bne     t1, a1, 3b
+    j       6b
+    .endm
+
+    .macro COPY_FROM_GUEST name, scoped
+    ROUTINE \name
+    andi    t4, a2, -256
+    add     a2, a2, a0
+    beqz    t4, 7f
+    add     t4, t4, a0
+1:  LOAD_BATCH 10f, \scoped
+    STORE_HOST 0
+    LOAD_BATCH 11f, \scoped
+    STORE_HOST 64
+    LOAD_BATCH 12f, \scoped
+    STORE_HOST 128
+    LOAD_BATCH 13f, \scoped
+    STORE_HOST 192
+    addi    a0, a0, 256
+    bne     a0, t4, 1b
+7:  sub     t4, a2, a0
+    andi    t4, t4, -64
+    beqz    t4, 2f
+    add     t4, t4, a0
+8:  LOAD_BATCH 10f, \scoped
+    STORE_HOST 0
+    addi    a0, a0, 64
+    bne     a0, t4, 8b
+    LOAD_SINGLES hlv.d, sd, 8, \scoped
+13: addi    a1, a1, -64
+12: addi    a1, a1, -64
+11: addi    a1, a1, -64
+10: REDO_UNLESS_FIRST
+    .size   \name, . - \name
+    .endm
+
+    .macro COPY_NARROW_FROM_GUEST name, hlv, st, w, scoped
+    ROUTINE \name
+    add     a2, a2, a0
+    LOAD_SINGLES \hlv, \st, \w, \scoped
+    .size   \name, . - \name
+    .endm
+
+    .macro LOAD_HOST at
+    ld      a4, \at+0(a0)
+    ld      a5, \at+8(a0)
+    ld      a6, \at+16(a0)
+    ld      a7, \at+24(a0)
+    ld      t0, \at+32(a0)
+    ld      t1, \at+40(a0)
+    ld      t2, \at+48(a0)
+    ld      t3, \at+56(a0)
+    .endm
+
+    .macro STORE_BATCH fixup, scoped
+    SEPARATE
+    .if \scoped
+    csrw    stvec, t5
+    GUEST_ACCESS 2, \fixup, hsv.d a4, (a1)
+    addi    a4, a1, 8
+    GUEST_ACCESS 2, \fixup, hsv.d a5, (a4)
+    .else
+    addi    t5, a1, 8
+    GUEST_ACCESS 2, \fixup, hsv.d a4, (a1)
+    GUEST_ACCESS 2, \fixup, hsv.d a5, (t5)
+    .endif
+    addi    a4, a1, 16
+    GUEST_ACCESS 2, \fixup, hsv.d a6, (a4)
+    addi    a4, a1, 24
+    GUEST_ACCESS 2, \fixup, hsv.d a7, (a4)
+    addi    a4, a1, 32
+    GUEST_ACCESS 2, \fixup, hsv.d t0, (a4)
+    addi    a4, a1, 40
+    GUEST_ACCESS 2, \fixup, hsv.d t1, (a4)
+    addi    a4, a1, 48
+    GUEST_ACCESS 2, \fixup, hsv.d t2, (a4)
+    addi    a4, a1, 56
+    GUEST_ACCESS 2, \fixup, hsv.d t3, (a4)
+    addi    a1, a1, 64
+    SEPARATE
+    .endm
+
+    .macro STORE_SINGLES hsv, ld, w, scoped
+2:  beq     a0, a2, 4f
+3:  \ld     a4, 0(a0)
+    .if \scoped
+    csrw    stvec, t5
+    .else
+    nop
+    .endif
+    SEPARATE
+    GUEST_ACCESS 2, 6f, \hsv a4, (a1)
+    SEPARATE
+    addi    a1, a1, \w
+    addi    a0, a0, \w
+    bne     a0, a2, 3b
+4:  li      a0, 0
+    ret
+6:  sub     a0, a2, a0
+    j       .Lguest_mem_save_trap
+    .endm
+
+    .macro COPY_TO_GUEST name, scoped
+    ROUTINE \name
+    andi    t4, a2, -256
+    add     a2, a2, a0
+    beqz    t4, 7f
+    add     t4, t4, a0
+1:  LOAD_HOST 0
+    STORE_BATCH 10f, \scoped
+    LOAD_HOST 64
+    STORE_BATCH 11f, \scoped
+    LOAD_HOST 128
+    STORE_BATCH 12f, \scoped
+    LOAD_HOST 192
+    STORE_BATCH 13f, \scoped
+    addi    a0, a0, 256
+    bne     a0, t4, 1b
+7:  sub     t4, a2, a0
+    andi    t4, t4, -64
+    beqz    t4, 2f
+    add     t4, t4, a0
+8:  LOAD_HOST 0
+    STORE_BATCH 10f, \scoped
+    addi    a0, a0, 64
+    bne     a0, t4, 8b
+    STORE_SINGLES hsv.d, ld, 8, \scoped
+13: addi    a1, a1, -64
+12: addi    a1, a1, -64
+11: addi    a1, a1, -64
+10: REDO_UNLESS_FIRST
+    .size   \name, . - \name
+    .endm
+
+    .macro COPY_NARROW_TO_GUEST name, hsv, ld, w, scoped
+    ROUTINE \name
+    add     a2, a2, a0
+    STORE_SINGLES \hsv, \ld, \w, \scoped
+    .size   \name, . - \name
+    .endm
+
+    .macro BOTH_COPIES form, scoped
+    COPY_FROM_GUEST __guest_mem_\form\()_copy_from_8, \scoped
+    COPY_NARROW_FROM_GUEST __guest_mem_\form\()_copy_from_4, hlv.w, sw, 4, \scoped
+    COPY_NARROW_FROM_GUEST __guest_mem_\form\()_copy_from_2, hlv.h, sh, 2, \scoped
+    COPY_NARROW_FROM_GUEST __guest_mem_\form\()_copy_from_1, hlv.b, sb, 1, \scoped
+    COPY_TO_GUEST __guest_mem_\form\()_copy_to_8, \scoped
+    COPY_NARROW_TO_GUEST __guest_mem_\form\()_copy_to_4, hsv.w, lw, 4, \scoped
+    COPY_NARROW_TO_GUEST __guest_mem_\form\()_copy_to_2, hsv.h, lh, 2, \scoped
+    COPY_NARROW_TO_GUEST __guest_mem_\form\()_copy_to_1, hsv.b, lb, 1, \scoped
+    .endm
+
+    BOTH_COPIES hook, 0
+    BOTH_COPIES scoped, 1
+
+# The end of a copy that faulted: a0 holds what is left.
+.Lguest_mem_save_trap:
+    sd      t0, 0(a3)
+    sd      t1, 8(a3)
+    sd      t2, 16(a3)
+    sd      t3, 24(a3)
+    ret

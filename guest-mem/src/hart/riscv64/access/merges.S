@@ -1,0 +1,135 @@
+# Copies between addresses that no common element fits: the side that is written moves by whole doubles, each merged from
+# two neighbouring doubles of the other side. a2 is a multiple of 8, not 0. The first and the last double that are read reach
+# past the bytes that are copied, by less than 8 on either side: the caller has them in its range. Returns in a0 the bytes
+# left, and no TrapInfo: after a fault the caller goes on by bytes, which finds the exact one.
+
+# t0 holds the bytes of the double before, t2 and t3 the shifts (modulo 64).
+    .macro MERGED into, next
+    sll     \into, \next, t3
+    or      \into, \into, t0
+    srl     t0, \next, t2
+    .endm
+
+    .macro MERGE_LOAD_BATCH at, scoped
+    SEPARATE
+    .if \scoped
+    csrw    stvec, t5
+    .endif
+    addi    a4, a1, 8
+    GUEST_ACCESS 0, 6f, hlv.d a4, (a4)
+    addi    a5, a1, 16
+    GUEST_ACCESS 0, 6f, hlv.d a5, (a5)
+    addi    a6, a1, 24
+    GUEST_ACCESS 0, 6f, hlv.d a6, (a6)
+    addi    a1, a1, 32
+    GUEST_ACCESS 0, 6f, hlv.d a7, (a1)
+    SEPARATE
+    MERGED  t1, a4
+    sd      t1, \at+0(a0)
+    MERGED  t1, a5
+    sd      t1, \at+8(a0)
+    MERGED  t1, a6
+    sd      t1, \at+16(a0)
+    MERGED  t1, a7
+    sd      t1, \at+24(a0)
+    .endm
+
+# a0 is a multiple of 8, a1 is not.
+    .macro MERGE_FROM_GUEST name, scoped
+    ROUTINE \name
+    andi    t4, a2, -64
+    add     t4, t4, a0
+    add     a2, a2, a0
+    slli    t2, a1, 3
+    neg     t3, t2
+    andi    a1, a1, -8
+    SEPARATE
+    GUEST_ACCESS 0, 6f, hlv.d t0, (a1)
+    srl     t0, t0, t2
+    beq     a0, t4, 2f
+1:  MERGE_LOAD_BATCH 0, \scoped
+    MERGE_LOAD_BATCH 32, \scoped
+    addi    a0, a0, 64
+    bne     a0, t4, 1b
+2:  beq     a0, a2, 4f
+3:  SEPARATE
+    .if \scoped
+    csrw    stvec, t5
+    .endif
+    addi    a1, a1, 8
+    GUEST_ACCESS 0, 6f, hlv.d a4, (a1)
+    SEPARATE
+    MERGED  t1, a4
+    sd      t1, 0(a0)
+    addi    a0, a0, 8
+    bne     a0, a2, 3b
+4:  li      a0, 0
+    ret
+6:  sub     a0, a2, a0
+    ret
+    .size   \name, . - \name
+    .endm
+
+    .macro MERGE_STORE_BATCH at, scoped
+    ld      a4, \at+8(a0)
+    ld      a5, \at+16(a0)
+    ld      a6, \at+24(a0)
+    ld      a7, \at+32(a0)
+    MERGED  t1, a4
+    MERGED  a4, a5
+    MERGED  a5, a6
+    MERGED  a6, a7
+    .if \scoped
+    csrw    stvec, t5
+    .endif
+    SEPARATE
+    GUEST_ACCESS 2, 6f, hsv.d t1, (a1)
+    addi    a7, a1, 8
+    GUEST_ACCESS 2, 6f, hsv.d a4, (a7)
+    addi    a7, a1, 16
+    GUEST_ACCESS 2, 6f, hsv.d a5, (a7)
+    addi    a7, a1, 24
+    GUEST_ACCESS 2, 6f, hsv.d a6, (a7)
+    addi    a1, a1, 32
+    SEPARATE
+    .endm
+
+# a1 is a multiple of 8, a0 is not.
+    .macro MERGE_TO_GUEST name, scoped
+    ROUTINE \name
+    andi    t4, a2, -64
+    add     t4, t4, a1
+    add     a2, a2, a1
+    slli    t2, a0, 3
+    neg     t3, t2
+    andi    a0, a0, -8
+    ld      t0, 0(a0)
+    srl     t0, t0, t2
+    beq     a1, t4, 2f
+1:  MERGE_STORE_BATCH 0, \scoped
+    MERGE_STORE_BATCH 32, \scoped
+    addi    a0, a0, 64
+    bne     a1, t4, 1b
+2:  beq     a1, a2, 4f
+3:  ld      a4, 8(a0)
+    addi    a0, a0, 8
+    MERGED  t1, a4
+    .if \scoped
+    csrw    stvec, t5
+    .endif
+    SEPARATE
+    GUEST_ACCESS 2, 6f, hsv.d t1, (a1)
+    SEPARATE
+    addi    a1, a1, 8
+    bne     a1, a2, 3b
+4:  li      a0, 0
+    ret
+6:  sub     a0, a2, a1
+    ret
+    .size   \name, . - \name
+    .endm
+
+    MERGE_FROM_GUEST __guest_mem_hook_merge_from, 0
+    MERGE_TO_GUEST __guest_mem_hook_merge_to, 0
+    MERGE_FROM_GUEST __guest_mem_scoped_merge_from, 1
+    MERGE_TO_GUEST __guest_mem_scoped_merge_to, 1
