@@ -50,7 +50,7 @@ pub enum Command {
     Mutants(Mutants),
     /// Run the fuzz targets, with nightly Rust and cargo-fuzz, whose build takes some minutes: not part of `test`
     Fuzz(Fuzz),
-    /// Run the library's tests in Miri, with nightly Rust: minutes, so not part of `test`
+    /// Run the library's tests of pointers and races in Miri, with nightly Rust: minutes, so not part of `test`
     Miri(Miri),
 }
 
@@ -178,7 +178,7 @@ pub struct Fuzz {
 /// Options of `miri`.
 #[derive(Args, Clone, Default)]
 pub struct Miri {
-    /// Only tests whose name contains this text
+    /// Any tests, those whose name contains this text
     pub name: Option<String>,
 }
 

@@ -57,10 +57,11 @@ pub enum Action {
         user: bool,
     },
     /// The guest edits its tables, and executes the fence that it owes.
+    /// Of the bits of an ordinary entry those are flipped that all three have: few at a time.
     Edit {
         page: u8,
         frame: u8,
-        bits: u8,
+        flips: [u8; 3],
     },
     Sum(bool),
     Mxr(bool),
@@ -290,14 +291,34 @@ impl<'a> World<'a> {
         unsafe { Slot::linear(gpa, pages as u64 * PAGE, host) }
     }
 
-    /// The tables can be read by everybody and written by nobody; everything else comes by actions.
+    /// At first everything is there and allowed: actions take it away. The tables can be read by everybody and written by
+    /// nobody.
     fn begin(&self) {
-        let stage = self.stage();
-        for page in 0..PAGES {
-            stage.set(page, if page < DATA_PAGES { 0 } else { bits::R });
-        }
         let tables = self.linear(DATA_PAGES, PAGES - DATA_PAGES).read_only();
         self.memory.add(tables, &mut self.stage()).unwrap();
+        for slot in 0..SLOTS as u8 {
+            let read_only = false;
+            self.change_slots(Action::AddSlot { slot, read_only });
+        }
+        let stage = self.stage();
+        for page in 0..PAGES {
+            let all = bits::R | bits::W | bits::X;
+            stage.set(page, if page < DATA_PAGES { all } else { bits::R });
+        }
+        for page in 0..DATA_PAGES {
+            let bits = ordinary(page);
+            self.edit(page, Entry { frame: page, bits });
+        }
+    }
+
+    /// Writes an entry of the guest's tables, and fences.
+    fn edit(&self, page: usize, entry: Entry) {
+        let Entry { frame, bits } = entry;
+        let raw = entry::pack(GPA_BASE + frame as u64 * PAGE, 0) & !entry::V;
+        let gva = Gva::new(GVA_BASE + page as u64 * PAGE);
+        self.guest.set_entry(gva, raw | u64::from(bits)).unwrap();
+        self.hart.hfence_vvma(Some(gva.value()));
+        self.oracle.borrow_mut().entries[page] = entry;
         self.read_tables();
     }
 
@@ -328,16 +349,12 @@ impl<'a> World<'a> {
                     "{action:x?}"
                 );
             }
-            Action::Edit { page, frame, bits } => {
+            Action::Edit { page, frame, flips } => {
                 let page = usize::from(page) % DATA_PAGES;
                 // Some lead past guest memory.
                 let frame = usize::from(frame) % (PAGES + 4);
-                let raw = entry::pack(GPA_BASE + frame as u64 * PAGE, 0) & !entry::V;
-                let gva = Gva::new(GVA_BASE + page as u64 * PAGE);
-                self.guest.set_entry(gva, raw | u64::from(bits)).unwrap();
-                self.hart.hfence_vvma(Some(gva.value()));
-                self.oracle.borrow_mut().entries[page] = Entry { frame, bits };
-                self.read_tables();
+                let bits = ordinary(page) ^ (flips[0] & flips[1] & flips[2]);
+                self.edit(page, Entry { frame, bits });
             }
             Action::Sum(on) => {
                 self.set_vsstatus(STATUS_SUM, on);
@@ -505,4 +522,10 @@ fn privilege(user: bool) -> GuestPrivilege {
     } else {
         GuestPrivilege::Supervisor
     }
+}
+
+/// The bits of an entry that allows everything, to the user or to the supervisor in turn.
+fn ordinary(page: usize) -> u8 {
+    let all = bits::V | bits::R | bits::W | bits::X | bits::A | bits::D;
+    all | if page / 4 % 2 == 0 { bits::U } else { 0 }
 }
