@@ -3,8 +3,10 @@
 //! The order matters once: the hypervisor embeds the tour guest, whose path its build script reads from
 //! [`TOUR_ELF_VARIABLE`].
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::jump_image;
 use crate::process;
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::TARGET;
@@ -32,6 +34,14 @@ pub fn build_hypervisor() -> anyhow::Result<PathBuf> {
 /// Builds the test kernel; gives its ELF file.
 pub fn build_test_kernel() -> anyhow::Result<PathBuf> {
     Ok(build("test-kernel", None)?.join("test-kernel"))
+}
+
+/// Builds the test kernel with a jump from the start of RAM; gives its ELF file.
+pub fn build_jump_image() -> anyhow::Result<PathBuf> {
+    let kernel = build_test_kernel()?;
+    let image = kernel.with_file_name("test-kernel-jump.elf");
+    fs::write(&image, jump_image::add_jump(&fs::read(&kernel)?)?)?;
+    Ok(image)
 }
 
 /// Builds the differential test; gives its ELF file.

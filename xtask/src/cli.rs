@@ -25,7 +25,11 @@ pub enum Command {
     /// Set up what building, running and testing need, and do nothing else
     Setup,
     /// Build the hypervisor (with the tour guest inside) and the test kernel for the bare-metal target
-    Build,
+    Build {
+        /// Write the test kernel, too, as an ELF file for a boot ROM that jumps to 0x80000000
+        #[arg(long)]
+        jump_image: bool,
+    },
     /// Boot a guest in the hypervisor, on QEMU
     Run(Run),
     /// Check the library's exception table in a linked program

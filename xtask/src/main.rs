@@ -10,6 +10,7 @@ mod cli;
 mod elf_check;
 mod fuzz;
 mod guest;
+mod jump_image;
 mod miri;
 mod mutants;
 mod nightly;
@@ -45,8 +46,12 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
             setup_all()?;
             Ok(ExitCode::SUCCESS)
         }
-        cli::Command::Build => {
+        cli::Command::Build { jump_image } => {
             artifacts::build_all()?;
+            if jump_image {
+                let image = artifacts::build_jump_image()?;
+                progress::say(&format!("wrote {}", image.display()));
+            }
             Ok(ExitCode::SUCCESS)
         }
         cli::Command::CheckElf {

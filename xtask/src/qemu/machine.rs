@@ -15,7 +15,7 @@ pub const CPU: &str = "rv64,h=true";
 /// Where the image of every bare-metal program begins.
 const ENTRY: u64 = 0x8020_0000;
 /// Where the boards' own reset code jumps to.
-const RESET: u64 = 0x8000_0000;
+pub const RESET: u64 = 0x8000_0000;
 /// `auipc t0, 0x200` and `jr t0`: from there to the entry. Clobbers t0.
 const JUMP: [u32; 2] = [0x0020_0297, 0x0002_8067];
 

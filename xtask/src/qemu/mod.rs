@@ -5,5 +5,5 @@ mod package;
 pub mod resolve;
 pub mod session;
 
-pub use machine::{Board, CPU, Machine};
+pub use machine::{Board, CPU, Machine, RESET, jump};
 pub use resolve::Qemu;
