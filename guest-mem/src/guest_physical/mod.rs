@@ -37,6 +37,7 @@
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 
+mod accesses;
 mod cached;
 mod direct;
 mod dirty_log;

@@ -6,9 +6,7 @@
 use core::cell::Cell;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
 
-use super::direct;
 use super::dirty_log;
 use super::page_entry::HostPage;
 use super::reader::ReaderEntry;
@@ -18,14 +16,13 @@ use super::unmapped::UnmappedAccess;
 use crate::access::{AccessKind, Width};
 use crate::address::{Gpa, PAGE_SIZE};
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
-use crate::guest_memory::GuestMemory;
 
 /// Guest-physical memory under a read guard: see [`Reader::guard`](super::Reader::guard).
 ///
 /// The slots are those of the moment it was taken; the entries of [`Paged`](Backing::Paged) slots are looked at anew by each
 /// access. It carries its vCPU's way to [`GuestOnly`](Backing::GuestOnly) memory if it was given one.
 ///
-/// What an access answers, beyond [`GuestMemory`]'s rules:
+/// What an access answers, beyond [`GuestMemory`](crate::GuestMemory)'s rules:
 ///
 /// | at the address | answer |
 /// |---|---|
@@ -45,7 +42,7 @@ pub struct PhysicalView<'g> {
 
 /// Where a run of bytes is.
 #[derive(Clone, Copy)]
-enum Place<'v> {
+pub(super) enum Place<'v> {
     /// In host memory.
     Direct(*mut u8),
     /// In a device that the host maps.
@@ -57,10 +54,10 @@ enum Place<'v> {
 }
 
 /// Bytes in one slot and one place.
-struct Run<'v> {
-    slot: &'v Slot<'v>,
-    place: Place<'v>,
-    len: usize,
+pub(super) struct Run<'v> {
+    pub(super) slot: &'v Slot<'v>,
+    pub(super) place: Place<'v>,
+    pub(super) len: usize,
 }
 
 impl<'g> PhysicalView<'g> {
@@ -238,7 +235,11 @@ impl<'g> PhysicalView<'g> {
     /// The slot that was used last and the host's address of `gpa`, if that slot is linear, holds the address and lets the
     /// operation be: the way of most accesses, in a few instructions. `None` says nothing about the address.
     #[inline(always)]
-    fn in_last_slot(&self, operation: Operation, gpa: Gpa) -> Option<(&Slot<'g>, *mut u8)> {
+    pub(super) fn in_last_slot(
+        &self,
+        operation: Operation,
+        gpa: Gpa,
+    ) -> Option<(&Slot<'g>, *mut u8)> {
         let slot = self.table.place(self.hint.get())?;
         let Backing::Linear { host } = slot.backing else {
             return None;
@@ -255,7 +256,7 @@ impl<'g> PhysicalView<'g> {
 
     /// The same for `len` bytes from `gpa` on.
     #[inline(always)]
-    fn range_in_last_slot(
+    pub(super) fn range_in_last_slot(
         &self,
         operation: Operation,
         gpa: Gpa,
@@ -267,7 +268,7 @@ impl<'g> PhysicalView<'g> {
 
     /// Calls `transfer` for each run of the range, with the bytes before it. It moves all of the run or says how far it got.
     #[inline]
-    fn for_each_run(
+    pub(super) fn for_each_run(
         &self,
         operation: Operation,
         gpa: Gpa,
@@ -301,7 +302,12 @@ impl<'g> PhysicalView<'g> {
 
     /// The run of a single access, which natural alignment keeps in one page and so in one slot.
     #[inline]
-    fn single(&self, operation: Operation, gpa: Gpa, width: Width) -> Result<Run<'_>, AccessError> {
+    pub(super) fn single(
+        &self,
+        operation: Operation,
+        gpa: Gpa,
+        width: Width,
+    ) -> Result<Run<'_>, AccessError> {
         let refused = |kind| Fault::new(operation, kind).at_gpa(gpa).after(0);
         if !gpa.is_aligned_to(width.bytes() as u64) {
             return Err(refused(FaultKind::Misaligned));
@@ -309,209 +315,6 @@ impl<'g> PhysicalView<'g> {
         self.check(operation, gpa, width.bytes())?;
         self.run(operation, gpa, width.bytes())
             .map_err(|fault| fault.after(0))
-    }
-
-    /// [`read`](GuestMemory::read), run by run.
-    #[inline(never)]
-    fn read_runs(&self, gpa: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
-        let len = destination.len();
-        self.for_each_run(Operation::Read, gpa, len, |place, at, done, len| {
-            let part = &mut destination[done..done + len];
-            match place {
-                Place::Vcpu(vcpu) => return vcpu.read_unmapped(at, part),
-                // SAFETY: a run's bytes are guest memory that the slot's or entry's contract makes valid for atomic reads
-                // while this guard exists; no host buffer overlaps guest memory.
-                Place::Direct(host) => unsafe { direct::copy_from(host, part) },
-                Place::Device(_) | Place::NotMapped => {}
-            }
-            Ok(())
-        })
-    }
-
-    /// [`write`](GuestMemory::write), run by run.
-    #[inline(never)]
-    fn write_runs(&self, gpa: Gpa, source: &[u8]) -> Result<(), AccessError> {
-        self.for_each_run(
-            Operation::Write,
-            gpa,
-            source.len(),
-            |place, at, done, len| {
-                let part = &source[done..done + len];
-                match place {
-                    Place::Vcpu(vcpu) => return vcpu.write_unmapped(at, part),
-                    // SAFETY: as in `read`; `run` has found the memory to be writable.
-                    Place::Direct(host) => unsafe { direct::copy_to(host, part) },
-                    Place::Device(_) | Place::NotMapped => {}
-                }
-                Ok(())
-            },
-        )
-    }
-
-    /// [`load_width`](GuestMemory::load_width) in any slot.
-    #[inline(never)]
-    fn load_run(&self, gpa: Gpa, width: Width, order: Ordering) -> Result<u64, AccessError> {
-        let run = self.single(Operation::Load, gpa, width)?;
-        match run.place {
-            // SAFETY: as in `read`; host and guest addresses are aligned alike, to a page.
-            Place::Direct(host) => Ok(unsafe { direct::load(host, width, order) }),
-            // SAFETY: the contract of `Slot::device`.
-            Place::Device(host) => Ok(unsafe { direct::load_device(host, width, order) }),
-            Place::Vcpu(vcpu) => vcpu.load_unmapped(gpa, width, order),
-            Place::NotMapped => Err(Fault::new(Operation::Load, FaultKind::NotMapped)
-                .at_gpa(gpa)
-                .after(0)),
-        }
-    }
-
-    /// [`store_width`](GuestMemory::store_width) in any slot.
-    #[inline(never)]
-    fn store_run(
-        &self,
-        gpa: Gpa,
-        width: Width,
-        value: u64,
-        order: Ordering,
-    ) -> Result<(), AccessError> {
-        let run = self.single(Operation::Store, gpa, width)?;
-        match run.place {
-            // SAFETY: as in `write`; host and guest addresses are aligned alike, to a page.
-            Place::Direct(host) => unsafe { direct::store(host, width, value, order) },
-            // SAFETY: the contract of `Slot::device`.
-            Place::Device(host) => unsafe { direct::store_device(host, width, value, order) },
-            Place::Vcpu(vcpu) => vcpu.store_unmapped(gpa, width, value, order)?,
-            Place::NotMapped => {
-                return Err(Fault::new(Operation::Store, FaultKind::NotMapped)
-                    .at_gpa(gpa)
-                    .after(0));
-            }
-        }
-        dirty_log::mark(run.slot, gpa, width.bytes());
-        Ok(())
-    }
-
-    /// [`compare_exchange_width`](GuestMemory::compare_exchange_width) in any slot.
-    #[inline(never)]
-    fn compare_exchange_run(
-        &self,
-        gpa: Gpa,
-        width: Width,
-        current: u64,
-        new: u64,
-        order: Ordering,
-    ) -> Result<u64, AccessError> {
-        let operation = Operation::CompareExchange;
-        let run = self.single(operation, gpa, width)?;
-        let Place::Direct(host) = run.place else {
-            return Err(Fault::new(operation, FaultKind::AtomicUnavailable)
-                .at_gpa(gpa)
-                .after(0));
-        };
-        // SAFETY: as in `store_width`; the word around is in the same page.
-        let found = unsafe { direct::compare_exchange(host, width, current, new, order) };
-        if found == current {
-            dirty_log::mark(run.slot, gpa, width.bytes());
-        }
-        Ok(found)
-    }
-}
-
-impl GuestMemory for PhysicalView<'_> {
-    type Address = Gpa;
-
-    #[inline]
-    fn read(&self, gpa: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
-        if let Some((_, host)) = self.range_in_last_slot(Operation::Read, gpa, destination.len()) {
-            // SAFETY: guest memory that the slot's contract makes valid for atomic reads while this guard exists; no host
-            // buffer overlaps guest memory.
-            unsafe { direct::copy_from(host, destination) };
-            return Ok(());
-        }
-        self.read_runs(gpa, destination)
-    }
-
-    #[inline]
-    fn write(&self, gpa: Gpa, source: &[u8]) -> Result<(), AccessError> {
-        if let Some((slot, host)) = self.range_in_last_slot(Operation::Write, gpa, source.len()) {
-            // SAFETY: as in `read`; the slot is writable.
-            unsafe { direct::copy_to(host, source) };
-            dirty_log::mark(slot, gpa, source.len());
-            return Ok(());
-        }
-        self.write_runs(gpa, source)
-    }
-
-    fn fill(&self, gpa: Gpa, byte: u8, len: usize) -> Result<(), AccessError> {
-        self.for_each_run(Operation::Fill, gpa, len, |place, at, _, len| {
-            match place {
-                Place::Vcpu(vcpu) => return vcpu.fill_unmapped(at, byte, len),
-                // SAFETY: as in `write`.
-                Place::Direct(host) => unsafe { direct::fill(host, byte, len) },
-                Place::Device(_) | Place::NotMapped => {}
-            }
-            Ok(())
-        })
-    }
-
-    #[inline]
-    fn load_width(&self, gpa: Gpa, width: Width, order: Ordering) -> Result<u64, AccessError> {
-        assert!(
-            !matches!(order, Ordering::Release | Ordering::AcqRel),
-            "a load has no release order"
-        );
-        if gpa.is_aligned_to(width.bytes() as u64)
-            && let Some((_, host)) = self.in_last_slot(Operation::Load, gpa)
-        {
-            // SAFETY: as in `read`; slots begin and end at pages, so that an aligned access lies in the slot, and host and
-            // guest addresses are aligned alike.
-            return Ok(unsafe { direct::load(host, width, order) });
-        }
-        self.load_run(gpa, width, order)
-    }
-
-    #[inline]
-    fn store_width(
-        &self,
-        gpa: Gpa,
-        width: Width,
-        value: u64,
-        order: Ordering,
-    ) -> Result<(), AccessError> {
-        assert!(
-            !matches!(order, Ordering::Acquire | Ordering::AcqRel),
-            "a store has no acquire order"
-        );
-        if gpa.is_aligned_to(width.bytes() as u64)
-            && let Some((slot, host)) = self.in_last_slot(Operation::Store, gpa)
-        {
-            // SAFETY: as in `write` and `load_width`.
-            unsafe { direct::store(host, width, value, order) };
-            dirty_log::mark(slot, gpa, width.bytes());
-            return Ok(());
-        }
-        self.store_run(gpa, width, value, order)
-    }
-
-    #[inline]
-    fn compare_exchange_width(
-        &self,
-        gpa: Gpa,
-        width: Width,
-        current: u64,
-        new: u64,
-        order: Ordering,
-    ) -> Result<u64, AccessError> {
-        if gpa.is_aligned_to(width.bytes() as u64)
-            && let Some((slot, host)) = self.in_last_slot(Operation::CompareExchange, gpa)
-        {
-            // SAFETY: as in `store_width`; the word around is in the same page.
-            let found = unsafe { direct::compare_exchange(host, width, current, new, order) };
-            if found == current {
-                dirty_log::mark(slot, gpa, width.bytes());
-            }
-            return Ok(found);
-        }
-        self.compare_exchange_run(gpa, width, current, new, order)
     }
 }
 

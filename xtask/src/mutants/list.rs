@@ -259,7 +259,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     on_host(
         "the dirty bit of a single store is set before the data",
-        "guest_physical/view.rs",
+        "guest_physical/accesses.rs",
         &[
             (
                 "let run = self.single(Operation::Store, gpa, width)?;",
@@ -274,7 +274,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     on_host(
         "a compare-and-exchange in the last slot is not logged",
-        "guest_physical/view.rs",
+        "guest_physical/accesses.rs",
         &[(
             "order) };\n            if found == current {",
             "order) };\n            if false {",
