@@ -52,10 +52,12 @@ pub enum Command {
     Bench(Bench),
     /// Break copies of the library on purpose, one thing at a time, and show which test notices; not part of CI
     Mutants(Mutants),
-    /// Run the fuzz targets, with nightly Rust and cargo-fuzz, whose build takes some minutes: not part of `test`
+    /// Run the fuzz targets, with nightly Rust and cargo-fuzz, whose build takes some minutes, so not part of `test`
     Fuzz(Fuzz),
     /// Run the library's tests of pointers and races in Miri, with nightly Rust: minutes, so not part of `test`
     Miri(Miri),
+    /// Write docs/evidence.md from what `test`, `mutants`, `fuzz` and `miri` saw when they were last run
+    Evidence,
 }
 
 /// Which QEMU to use, and what it starts.

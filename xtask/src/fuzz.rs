@@ -4,15 +4,18 @@
 //! kept in `fuzz/artifacts` and named, with the command that repeats it.
 
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, bail};
+use rustix::process::Signal;
 
+use crate::evidence::{Group, Record};
 use crate::{cli, nightly, process, progress, setup, workspace};
 
-/// The version of cargo-fuzz that is installed where it is not there yet.
-const CARGO_FUZZ: &str = "cargo-fuzz@0.13";
+/// The cargo-fuzz that is installed where it is not there yet.
+const CARGO_FUZZ: &str = "cargo-fuzz@^0.13";
 
 /// The targets: the files, or folders, of `fuzz/fuzz_targets`.
 const TARGETS: [&str; 4] = ["actions", "decode", "htinst", "image"];
@@ -39,10 +42,23 @@ pub fn run(options: &cli::Fuzz) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    let mut groups = Vec::new();
     for target in targets {
-        fuzz(&cargo_fuzz, target, options.seconds)
+        let inputs = fuzz(&cargo_fuzz, target, options.seconds)
             .with_context(|| format!("fuzz target {target}"))?;
-        println!("fuzz {target} ... ok ({} s)", options.seconds);
+        println!(
+            "fuzz {target} ... ok ({inputs} inputs in {} s)",
+            options.seconds
+        );
+        groups.push(Group {
+            name: target.into(),
+            passed: 1,
+            counted: vec![("inputs".into(), inputs)],
+            ..Group::default()
+        });
+    }
+    if options.target.is_none() {
+        Record::leave("fuzz", groups)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -64,7 +80,8 @@ fn tools() -> anyhow::Result<PathBuf> {
     Ok(folder.join("bin/cargo-fuzz"))
 }
 
-fn fuzz(cargo_fuzz: &PathBuf, target: &str, seconds: u32) -> anyhow::Result<()> {
+/// Runs a target; gives how many inputs it was tried with.
+fn fuzz(cargo_fuzz: &PathBuf, target: &str, seconds: u32) -> anyhow::Result<u64> {
     let work = workspace::target_dir().join("fuzz");
     let corpus = work.join("corpus").join(target);
     fs::create_dir_all(&corpus)?;
@@ -80,13 +97,45 @@ fn fuzz(cargo_fuzz: &PathBuf, target: &str, seconds: u32) -> anyhow::Result<()> 
         .arg("--")
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-max_len={LONGEST}"))
-        .args(["-len_control=0", "-verbosity=0", "-timeout=20"]);
-    process::run(&mut command)
+        .args(["-len_control=0", "-verbosity=0", "-timeout=20"])
+        .arg(STATISTICS)
+        .stderr(Stdio::piped());
+    process::end_with_xtask(&mut command, Signal::KILL);
+    let mut child = command.spawn().context("cannot start cargo-fuzz")?;
+    let mut words = child.stderr.take().expect("standard error is a pipe");
+    // It says much that matters only if it fails.
+    let mut said = String::new();
+    words.read_to_string(&mut said)?;
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{said}cargo-fuzz failed: {status}");
+    }
+    said.lines()
+        .find_map(inputs_of)
+        .context("the fuzzer did not say how many inputs it tried")
+}
+
+/// What makes the fuzzer print lines of statistics at its end.
+const STATISTICS: &str = "-print_final_stats=1";
+
+/// The number of inputs in the line that has it.
+fn inputs_of(line: &str) -> Option<u64> {
+    let number = line.strip_prefix("stat::number_of_executed_units:")?;
+    number.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_inputs_is_found_among_the_statistics() {
+        assert_eq!(
+            inputs_of("stat::number_of_executed_units: 4711"),
+            Some(4711)
+        );
+        assert_eq!(inputs_of("stat::average_exec_per_sec:     471"), None);
+    }
 
     #[test]
     fn each_target_has_its_program_and_its_seeds() {

@@ -8,6 +8,7 @@ mod artifacts;
 mod bench;
 mod cli;
 mod elf_check;
+mod evidence;
 mod fuzz;
 mod guest;
 mod jump_image;
@@ -84,6 +85,7 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
         cli::Command::Fuzz(options) => fuzz::run(&options),
         cli::Command::Miri(options) => miri::run(&options),
         cli::Command::Mutants(options) => mutants::run(&options),
+        cli::Command::Evidence => evidence::run(),
     }
 }
 

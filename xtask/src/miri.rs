@@ -6,7 +6,9 @@
 
 use std::process::ExitCode;
 
-use crate::{cli, nightly, process, progress, workspace};
+use crate::evidence::{Group, Record};
+use crate::test::host;
+use crate::{cli, nightly, progress, workspace};
 
 /// Miri's emulation of weak memory does not know atomics of several sizes at one place, of which guest memory is full.
 const FLAGS: &str = "-Zmiri-disable-weak-memory-emulation";
@@ -39,6 +41,21 @@ pub fn run(options: &cli::Miri) -> anyhow::Result<ExitCode> {
     cargo
         .env("MIRIFLAGS", FLAGS)
         .env("CARGO_TARGET_DIR", workspace::target_dir().join("miri"));
-    process::run(&mut cargo)?;
-    Ok(ExitCode::SUCCESS)
+    let tally = host::tests_of(&mut cargo)?;
+    if options.name.is_none() {
+        let group = Group {
+            name: "the library's tests".into(),
+            passed: tally.passed,
+            failed: tally.failed,
+            counted: vec![("tests passed".into(), tally.passed)],
+            ..Group::default()
+        };
+        Record::leave("miri", vec![group])?;
+    }
+    println!("Miri: {} passed, {} failed", tally.passed, tally.failed);
+    Ok(if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -58,6 +58,41 @@ pub fn run(mode: Mode) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How many rules and tests there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The rules of the document.
+    pub rules: usize,
+    /// Those that have tests.
+    pub with_tests: usize,
+    /// The tests that are named for rules and run on the host.
+    pub host: usize,
+    /// The same on the target.
+    pub target: usize,
+    /// The rules without tests.
+    pub without: Vec<String>,
+}
+
+/// Counts the document's rules and their tests.
+pub fn count() -> anyhow::Result<Count> {
+    let tests = find_tests(workspace::root())?;
+    let text = fs::read_to_string(workspace::root().join(DOCUMENT))?;
+    let rules: Vec<_> = text.lines().filter_map(rule_of_heading).collect();
+    let distinct: BTreeSet<_> = tests.values().flatten().collect();
+    let of = |wanted| distinct.iter().filter(|(side, _)| *side == wanted).count();
+    Ok(Count {
+        rules: rules.len(),
+        with_tests: tests.len(),
+        host: of(Side::Host),
+        target: of(Side::Target),
+        without: rules
+            .iter()
+            .filter(|rule| !tests.contains_key(**rule))
+            .map(|&rule| rule.to_owned())
+            .collect(),
+    })
+}
+
 /// Every test below `root` whose name begins with a rule.
 fn find_tests(root: &Path) -> anyhow::Result<Tests> {
     let mut tests = Tests::new();

@@ -15,6 +15,7 @@ use copy::Copy;
 use list::{Caught, MUTANTS, Mutant};
 
 use crate::elf_check::{self, Elsewhere};
+use crate::evidence::{self, Record};
 use crate::qemu::session::{self, Console, Ended};
 use crate::qemu::{self, Qemu};
 use crate::test::target;
@@ -56,28 +57,40 @@ pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
         }
     }
     let mut survivors = 0;
+    let mut results = Vec::new();
     for mutant in &wanted {
         let start = Instant::now();
         let verdict = copy
             .with(mutant, |copy| judge(copy, mutant.caught, &machine))
             .with_context(|| format!("mutant `{}`", mutant.name))?;
         let seconds = start.elapsed().as_secs();
-        match verdict {
-            Verdict::Caught(tests) => {
-                let more = match tests.len() - 1 {
+        let tests = match verdict {
+            Verdict::Caught(tests) => tests,
+            Verdict::Survived => Vec::new(),
+        };
+        match tests.split_first() {
+            Some((first, more)) => {
+                let more = match more.len() {
                     0 => String::new(),
                     more => format!(" and {more} more"),
                 };
                 println!(
-                    "mutant {} ... caught by {}{more} ({seconds} s)",
-                    mutant.name, tests[0]
+                    "mutant {} ... caught by {first}{more} ({seconds} s)",
+                    mutant.name
                 );
             }
-            Verdict::Survived => {
+            None => {
                 survivors += 1;
                 println!("mutant {} ... SURVIVED ({seconds} s)", mutant.name);
             }
         }
+        results.push(evidence::Mutant {
+            name: mutant.name.into(),
+            caught_by: tests,
+        });
+    }
+    if options.name.is_none() {
+        Record::leave("mutants", results)?;
     }
     println!("{} caught, {survivors} survived", wanted.len() - survivors);
     Ok(if survivors == 0 {

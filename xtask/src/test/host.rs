@@ -24,8 +24,8 @@ pub fn run_differential(wishes: &[(&str, u64)]) -> anyhow::Result<Tally> {
     tests_of(&mut cargo)
 }
 
-/// Runs `cargo test` as it is told and counts.
-fn tests_of(cargo: &mut Command) -> anyhow::Result<Tally> {
+/// Runs a `cargo test` and counts.
+pub fn tests_of(cargo: &mut Command) -> anyhow::Result<Tally> {
     cargo.stdin(Stdio::null()).stdout(Stdio::piped());
     process::end_with_xtask(cargo, Signal::KILL);
     let mut cargo = cargo.spawn().context("cannot start `cargo test`")?;
@@ -45,7 +45,8 @@ fn tests_of(cargo: &mut Command) -> anyhow::Result<Tally> {
 
 /// Counts one line of `cargo test`: a failed test, or the result of one binary.
 fn count(line: &str, tally: &mut Tally) {
-    if let Some(name) = line
+    if tally.count(line) {
+    } else if let Some(name) = line
         .strip_prefix("test ")
         .and_then(|rest| rest.strip_suffix(" ... FAILED"))
     {

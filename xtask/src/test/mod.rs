@@ -7,7 +7,7 @@ mod budgets;
 mod differential;
 mod elf;
 mod end_to_end;
-mod host;
+pub mod host;
 mod tally;
 pub mod target;
 
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use tally::Tally;
 
 use crate::elf_check::Elsewhere;
+use crate::evidence::Record;
 use crate::{artifacts, cli, qemu};
 
 /// The command.
@@ -56,6 +57,7 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
         }
     }
     total.add("budgets", budgets::run(&options.machine)?);
+    Record::leave("test", std::mem::take(&mut total.groups))?;
     Ok(end(&total))
 }
 

@@ -1,6 +1,8 @@
 //! The count of tests: what passed and failed, and in words what failed, deviated or was skipped.
 
-/// Results of a group of tests.
+use crate::evidence::Group;
+
+/// Results of tests.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Tests that passed, those with a deviation included.
@@ -9,7 +11,15 @@ pub struct Tally {
     pub failed: u64,
     /// What is to be repeated at the end, in order.
     pub notes: Vec<String>,
+    /// What the tests went through, as they counted it: cases, rounds, guests.
+    pub counted: Vec<(String, u64)>,
+    /// The groups that were added.
+    pub groups: Vec<Group>,
 }
+
+/// The beginnings of notes.
+const DEVIATION: &str = "deviation: ";
+const SKIPPED: &str = "skipped: ";
 
 impl Tally {
     /// Counts a test that passed.
@@ -32,12 +42,23 @@ impl Tally {
     /// Counts a test that passed in a way that the machine at hand, and not the specification, asks for.
     pub fn deviate(&mut self, name: &str, text: &str) {
         self.passed += 1;
-        self.notes.push(format!("deviation: {name}: {text}"));
+        self.notes.push(format!("{DEVIATION}{name}: {text}"));
     }
 
     /// Notes a test that could not be run here; it counts neither way.
     pub fn skip(&mut self, name: &str, reason: &str) {
-        self.notes.push(format!("skipped: {name}: {reason}"));
+        self.notes.push(format!("{SKIPPED}{name}: {reason}"));
+    }
+
+    /// Takes a line `counted: N WHAT`, by which a test says what it went through; whether the line was one.
+    pub fn count(&mut self, line: &str) -> bool {
+        let counted = line
+            .split_once("counted: ")
+            .and_then(|(_, rest)| rest.trim_end().split_once(' '))
+            .and_then(|(number, what)| Some((what.to_owned(), number.parse().ok()?)));
+        let is_count = counted.is_some();
+        self.counted.extend(counted);
+        is_count
     }
 
     /// Adds the results of the group called `name`.
@@ -45,6 +66,21 @@ impl Tally {
         println!("{name}: {} passed, {} failed", group.passed, group.failed);
         self.passed += group.passed;
         self.failed += group.failed;
+        let notes_of = |kind: &str| {
+            let notes = group.notes.iter();
+            notes
+                .filter_map(|note| note.strip_prefix(kind))
+                .map(String::from)
+                .collect()
+        };
+        self.groups.push(Group {
+            name: name.to_owned(),
+            passed: group.passed,
+            failed: group.failed,
+            deviations: notes_of(DEVIATION),
+            skipped: notes_of(SKIPPED),
+            counted: group.counted,
+        });
         self.notes.extend(
             group
                 .notes

@@ -1,7 +1,7 @@
 //! The tests that run on the RISC-V machine: the test kernel, booted on QEMU, under firmware and without.
 //!
 //! Its protocol, one line each: `test NAME ... ok`, `test NAME ... FAILED: REASON`, `test NAME ... deviation: TEXT (ok)`,
-//! `test NAME ... skipped: REASON`, and last `test-kernel: N passed, N failed, N deviations, N skipped`, where `passed`
+//! `test NAME ... skipped: REASON`, `counted: N WHAT` for what a test went through, and last `test-kernel: N passed, N failed, N deviations, N skipped`, where `passed`
 //! counts no deviation.
 
 use std::fmt;
@@ -173,7 +173,8 @@ struct Counts {
 
 impl Report {
     fn line(&mut self, line: &str) {
-        if let Some(counts) = line.strip_prefix("test-kernel: ").and_then(Counts::parse) {
+        if self.tally.count(line) {
+        } else if let Some(counts) = line.strip_prefix("test-kernel: ").and_then(Counts::parse) {
             self.closing = Some(counts);
         } else if let Some((name, result)) = test_line(line) {
             self.test(name, result);

@@ -195,6 +195,11 @@ mod kernel {
             counts.disagree,
             counts.left_out
         );
+        println!("counted: {} cases that agree", counts.agree);
+        println!(
+            "counted: {} cases that come out as listed deviations have it",
+            counts.deviate
+        );
         for deviation in Deviation::ALL {
             let count = counts.by[deviation as usize];
             if count > 0 {
