@@ -127,6 +127,23 @@ fn r30_a_lazy_hart_keeps_a_guest_mapping_until_a_fence_of_its_vmid() {
 }
 
 #[test]
+fn r45_a_vcpu_that_comes_back_owes_a_fence_for_what_it_fenced_elsewhere() {
+    let memory = RamArray::<32>::new();
+    let guest = guest(&memory);
+    guest.write(FRAME, &[1]).unwrap();
+    guest.write(frame(0x1000), &[2]).unwrap();
+    let (here, there) = (lazy(&guest), lazy(&guest));
+    let read = |hart: &ModelHart<'_>| hart.hlv(PAGE, Width::Byte).unwrap();
+    assert_eq!((read(&here), read(&there)), (1, 1));
+    // The guest edits its table and fences while its vCPU is on the other hart.
+    guest.map(Gva::new(PAGE), frame(0x1000), RWXU).unwrap();
+    there.hfence_vvma(Some(PAGE));
+    assert_eq!((read(&here), read(&there)), (1, 2));
+    here.hfence_vvma(None);
+    assert_eq!(read(&here), 2);
+}
+
+#[test]
 fn r38_a_lazy_hart_keeps_a_host_mapping_until_hfence_gvma() {
     let memory = RamArray::<32>::new();
     let guest = guest(&memory);
