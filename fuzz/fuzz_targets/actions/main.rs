@@ -6,7 +6,9 @@
 //! the same pages in the dirty log.
 #![no_main]
 
+mod action;
 mod oracle;
+mod stage;
 mod world;
 
 use arbitrary::Unstructured;

@@ -3,9 +3,8 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arbitrary::Arbitrary;
 use guest_mem::csr::{GMode, STATUS_MXR, STATUS_SUM};
-use guest_mem::guest_physical::{GuestPhysicalMemory, Reader, Slot, StageMirror};
+use guest_mem::guest_physical::{GuestPhysicalMemory, Reader, Slot, StageMirror as _};
 use guest_mem::guest_virtual::VsEnvironment;
 use guest_mem::hart::Hart;
 use guest_mem::hart::model::{
@@ -16,142 +15,15 @@ use guest_mem::{
     AccessError, FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu, Spa, Width,
 };
 
+use crate::action::{Action, At, Kind};
 use crate::oracle::{
     DATA_PAGES, Entry, GPA_BASE, GVA_BASE, Operation, Oracle, Outcome, PAGE, PAGES, SLOT_PAGES,
     SLOTS, SlotState, Space, Stop, bits,
 };
+use crate::stage::Stage;
 
 /// Pages of the machine: guest memory and the host's 12 pages of tables.
 const RAM_PAGES: usize = PAGES + 12;
-
-/// Which kind of machine it is.
-#[derive(Arbitrary, Clone, Copy, Debug)]
-pub struct Kind {
-    lazy: bool,
-    misaligned_works: bool,
-    scoped: bool,
-    hlvx_faults_as_fetch: bool,
-}
-
-/// Where an access begins.
-#[derive(Arbitrary, Clone, Copy, Debug)]
-pub enum At {
-    /// In the pages that there are, or a page or two beside them.
-    Near { page: u8, offset: u16 },
-    /// Just below the end of the address space, or of what an address may have.
-    Below { shift: u8, bytes: u16 },
-    /// Anywhere.
-    Any(u64),
-}
-
-/// Something that happens.
-#[derive(Arbitrary, Clone, Copy, Debug)]
-pub enum Action {
-    Access {
-        space: Space,
-        at: At,
-        operation: Operation,
-    },
-    Fetch {
-        at: At,
-        user: bool,
-    },
-    /// The guest edits its tables, and executes the fence that it owes.
-    /// Of the bits of an ordinary entry those are flipped that all three have: few at a time.
-    Edit {
-        page: u8,
-        frame: u8,
-        flips: [u8; 3],
-    },
-    Sum(bool),
-    Mxr(bool),
-    /// The hypervisor fills or empties the G-stage, as far as the slots allow.
-    Back {
-        page: u8,
-        rights: u8,
-    },
-    AddSlot {
-        slot: u8,
-        read_only: bool,
-    },
-    RemoveSlot {
-        slot: u8,
-    },
-    ReadOnly {
-        slot: u8,
-        read_only: bool,
-    },
-    StartLogging {
-        slot: u8,
-    },
-    StopLogging {
-        slot: u8,
-    },
-    Harvest {
-        slot: u8,
-    },
-}
-
-impl At {
-    fn address(self, base: u64) -> u64 {
-        match self {
-            Self::Near { page, offset } => {
-                let page = u64::from(page) % (DATA_PAGES as u64 + 4);
-                base - 2 * PAGE + page * PAGE + u64::from(offset) % PAGE
-            }
-            Self::Below { shift, bytes } => {
-                let end = if shift % 65 == 64 {
-                    0
-                } else {
-                    1u64 << (shift % 65)
-                };
-                end.wrapping_sub(bytes.into())
-            }
-            Self::Any(address) => address,
-        }
-    }
-}
-
-/// The G-stage table, as slots tell it.
-struct Stage<'a> {
-    guest: &'a ModelGuest<'a>,
-    hart: &'a ModelHart<'a>,
-    oracle: &'a RefCell<Oracle>,
-}
-
-impl Stage<'_> {
-    fn set(&self, page: usize, rights: u8) {
-        let gpa = Gpa::new(GPA_BASE + page as u64 * PAGE);
-        if rights == 0 {
-            self.guest.unback(gpa).unwrap();
-        } else {
-            let spa = self.guest.spa(gpa).unwrap();
-            self.guest.back(gpa, spa, rights.into()).unwrap();
-        }
-        self.oracle.borrow_mut().rights[page] = rights;
-    }
-
-    fn for_each_page(&self, start: Gpa, len: u64, change: impl Fn(u8) -> u8) {
-        let first = ((start.value() - GPA_BASE) / PAGE) as usize;
-        for page in first..first + (len / PAGE) as usize {
-            let rights = self.oracle.borrow().rights[page];
-            self.set(page, change(rights));
-        }
-    }
-}
-
-impl StageMirror for Stage<'_> {
-    fn unmap(&mut self, start: Gpa, len: u64) {
-        self.for_each_page(start, len, |_| 0);
-    }
-    fn write_protect(&mut self, start: Gpa, len: u64) {
-        self.for_each_page(start, len, |rights| rights & !bits::W);
-    }
-    fn shoot_down(&mut self) {
-        self.hart.hfence_gvma(None);
-        self.hart.hfence_vvma(None);
-    }
-}
 
 fn stop_of(error: &AccessError) -> (usize, Stop) {
     let _ = error.to_string();
