@@ -47,20 +47,21 @@ impl ReaderEntry {
         }
     }
 
-    /// Says that a guard exists. Called by the entry's owner only.
+    /// Says that a guard exists, and answers its number. Called by the entry's owner only.
     #[inline]
-    fn enter(&self) {
-        // A guard that was forgotten (`mem::forget`) left the number odd: the next odd one it is then, too.
-        let inside = (self.sequence.load(Ordering::Relaxed) + 1) | 1;
+    fn enter(&self) -> u64 {
+        // A guard that was forgotten (`mem::forget`) left the number odd, and then it stays: whoever waits for the forgotten
+        // one waits for this one too.
+        let inside = self.sequence.load(Ordering::Relaxed) | 1;
         self.sequence.store(inside, Ordering::Release);
         fence(Ordering::SeqCst);
+        inside
     }
 
-    /// Says that the guard is gone. Called by the entry's owner only.
+    /// Says that the guard of this number is gone. Called by the entry's owner only.
     #[inline]
-    pub(super) fn leave(&self) {
-        let outside = self.sequence.load(Ordering::Relaxed) + 1;
-        self.sequence.store(outside, Ordering::Release);
+    pub(super) fn leave(&self, inside: u64) {
+        self.sequence.store(inside + 1, Ordering::Release);
     }
 
     /// Waits until the guard that exists now, if any, is gone. The caller has executed F_w.
@@ -108,7 +109,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Takes the read guard: once per VM exit, not per access. On riscv64 it and its drop are 18 instructions: no loop, no
+    /// Takes the read guard: once per VM exit, not per access. On riscv64 it and its drop are 16 instructions: no loop, no
     /// lock.
     ///
     /// While it exists, whoever removes memory waits. So it must be gone before the guest is entered, before `wfi`, and before
@@ -117,7 +118,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn guard(&mut self) -> PhysicalView<'_> {
         let entry = self.entry;
-        entry.enter();
+        let inside = entry.enter();
         // Acquire: what the writer wrote into the table before it published this generation.
         let newest = self.tables.newest.load(Ordering::Acquire);
         let table = self.tables.tables[(newest & 1) as usize];
@@ -125,15 +126,16 @@ impl<'a> Reader<'a> {
         // after it has waited for every guard that existed (the module's ordering argument): nobody writes it while this
         // guard, which saw it as the newest, exists.
         let table = unsafe { &*table };
-        PhysicalView::new(table, entry, &self.hint)
+        PhysicalView::new(table, entry, inside, &self.hint)
     }
 }
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
         // No guard can be in use any more; one that was forgotten ends here.
-        if self.entry.sequence.load(Ordering::Relaxed) % 2 == 1 {
-            self.entry.leave();
+        let sequence = self.entry.sequence.load(Ordering::Relaxed);
+        if sequence % 2 == 1 {
+            self.entry.leave(sequence);
         }
         self.entry.taken.store(false, Ordering::Release);
     }

@@ -1,5 +1,7 @@
 //! The slot table: slots sorted by address, none overlapping.
 
+use core::cell::Cell;
+
 use super::slot::{Backing, Slot, SlotError};
 use crate::address::{Gpa, PAGE_SIZE};
 use crate::csr::GMode;
@@ -14,6 +16,10 @@ pub(super) struct Table<S: ?Sized> {
     /// Some slot is logging.
     pub(super) logging: bool,
     len: usize,
+    /// How a search begins, in bytes of `places`: half of the largest power of two of slots that are there, and what they leave
+    /// over.
+    first_step: usize,
+    left_over: usize,
     places: S,
 }
 
@@ -27,14 +33,23 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
             },
             logging: false,
             len: 0,
+            first_step: 0,
+            left_over: 0,
             places: [Slot::EMPTY; SLOTS],
         }
     }
 
     pub(super) fn copy_slots_from(&mut self, other: &Self) {
-        self.len = other.len;
+        self.resize(other.len);
         self.logging = other.logging;
         self.places = other.places;
+    }
+
+    fn resize(&mut self, len: usize) {
+        self.len = len;
+        let power = len.checked_ilog2().map_or(0, |log| 1 << log);
+        self.first_step = power / 2 * size_of::<Slot>();
+        self.left_over = (len - power) * size_of::<Slot>();
     }
 
     fn check(&self, slot: &Slot<'m>) -> Result<(), SlotError> {
@@ -87,7 +102,7 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
         }
         self.places.copy_within(at..self.len, at + 1);
         self.places[at] = slot;
-        self.len += 1;
+        self.resize(self.len + 1);
         self.logging |= slot.logging;
         Ok(())
     }
@@ -96,7 +111,7 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
         let at = self.position(base)?;
         let slot = self.places[at];
         self.places.copy_within(at + 1..self.len, at);
-        self.len -= 1;
+        self.resize(self.len - 1);
         self.places[self.len] = Slot::EMPTY;
         self.logging = self.slots().iter().any(|slot| slot.logging);
         Ok(slot)
@@ -141,21 +156,41 @@ impl<'m> Table<[Slot<'m>]> {
         self.places.get(index)
     }
 
-    /// The slot that holds `gpa` and its place; `hint` is looked at first.
+    /// The slot that holds `gpa`; the place in `hint` is looked at first, and is where it was found afterwards.
     #[inline]
-    pub(super) fn find(&self, gpa: Gpa, hint: usize) -> Option<(usize, &Slot<'m>)> {
-        match self.place(hint) {
-            Some(slot) if slot.contains(gpa) => Some((hint, slot)),
-            _ => self.search(gpa),
+    pub(super) fn find(&self, gpa: Gpa, hint: &Cell<usize>) -> Option<&Slot<'m>> {
+        match self.place(hint.get()) {
+            Some(slot) if slot.contains(gpa) => Some(slot),
+            _ => self.search(gpa, hint),
         }
     }
 
+    /// Binary search by steps that halve, each of an addition, a load and a comparison: among the first power of two of slots,
+    /// or among the last, which overlap it.
     #[inline(never)]
-    fn search(&self, gpa: Gpa) -> Option<(usize, &Slot<'m>)> {
-        let slots = self.shared_slots();
-        let after = slots.partition_point(|slot| slot.base <= gpa);
-        let at = after.checked_sub(1)?;
-        let slot = slots.get(at)?;
-        slot.contains(gpa).then_some((at, slot))
+    fn search(&self, gpa: Gpa, hint: &Cell<usize>) -> Option<&Slot<'m>> {
+        let first: *const Slot<'m> = self.places.first()?;
+        let later = |at: *const Slot<'m>, step| {
+            // SAFETY: what is left over and the steps after it add up to `len` slots less one, or to nothing if `len` is 0; so
+            // this is one of the places.
+            let next = unsafe { at.byte_add(step) };
+            // SAFETY: as above.
+            let base = unsafe { (*next).base };
+            if base <= gpa { next } else { at }
+        };
+        let mut at = later(first, self.left_over);
+        let mut step = self.first_step;
+        while step >= size_of::<Slot>() {
+            at = later(at, step);
+            step /= 2;
+        }
+        // SAFETY: as above.
+        let slot = unsafe { &*at };
+        if !slot.contains(gpa) {
+            return None;
+        }
+        // SAFETY: both are in the one slice.
+        hint.set(unsafe { at.offset_from_unsigned(first) });
+        Some(slot)
     }
 }

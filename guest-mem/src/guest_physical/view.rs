@@ -36,6 +36,8 @@ use crate::fault::{AccessError, Fault, FaultKind, Operation};
 pub struct PhysicalView<'g> {
     table: &'g Table<[Slot<'g>]>,
     entry: &'g ReaderEntry,
+    /// The guard's number in `entry`.
+    inside: u64,
     hint: &'g Cell<usize>,
     vcpu: Option<&'g dyn UnmappedAccess>,
 }
@@ -61,16 +63,18 @@ pub(super) struct Run<'v> {
 }
 
 impl<'g> PhysicalView<'g> {
-    /// The caller has entered `entry` and read the table after that.
+    /// The caller has entered `entry`, with the number `inside`, and read the table after that.
     #[inline]
     pub(super) fn new(
         table: &'g Table<[Slot<'g>]>,
         entry: &'g ReaderEntry,
+        inside: u64,
         hint: &'g Cell<usize>,
     ) -> Self {
         Self {
             table,
             entry,
+            inside,
             hint,
             vcpu: None,
         }
@@ -92,9 +96,7 @@ impl<'g> PhysicalView<'g> {
     /// The slot that holds the address.
     #[inline]
     pub fn slot_at(&self, gpa: Gpa) -> Option<&Slot<'g>> {
-        let (at, slot) = self.table.find(gpa, self.hint.get())?;
-        self.hint.set(at);
-        Some(slot)
+        self.table.find(gpa, self.hint)
     }
 
     /// Which change of the slots this guard sees.
@@ -321,7 +323,7 @@ impl<'g> PhysicalView<'g> {
 impl Drop for PhysicalView<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.entry.leave();
+        self.entry.leave(self.inside);
     }
 }
 

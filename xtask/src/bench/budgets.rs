@@ -67,7 +67,7 @@ const BUDGETS: &[Budget] = &[
     ("read", "gpa-direct", 4096, "misaligned", Byte(0.85), Asserted),
     ("write", "gpa-direct", 4096, "misaligned", Byte(0.85), Asserted),
     ("load", "gpa-direct", 8, "aligned", Call(25.0), Asserted),
-    ("guard", "gpa-direct", 1, "aligned", Call(16.0), Goal),
+    ("guard", "gpa-direct", 1, "aligned", Call(16.0), Asserted),
     ("load", "gva-hook", 8, "aligned", Call(36.0), Asserted),
     ("load", "gva-scoped", 8, "aligned", Call(44.0), Goal),
     ("fetch", "gva-hook", 4, "aligned", Call(48.0), Goal),

@@ -192,3 +192,33 @@ fn a_forgotten_guard_of_a_dropped_reader_blocks_nobody() {
     drop(reader);
     memory.synchronize(|| panic!("no guard exists"));
 }
+
+#[test]
+fn each_slot_is_found_and_no_hole_whatever_the_number_of_slots() {
+    const SLOTS: u64 = 70;
+    let memory = GuestPhysicalMemory::<{ SLOTS as usize }, 1>::new(GMode::Sv39x4);
+    let mut reader = memory.reader(0).unwrap();
+    // From the second page on, every other page.
+    let base = |slot| Gpa::new((2 * slot + 1) * PAGE_SIZE);
+    for there in 0..=SLOTS {
+        {
+            let view = reader.guard();
+            assert!(view.slot_at(Gpa::new(0)).is_none());
+            for slot in 0..SLOTS {
+                let (first, last) = (base(slot), base(slot).value() + PAGE_SIZE - 1);
+                let expected = (slot < there).then_some(first);
+                // The slot found before is another, so that the first is searched for and the last is not.
+                for gpa in [first, Gpa::new(last)] {
+                    let found = view.slot_at(gpa).map(|slot| slot.base());
+                    assert_eq!(found, expected, "slot {slot} of {there}");
+                }
+                assert!(view.slot_at(Gpa::new(last + 1)).is_none());
+            }
+        }
+        if there < SLOTS {
+            memory
+                .add(Slot::trapped(base(there), PAGE_SIZE), &mut NoGStage)
+                .unwrap();
+        }
+    }
+}
