@@ -2,6 +2,8 @@
 //!
 //! The one idea: a message of the hypervisor always starts at the left edge, also when the guest is in the middle of a line.
 //! It goes through the firmware: the debug console extension (DBCN) where there is one, the legacy calls on older firmware.
+//!
+//! Of the guests of a [`series`](crate::series) nothing is shown: only their first line is kept, for who judges them.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +13,46 @@ use sbi_rt::Physical;
 use spin::Mutex;
 
 static DEBUG_CONSOLE: AtomicBool = AtomicBool::new(false);
-static CONSOLE: Mutex<Console> = Mutex::new(Console { column: 0 });
+static CONSOLE: Mutex<Console> = Mutex::new(Console::new(0));
 
 struct Console {
     column: usize,
+    kept: Option<FirstLine>,
+}
+
+/// The first line of what a guest says, as far as there is room for it.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstLine {
+    bytes: [u8; 160],
+    len: usize,
+    complete: bool,
+}
+
+impl FirstLine {
+    const EMPTY: Self = Self {
+        bytes: [0; 160],
+        len: 0,
+        complete: false,
+    };
+
+    fn push(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.complete |= byte == b'\n';
+            match self.bytes.get_mut(self.len) {
+                Some(slot) if !self.complete => {
+                    *slot = byte;
+                    self.len += 1;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The line, if it came to its end.
+    pub fn text(&self) -> Option<&str> {
+        let text = core::str::from_utf8(&self.bytes[..self.len]).ok()?;
+        self.complete.then_some(text.trim_end())
+    }
 }
 
 /// Finds out what the firmware offers, and makes `log` write here.
@@ -27,6 +65,10 @@ pub fn initialize() {
 }
 
 impl Console {
+    const fn new(column: usize) -> Self {
+        Self { column, kept: None }
+    }
+
     fn put(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             match byte {
@@ -69,7 +111,26 @@ impl Write for Console {
 
 /// Writes bytes as they are: a guest's output.
 pub fn put_guest(bytes: &[u8]) {
-    CONSOLE.lock().put(bytes);
+    let mut console = CONSOLE.lock();
+    match &mut console.kept {
+        Some(line) => line.push(bytes),
+        None => console.put(bytes),
+    }
+}
+
+/// From here on keeps a guest's first line, and shows nothing.
+pub fn keep_first_line() {
+    CONSOLE.lock().kept = Some(FirstLine::EMPTY);
+}
+
+/// The first line of the guest since [`keep_first_line`], if that is known and nobody is at the console just now.
+pub fn first_line() -> Option<FirstLine> {
+    CONSOLE.try_lock()?.kept
+}
+
+/// Shows one character of progress.
+pub fn dot() {
+    CONSOLE.lock().put(b".");
 }
 
 /// A byte that somebody typed, if there is one.
@@ -102,7 +163,7 @@ pub fn last_words(arguments: fmt::Arguments<'_>) {
         }
         core::hint::spin_loop();
     }
-    message(&mut Console { column: 1 }, arguments);
+    message(&mut Console::new(1), arguments);
 }
 
 struct Logger;

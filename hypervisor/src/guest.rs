@@ -1,18 +1,18 @@
 //! Making the guest: from a bundle that the loader put into memory, or from the image that is built in.
 //!
 //! The one idea: everything that is in guest memory before the first instruction is written there by the library, page by
-//! page as it is brought in, like any other access.
+//! page as it is brought in, like any other access. A [`Recipe`] can be followed any number of times, for a series of guests.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
 use guest_mem::guest_physical::Reader;
+use guest_mem::probe::MachineProfile;
 use guest_mem::{AccessError, Gpa, GuestMemory, sync_instructions};
-use spin::Once;
 
 use crate::boot::hart_local::HartLocal;
-use crate::boot::machine::Machine;
+use crate::boot::machine::{MAX_HARTS, Machine};
 use crate::csr;
 use crate::device_tree::{DeviceTreeError, GuestMachine};
 use crate::devices::{BusError, Wiring};
@@ -21,8 +21,8 @@ use crate::image::{Bundle, BundleError, Content, Kernel, KernelError, LoadPlan, 
 use crate::memory::frames::{FRAME, Range};
 use crate::memory::host::{self, HostTables};
 use crate::memory::page_table::MapError;
-use crate::vcpu::DemandPaging;
 use crate::vcpu::grant::Grant;
+use crate::vcpu::{self, DemandPaging};
 use crate::vm::Vm;
 use crate::vm::guest_ram::{GuestRam, RAM_BASE, RamError};
 use crate::vm::hart_state::Start;
@@ -35,8 +35,6 @@ const TOUR_HARTS: usize = 2;
 
 /// The tour guest's ELF file, or nothing.
 static TOUR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tour.elf"));
-
-static VM: Once<&'static Vm> = Once::new();
 
 /// Why there is no guest.
 #[derive(Debug)]
@@ -76,63 +74,157 @@ impl fmt::Display for GuestError {
     }
 }
 
-/// Makes the guest that will run on the machine's harts `host_harts`, and loads it.
-///
-/// # Errors
-///
-/// [`GuestError`]; there is nothing to run then.
-pub fn create(machine: &Machine<'static>, host_harts: &[u64]) -> Result<&'static Vm, GuestError> {
-    let bundle = bundle(machine)?;
-    let kernel = Kernel::parse(bundle.kernel, RAM_BASE).map_err(GuestError::Kernel)?;
-    let memory = bundle.memory.unwrap_or(DEFAULT_MEMORY);
-    let plan = LoadPlan::new(&kernel, bundle.initrd, RAM_BASE, memory).map_err(GuestError::Plan)?;
-
-    let wanted = bundle.harts.unwrap_or(1).max(1);
-    let harts = wanted.min(host_harts.len());
-    if harts < wanted {
-        log::warn!("the guest wants {wanted} harts, the machine has {harts}: it gets {harts}");
-    }
-    let grant =
-        Grant::probe(machine.isa).map_err(|error| GuestError::Ram(RamError::Tables(error)))?;
-    let pages = host::allocate_page_entries((memory / FRAME) as usize)
-        .ok_or(GuestError::Ram(RamError::Tables(MapError::OutOfMemory)))?;
-    let ram = GuestRam::new(HostTables, pages, vmid()).map_err(GuestError::Ram)?;
-    let name = String::from(bundle.name.unwrap_or("guest"));
-    let vm = Vm::new(
-        name,
-        ram,
-        grant,
-        machine.timebase_frequency,
-        &host_harts[..harts],
-    )
-    .map_err(GuestError::Devices)?;
-    let vm: &Vm = VM.call_once(|| Box::leak(Box::new(vm)));
-
-    let tree = device_tree(machine, vm, &bundle, &plan)?;
-    load(vm, &plan, &tree).map_err(GuestError::Load)?;
-    log::info!(
-        "guest {}: {:?}, {} KiB at {:#x}, {harts} hart(s), entry {:#x}",
-        vm.name,
-        kernel.format,
-        memory >> 10,
-        RAM_BASE,
-        plan.entry
-    );
-    if let Some(boot_hart) = vm.state(0) {
-        let start = Start {
-            address: plan.entry.value(),
-            opaque: plan.device_tree.value(),
-        };
-        // A hart that was never started always starts.
-        let _ = boot_hart.request_start(start);
-    }
-    Ok(vm)
+/// All that is known of a guest before it is made.
+pub struct Recipe {
+    machine: &'static Machine<'static>,
+    bundle: Bundle<'static>,
+    kernel: Kernel<'static>,
+    plan: LoadPlan<'static>,
+    grant: Grant,
+    profile: MachineProfile,
+    memory: u64,
+    vmid: u64,
+    host_harts: [u64; MAX_HARTS],
+    harts: usize,
 }
 
-/// The guest.
-pub fn get() -> &'static Vm {
-    VM.get()
-        .expect("the boot hart makes the guest before it starts others")
+impl Recipe {
+    /// Finds out what there is to run on the machine's harts `host_harts`, and what it can be given.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError`]; there is nothing to run then.
+    pub fn new(machine: &'static Machine<'static>, host_harts: &[u64]) -> Result<Self, GuestError> {
+        let bundle = bundle(machine)?;
+        let kernel = Kernel::parse(bundle.kernel, RAM_BASE).map_err(GuestError::Kernel)?;
+        let memory = bundle.memory.unwrap_or(DEFAULT_MEMORY);
+        let plan =
+            LoadPlan::new(&kernel, bundle.initrd, RAM_BASE, memory).map_err(GuestError::Plan)?;
+
+        let wanted = bundle.harts.unwrap_or(1).max(1);
+        let harts = wanted.min(host_harts.len()).min(MAX_HARTS);
+        if harts < wanted {
+            log::warn!("the guest wants {wanted} harts, the machine has {harts}: it gets {harts}");
+        }
+        let mut ids = [0; MAX_HARTS];
+        ids[..harts].copy_from_slice(&host_harts[..harts]);
+        let grant =
+            Grant::probe(machine.isa).map_err(|error| GuestError::Ram(RamError::Tables(error)))?;
+        Ok(Self {
+            machine,
+            bundle,
+            kernel,
+            plan,
+            grant,
+            profile: vcpu::probe_machine(&grant, 0),
+            memory,
+            vmid: vmid(),
+            host_harts: ids,
+            harts,
+        })
+    }
+
+    /// The machine's harts that run the guest.
+    pub fn host_harts(&self) -> &[u64] {
+        &self.host_harts[..self.harts]
+    }
+
+    /// What the hart of a vCPU is given.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// The bundle.
+    pub fn bundle(&self) -> &Bundle<'static> {
+        &self.bundle
+    }
+
+    /// Ticks of `time` in a second.
+    pub fn timebase_frequency(&self) -> u64 {
+        self.machine.timebase_frequency
+    }
+
+    /// Makes the guest and loads it. A `seed` is what it finds as `rng-seed`, 8 bytes, the highest first.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError`]; there is nothing to run then.
+    pub fn make(&self, seed: Option<u64>) -> Result<Box<Vm>, GuestError> {
+        let pages = host::allocate_page_entries((self.memory / FRAME) as usize)
+            .ok_or(GuestError::Ram(RamError::Tables(MapError::OutOfMemory)))?;
+        let ram = GuestRam::new(HostTables, pages, self.vmid).map_err(GuestError::Ram)?;
+        let vm = Vm::new(
+            String::from(self.bundle.name.unwrap_or("guest")),
+            ram,
+            self.grant,
+            self.profile,
+            self.machine.timebase_frequency,
+            self.host_harts(),
+        )
+        .map_err(GuestError::Devices)?;
+        let vm = Box::new(vm);
+        let tree = self.device_tree(&vm, seed)?;
+        load(&vm, &self.plan, &tree).map_err(GuestError::Load)?;
+        if let Some(boot_hart) = vm.state(0) {
+            let start = Start {
+                address: self.plan.entry.value(),
+                opaque: self.plan.device_tree.value(),
+            };
+            // A hart that was never started always starts.
+            let _ = boot_hart.request_start(start);
+        }
+        Ok(vm)
+    }
+
+    /// Says what is about to run.
+    pub fn announce(&self) {
+        log::info!(
+            "guest {}: {:?}, {} KiB at {:#x}, {} hart(s), entry {:#x}",
+            self.bundle.name.unwrap_or("guest"),
+            self.kernel.format,
+            self.memory >> 10,
+            RAM_BASE,
+            self.harts,
+            self.plan.entry
+        );
+    }
+
+    /// What the guest is told of its machine: what it was granted, and nothing else.
+    fn device_tree(&self, vm: &Vm, seed: Option<u64>) -> Result<alloc::vec::Vec<u8>, GuestError> {
+        let (environment, counters) = (vm.grant.environment, vm.grant.counters);
+        let machine = self.machine;
+        let extensions = features::guest_extensions(machine.isa, environment, counters);
+        let block = |name, bytes| if extensions.contains(&name) { bytes } else { 0 };
+        GuestMachine {
+            memory: RAM_BASE.value()..RAM_BASE.value() + vm.ram.byte_len(),
+            harts: vm.harts() as u32,
+            isa: &features::isa_string(&extensions),
+            mmu_type: machine.mmu_type,
+            timebase_frequency: machine.timebase_frequency,
+            cache_management_block: block("zicbom", machine.cache_block_bytes.management),
+            cache_zero_block: block("zicboz", machine.cache_block_bytes.zero),
+            wiring: Wiring::VIRT,
+            command_line: self.bundle.command_line,
+            initrd: self.plan.initrd.clone(),
+            rng_seed: seed.map(u64::to_be_bytes).as_ref().map(|seed| &seed[..]),
+        }
+        .to_device_tree()
+        .map_err(GuestError::DeviceTree)
+    }
+}
+
+/// Gives back all that [`Recipe::make`] took.
+///
+/// # Safety
+///
+/// The guest is over: no hart runs it, has its memory loaded or remembers how that translates.
+pub unsafe fn unmake(vm: Box<Vm>) {
+    let Vm { ram, .. } = *vm;
+    // SAFETY: by this function's contract; the readers went with the harts.
+    unsafe {
+        let pages = ram.free();
+        host::free_page_entries(pages);
+    }
 }
 
 fn bundle(machine: &Machine<'static>) -> Result<Bundle<'static>, GuestError> {
@@ -155,34 +247,7 @@ fn loaded_bytes(range: Range) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(range.start as *const u8, range.len() as usize) }
 }
 
-/// What the guest is told of its machine: what it was granted, and nothing else.
-fn device_tree(
-    machine: &Machine<'_>,
-    vm: &Vm,
-    bundle: &Bundle<'_>,
-    plan: &LoadPlan<'_>,
-) -> Result<alloc::vec::Vec<u8>, GuestError> {
-    let (environment, counters) = (vm.grant.environment, vm.grant.counters);
-    let extensions = features::guest_extensions(machine.isa, environment, counters);
-    let block = |name, bytes| if extensions.contains(&name) { bytes } else { 0 };
-    GuestMachine {
-        memory: RAM_BASE.value()..RAM_BASE.value() + vm.ram.byte_len(),
-        harts: vm.harts() as u32,
-        isa: &features::isa_string(&extensions),
-        mmu_type: machine.mmu_type,
-        timebase_frequency: machine.timebase_frequency,
-        cache_management_block: block("zicbom", machine.cache_block_bytes.management),
-        cache_zero_block: block("zicboz", machine.cache_block_bytes.zero),
-        wiring: Wiring::VIRT,
-        command_line: bundle.command_line,
-        initrd: plan.initrd.clone(),
-        rng_seed: None,
-    }
-    .to_device_tree()
-    .map_err(GuestError::DeviceTree)
-}
-
-fn load(vm: &'static Vm, plan: &LoadPlan<'_>, tree: &[u8]) -> Result<(), AccessError> {
+fn load(vm: &Vm, plan: &LoadPlan<'_>, tree: &[u8]) -> Result<(), AccessError> {
     let mut reader = vm
         .ram
         .reader(GuestRam::<HostTables>::LOADER)
@@ -197,12 +262,7 @@ fn load(vm: &'static Vm, plan: &LoadPlan<'_>, tree: &[u8]) -> Result<(), AccessE
     write(vm, &mut reader, plan.device_tree, tree)
 }
 
-fn write(
-    vm: &'static Vm,
-    reader: &mut Reader<'_>,
-    gpa: Gpa,
-    bytes: &[u8],
-) -> Result<(), AccessError> {
+fn write(vm: &Vm, reader: &mut Reader<'_>, gpa: Gpa, bytes: &[u8]) -> Result<(), AccessError> {
     vm.memory_use.physical_writes.add_one();
     reader.write_with(gpa, bytes, &mut DemandPaging(vm))?;
     vm.memory_use.bytes.add(bytes.len() as u64);
@@ -212,7 +272,7 @@ fn write(
 }
 
 /// Clears the rest of the page at `gpa`; the pages after it are zero because nobody has written to them.
-fn zero(vm: &'static Vm, reader: &mut Reader<'_>, gpa: Gpa, len: u64) -> Result<(), AccessError> {
+fn zero(vm: &Vm, reader: &mut Reader<'_>, gpa: Gpa, len: u64) -> Result<(), AccessError> {
     let rest = (FRAME - gpa.page_offset()).min(len) as usize;
     if gpa.page_offset() == 0 {
         return Ok(());

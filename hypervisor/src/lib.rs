@@ -35,6 +35,8 @@ mod power;
 #[cfg(target_os = "none")]
 mod report;
 #[cfg(target_os = "none")]
+mod series;
+#[cfg(target_os = "none")]
 mod trap;
 
 /// What the program does with a panic: says it and turns the machine off.
@@ -47,5 +49,5 @@ pub fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
         // Another hart is saying it, or saying it is what failed.
         power::halt()
     }
-    power::give_up(format_args!("{info}"))
+    power::give_up(format_args!("{info}{}", series::Now))
 }

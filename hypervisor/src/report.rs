@@ -6,18 +6,16 @@ use guest_mem::{GuestPrivilege, Gva};
 
 use crate::csr;
 use crate::memory::host;
-use crate::power;
 use crate::vcpu::Vcpu;
 use crate::vm::{Ending, Vm};
 
-/// Reports how the guest ended, and turns the machine off.
-pub fn end(vcpu: &mut Vcpu<'_>, ending: Ending) -> ! {
+/// Reports how the guest ended.
+pub fn end(vcpu: &mut Vcpu<'_>, ending: Ending) {
     if !matches!(ending, Ending::Shutdown | Ending::Reboot) {
         obituary(vcpu);
     }
     summary(vcpu.vm);
     log::info!("guest {} ended: {ending}", vcpu.vm.name);
-    power::off()
 }
 
 /// Where the guest stood, the instruction there, and how its last fault's address translates.

@@ -82,6 +82,11 @@ impl Exits {
         self.exceptions.get(cause).map_or(0, Counter::get)
     }
 
+    /// All exits.
+    pub fn total(&self) -> u64 {
+        self.exceptions.iter().map(Counter::get).sum::<u64>() + self.interrupts()
+    }
+
     /// Exits by interrupts.
     pub fn interrupts(&self) -> u64 {
         self.interrupts.get()

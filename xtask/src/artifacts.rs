@@ -22,6 +22,7 @@ pub fn build_all() -> anyhow::Result<()> {
     build_hypervisor()?;
     build_test_kernel()?;
     build_misbehaving_guests()?;
+    build_hostile_guest()?;
     Ok(())
 }
 
@@ -57,6 +58,11 @@ pub fn build_bench() -> anyhow::Result<PathBuf> {
 /// Builds the guests that misbehave; gives the folder of their ELF files.
 pub fn build_misbehaving_guests() -> anyhow::Result<PathBuf> {
     build("misbehaving", None)
+}
+
+/// Builds the hostile guest; gives its ELF file.
+pub fn build_hostile_guest() -> anyhow::Result<PathBuf> {
+    Ok(build("hostile", None)?.join("hostile"))
 }
 
 /// Builds a package; gives the folder of its programs.

@@ -81,8 +81,8 @@ pub struct Machine {
 /// Options of `run`.
 #[derive(Args, Clone, Default)]
 pub struct Run {
-    /// `tour` (the guided tour), `linux` (Debian's kernel with a busybox userland), or a file with an S-mode guest
-    /// (Linux Image, flat binary or ELF)
+    /// `tour` (the guided tour), `linux` (Debian's kernel with a busybox userland), `hostile` (many guests, one after
+    /// another, that do their worst), or a file with an S-mode guest (Linux Image, flat binary or ELF)
     #[arg(default_value = "tour")]
     pub guest: PathBuf,
     /// Power off after the first line of userspace, and fail if it never comes (linux)
@@ -91,6 +91,12 @@ pub struct Run {
     /// Number of the guest's harts, not of the tour's, which has 2 [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_HARTS))]
     pub harts: Option<u32>,
+    /// The first guest's seed; each later one has the next (hostile) [default: 1]
+    #[arg(long, value_name = "S", value_parser = number)]
+    pub seed: Option<u64>,
+    /// How many guests (hostile) [default: 2000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
     /// Size of the guest's memory, such as 512M or 1G; the tour has 128M [default: 512M]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,

@@ -10,10 +10,12 @@ use crate::boot::host_tables;
 use crate::boot::machine::{MAX_HARTS, Machine, MachineError};
 use crate::console;
 use crate::features;
+use crate::guest::Recipe;
 use crate::memory::frames::Range;
 use crate::memory::host;
 use crate::vcpu::Hart;
-use crate::{guest, power, vcpu};
+use crate::vcpu::grant::Grant;
+use crate::{power, series, vcpu};
 
 unsafe extern "C" {
     fn settle(local: *const c_void, next: extern "C" fn() -> !) -> !;
@@ -22,6 +24,9 @@ unsafe extern "C" {
 
 /// What the boot found out, for the hart that sets up the guest.
 static MACHINE: Once<Machine<'static>> = Once::new();
+
+/// What every hart's guest is given.
+static GRANT: Once<Grant> = Once::new();
 
 /// Called by `_start` on the hart that the firmware picked, with translation off.
 pub(super) extern "C" fn primary(hart_id: u64, device_tree: *const u8) -> ! {
@@ -103,7 +108,7 @@ fn new_hart(index: usize, id: u64, satp: u64) -> &'static HartLocal {
     }))
 }
 
-/// The first hart, with everything in place: makes the guest, starts the other harts, and runs the guest's first vCPU.
+/// The first hart, with everything in place: finds out what there is to run, starts the other harts, and leads them.
 extern "C" fn run_guest() -> ! {
     let machine = MACHINE.get().expect("the boot hart has set it");
     let local = HartLocal::current();
@@ -119,11 +124,12 @@ extern "C" fn run_guest() -> ! {
         *slot = id;
         count += 1;
     }
-    let vm = match guest::create(machine, &harts[..count]) {
-        Ok(vm) => vm,
+    let recipe = match Recipe::new(machine, &harts[..count]) {
+        Ok(recipe) => recipe,
         Err(error) => power::give_up(format_args!("{error}")),
     };
-    for (index, &id) in harts.iter().enumerate().take(vm.harts()).skip(1) {
+    GRANT.call_once(|| *recipe.grant());
+    for (index, &id) in recipe.host_harts().iter().enumerate().skip(1) {
         let local = new_hart(index, id, local.satp);
         let opaque = core::ptr::from_ref(local) as usize;
         let started =
@@ -132,10 +138,13 @@ extern "C" fn run_guest() -> ! {
             power::give_up(format_args!("hart {id} does not start: {error:?}"));
         }
     }
-    vcpu::run(vm, local.index)
+    series::lead(&recipe)
 }
 
 /// Every other hart, settled by `secondary_start`.
 pub(super) extern "C" fn secondary() -> ! {
-    vcpu::run(guest::get(), HartLocal::current().index)
+    let index = HartLocal::current().index;
+    let grant = GRANT.get().expect("the boot hart has set it");
+    vcpu::probe_machine(grant, index);
+    series::follow(index)
 }

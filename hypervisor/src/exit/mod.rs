@@ -71,6 +71,9 @@ impl Vcpu<'_> {
 
     /// Looks, on a tick, whether the guest still gets anywhere.
     fn check_progress(&mut self) -> Next {
+        if self.vm.is_past_deadline() {
+            return Next::End(Ending::TimeLimit);
+        }
         let endless = self.stuck.tick(
             self.context.pc,
             crate::csr::read!("vstvec"),

@@ -22,6 +22,12 @@ pub struct Bundle<'a> {
     pub harts: Option<usize>,
     /// Bytes of guest RAM, `memory=` in `config`; a multiple of 4 KiB, at least one page.
     pub memory: Option<u64>,
+    /// Run it so often, each time as a new guest with a seed of its own, `series=` in `config`; at least 1.
+    pub series: Option<u64>,
+    /// The first guest's seed in a series, each later one being one more, `seed=` in `config`.
+    pub seed: u64,
+    /// After so many milliseconds a guest of a series is stopped, `time-limit=` in `config`; at least 1.
+    pub time_limit: Option<u64>,
 }
 
 /// Why a bundle makes no guest.
@@ -79,6 +85,9 @@ impl<'a> Bundle<'a> {
                 ("name", value) if !value.is_empty() => self.name = Some(value),
                 ("harts", value) => self.harts = Some(harts(value).ok_or(bad)?),
                 ("memory", value) => self.memory = Some(memory(value).ok_or(bad)?),
+                ("series", value) => self.series = Some(positive(value).ok_or(bad)?),
+                ("seed", value) => self.seed = value.parse().map_err(|_| bad)?,
+                ("time-limit", value) => self.time_limit = Some(positive(value).ok_or(bad)?),
                 _ => return Err(bad),
             }
         }
@@ -93,6 +102,10 @@ fn text<'a>(name: &'static str, bytes: &'a [u8]) -> Result<&'a str, BundleError<
 
 fn harts(value: &str) -> Option<usize> {
     value.parse().ok().filter(|&harts| harts > 0)
+}
+
+fn positive(value: &str) -> Option<u64> {
+    value.parse().ok().filter(|&number| number > 0)
 }
 
 /// Bytes, or a number with the suffix K, M or G (powers of 1024).
@@ -118,7 +131,10 @@ mod tests {
             ("kernel", b"K"),
             ("initrd", b"I"),
             ("cmdline", b"console=ttyS0 quiet\n"),
-            ("config", b"# a guest\nname=linux\n\nharts=2\nmemory=512M\n"),
+            (
+                "config",
+                b"# a guest\nname=linux\n\nharts=2\nmemory=512M\nseries=9\nseed=18446744073709551615\ntime-limit=20\n",
+            ),
             ("something", b"else"),
         ]);
         let expected = Bundle {
@@ -128,6 +144,9 @@ mod tests {
             name: Some("linux"),
             harts: Some(2),
             memory: Some(512 << 20),
+            series: Some(9),
+            seed: u64::MAX,
+            time_limit: Some(20),
         };
         assert_eq!(Bundle::parse(&archive), Ok(expected));
     }
@@ -179,6 +198,9 @@ mod tests {
             "memory=1",
             "colour=red",
             "name=",
+            "series=0",
+            "seed=-1",
+            "time-limit=0",
         ] {
             let archive = archive(&[("kernel", b"K"), ("config", line.as_bytes())]);
             assert_eq!(Bundle::parse(&archive), Err(BundleError::BadConfig(line)));

@@ -1,7 +1,7 @@
-//! The frames of the machine's RAM that nobody owns yet.
+//! The frames of the machine's RAM that nobody has owned yet.
 //!
-//! The one idea: frames are handed out and never come back. One guest runs from boot to power-off, so its pages, the page
-//! tables and the heap live until the machine stops, and the free memory is a short list of ranges that only shrinks.
+//! The one idea: frames leave this list and never come back to it (those of a guest that is over are in
+//! [`returned`](super::returned)), so it is a short list of ranges that only shrinks.
 
 use guest_mem::Spa;
 
@@ -56,7 +56,7 @@ impl Range {
     }
 }
 
-/// The free frames.
+/// The frames that were never handed out.
 #[derive(Clone, Debug)]
 pub struct FrameAllocator {
     ranges: [Range; RANGES],

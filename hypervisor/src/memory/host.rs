@@ -1,9 +1,11 @@
 //! The machine's memory itself: the frame allocator, the heap, and tables reached through the identity map.
+//!
+//! The one idea: what is handed out is counted, so that when a guest is over everybody can see that all of it came back.
 
 use alloc::vec::Vec;
-use core::alloc::Layout;
+use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use guest_mem::Spa;
 use guest_mem::guest_physical::PageEntry;
@@ -13,6 +15,7 @@ use talc::source::Manual;
 
 use super::frames::{FRAME, FrameAllocator, Range};
 use super::page_table::{FrameMemory, MapError, TableMemory};
+use super::returned::{Overwritten, Returned};
 
 /// Bytes of the heap: guest device tree, parsed bundle, and the objects of one guest.
 const HEAP_BYTES: u64 = 4 << 20;
@@ -20,10 +23,57 @@ const HEAP_BYTES: u64 = 4 << 20;
 /// What was free at boot: everything that frames can be made of.
 static RAM: Once<Vec<Range>> = Once::new();
 
-static FRAMES: Mutex<FrameAllocator> = Mutex::new(FrameAllocator::new());
+static FRAMES: Mutex<Frames> = Mutex::new(Frames {
+    never_used: FrameAllocator::new(),
+    returned: Returned::new(),
+});
+
+/// The frames that nobody owns.
+struct Frames {
+    never_used: FrameAllocator,
+    returned: Returned,
+}
+
+impl Frames {
+    fn allocate(&mut self, frames: u64, alignment: u64) -> Option<Spa> {
+        match self.returned.take(frames, alignment) {
+            Ok(Some(piece)) => Some(piece),
+            Ok(None) => self.never_used.allocate(frames, alignment),
+            // The host's isolation has failed: nothing that runs here can be trusted any more.
+            Err(overwritten) => panic!("{overwritten}"),
+        }
+    }
+}
 
 #[global_allocator]
-static HEAP: TalcLock<Mutex<()>, Manual> = TalcLock::new(Manual);
+static HEAP: Heap = Heap {
+    memory: TalcLock::new(Manual),
+    used: AtomicUsize::new(0),
+};
+
+/// The heap, and the bytes of it that are in use.
+struct Heap {
+    memory: TalcLock<Mutex<()>, Manual>,
+    used: AtomicUsize,
+}
+
+// SAFETY: every call goes to the allocator as it is.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: by this function's contract.
+        let start = unsafe { self.memory.alloc(layout) };
+        if !start.is_null() {
+            self.used.fetch_add(layout.size(), Ordering::Relaxed);
+        }
+        start
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        self.used.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: by this function's contract.
+        unsafe { self.memory.dealloc(start, layout) };
+    }
+}
 
 /// Gives the allocator the machine's free memory, and the heap its part of it.
 ///
@@ -39,18 +89,18 @@ pub unsafe fn initialize(free: &[Range], taken: &[Range]) -> Result<(), MapError
     let (heap, ram) = {
         let mut frames = FRAMES.lock();
         for &range in free {
-            frames.add(range);
+            frames.never_used.add(range);
         }
         for &range in taken {
-            frames.reserve(range);
+            frames.never_used.reserve(range);
         }
-        let ram = frames.clone();
+        let ram = frames.never_used.clone();
         (frames.allocate(HEAP_BYTES / FRAME, FRAME), ram)
     };
     let heap = heap.ok_or(MapError::OutOfMemory)?;
     let base = heap.value() as *mut u8;
     // SAFETY: the frames were just allocated and never come back, and they are reached at their own address.
-    let claimed = unsafe { HEAP.lock().claim(base, HEAP_BYTES as usize) };
+    let claimed = unsafe { HEAP.memory.lock().claim(base, HEAP_BYTES as usize) };
     assert!(claimed.is_some(), "the heap takes its memory");
     RAM.call_once(|| ram.free_ranges().copied().collect());
     Ok(())
@@ -58,7 +108,32 @@ pub unsafe fn initialize(free: &[Range], taken: &[Range]) -> Result<(), MapError
 
 /// Bytes of memory that nobody owns.
 pub fn free_bytes() -> u64 {
-    FRAMES.lock().free_bytes()
+    let frames = FRAMES.lock();
+    frames.never_used.free_bytes() + frames.returned.bytes()
+}
+
+/// Bytes of the heap that are in use.
+pub fn heap_bytes() -> usize {
+    HEAP.used.load(Ordering::Relaxed)
+}
+
+/// Looks at every frame that came back and is free, whether somebody has written to it.
+///
+/// # Errors
+///
+/// The first word that somebody wrote.
+pub fn check_free_frames() -> Result<(), Overwritten> {
+    FRAMES.lock().returned.check()
+}
+
+/// Takes back what [`allocate_zeroed`] gave.
+///
+/// # Safety
+///
+/// It gave these frames in one piece, and nobody uses them any more, no hart's translations included.
+pub unsafe fn free(start: Spa, frames: u64) {
+    // SAFETY: by this function's contract; memory is reached at its own address.
+    unsafe { FRAMES.lock().returned.put(start, frames) };
 }
 
 /// Consecutive zeroed frames, aligned to `alignment` bytes.
@@ -69,30 +144,38 @@ pub fn allocate_zeroed(frames: u64, alignment: u64) -> Option<Spa> {
     Some(start)
 }
 
-/// Entries without a page, which live as long as the machine: too many for the heap.
-pub fn allocate_page_entries(len: usize) -> Option<&'static [PageEntry]> {
+/// Frames for so many entries.
+fn page_entry_frames(len: usize) -> Option<u64> {
     let layout = Layout::array::<PageEntry>(len).ok()?;
-    let frames = (layout.size() as u64).div_ceil(FRAME).max(1);
+    Some((layout.size() as u64).div_ceil(FRAME).max(1))
+}
+
+/// Entries without a page, for the RAM of a guest: too many for the heap.
+pub fn allocate_page_entries(len: usize) -> Option<&'static [PageEntry]> {
+    let frames = page_entry_frames(len)?;
     let start = FRAMES.lock().allocate(frames, FRAME)?.value() as *mut PageEntry;
     for index in 0..len {
         // SAFETY: within the frames just allocated, which are this call's alone and aligned.
         unsafe { start.add(index).write(PageEntry::absent()) };
     }
-    // SAFETY: `len` initialized entries in frames that never come back and have no other owner.
+    // SAFETY: `len` initialized entries in frames that have no other owner, and come back only by `free_page_entries`.
     Some(unsafe { core::slice::from_raw_parts(start, len) })
+}
+
+/// Takes entries back.
+///
+/// # Safety
+///
+/// [`allocate_page_entries`] gave them, and nobody uses them any more.
+pub unsafe fn free_page_entries(entries: &'static [PageEntry]) {
+    let frames = page_entry_frames(entries.len()).expect("they were allocated");
+    // SAFETY: by this function's contract.
+    unsafe { free(Spa::new(entries.as_ptr() as u64), frames) };
 }
 
 /// Page tables in the machine's frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostTables;
-
-impl HostTables {
-    fn entry(at: Spa) -> &'static AtomicU64 {
-        // SAFETY: `PageTable` asks for addresses inside tables that `allocate_table` gave it: frames that stay tables for
-        // good, 8-byte aligned entries, accessed by atomics only (and by the hardware's walker).
-        unsafe { AtomicU64::from_ptr(at.value() as *mut u64) }
-    }
-}
 
 impl HostTables {
     /// Reads an aligned entry of a table that a walk found, if it lies in RAM.
@@ -101,15 +184,35 @@ impl HostTables {
             .get()?
             .iter()
             .any(|range| range.start <= at.value() && at.value() < range.end);
-        // All of RAM that is not the firmware's is mapped; its ranges end at page boundaries.
-        (in_ram && at.is_aligned_to(8)).then(|| Self::entry(at).load(Ordering::Acquire))
+        if !in_ram || !at.is_aligned_to(8) {
+            return None;
+        }
+        // SAFETY: all of RAM that is not the firmware's is mapped; its ranges end at page boundaries. A walk goes through
+        // frames of a guest and tables, whose words are written atomically only.
+        Some(unsafe { Self::entry(at) }.load(Ordering::Acquire))
+    }
+
+    /// The word at `at`.
+    ///
+    /// # Safety
+    ///
+    /// `at` is a multiple of 8 in RAM, in a frame that is accessed by atomics only (and by the hardware's walker) for as long
+    /// as the answer is used.
+    unsafe fn entry<'a>(at: Spa) -> &'a AtomicU64 {
+        // SAFETY: by this function's contract, and memory is reached at its own address.
+        unsafe { AtomicU64::from_ptr(at.value() as *mut u64) }
     }
 }
 
-// SAFETY: frames never come back to the allocator, and all of RAM is mapped at its own addresses.
+// SAFETY: a frame is handed out again only after it was freed, and all of RAM is mapped at its own addresses.
 unsafe impl FrameMemory for HostTables {
     fn allocate_frame(&mut self) -> Option<Spa> {
         allocate_zeroed(1, FRAME)
+    }
+
+    unsafe fn free_frame(&mut self, frame: Spa) {
+        // SAFETY: by this function's contract.
+        unsafe { free(frame, 1) };
     }
 
     fn host_page(&self, frame: Spa) -> NonNull<u8> {
@@ -122,11 +225,18 @@ impl TableMemory for HostTables {
         allocate_zeroed(bytes / FRAME, bytes)
     }
 
-    fn read_entry(&self, at: Spa) -> u64 {
-        Self::entry(at).load(Ordering::Relaxed)
+    unsafe fn free_table(&mut self, table: Spa, bytes: u64) {
+        // SAFETY: by this function's contract.
+        unsafe { free(table, bytes / FRAME) };
     }
 
-    fn write_entry(&mut self, at: Spa, entry: u64) {
-        Self::entry(at).store(entry, Ordering::Release);
+    unsafe fn read_entry(&self, at: Spa) -> u64 {
+        // SAFETY: by this function's contract.
+        unsafe { Self::entry(at) }.load(Ordering::Relaxed)
+    }
+
+    unsafe fn write_entry(&mut self, at: Spa, entry: u64) {
+        // SAFETY: by this function's contract.
+        unsafe { Self::entry(at) }.store(entry, Ordering::Release);
     }
 }

@@ -7,3 +7,4 @@ pub mod frames;
 #[cfg(target_os = "none")]
 pub mod host;
 pub mod page_table;
+pub mod returned;

@@ -101,23 +101,48 @@ pub trait TableMemory {
     /// A zeroed piece of `bytes` bytes, aligned to its size, for a table; `None` if memory has run out.
     fn allocate_table(&mut self, bytes: u64) -> Option<Spa>;
 
-    /// Reads the entry at an address inside a table.
-    fn read_entry(&self, at: Spa) -> u64;
+    /// Takes a table back.
+    ///
+    /// # Safety
+    ///
+    /// `table` is `bytes` bytes that [`allocate_table`](Self::allocate_table) of this memory gave. Nothing refers to it any
+    /// more, and no hart walks it.
+    unsafe fn free_table(&mut self, table: Spa, bytes: u64);
 
-    /// Writes the entry at an address inside a table. Hardware may walk the table meanwhile: the write is one store, and
-    /// what was written before it is seen before it.
-    fn write_entry(&mut self, at: Spa, entry: u64);
+    /// Reads an entry.
+    ///
+    /// # Safety
+    ///
+    /// `at` is a multiple of 8 inside a table that [`allocate_table`](Self::allocate_table) of this memory gave and that was
+    /// not freed.
+    unsafe fn read_entry(&self, at: Spa) -> u64;
+
+    /// Writes an entry. Hardware may walk the table meanwhile: the write is one store, and what was written before it is seen
+    /// before it.
+    ///
+    /// # Safety
+    ///
+    /// As [`read_entry`](Self::read_entry).
+    unsafe fn write_entry(&mut self, at: Spa, entry: u64);
 }
 
 /// Where page tables and frames for everything else live.
 ///
 /// # Safety
 ///
-/// A frame that was allocated belongs to who asked for it, for good, and [`host_page`](Self::host_page) is where any hart
-/// reaches its 4096 bytes.
+/// A frame that was allocated belongs to who asked for it until it is freed, and [`host_page`](Self::host_page) is where any
+/// hart reaches its 4096 bytes.
 pub unsafe trait FrameMemory: TableMemory {
     /// A zeroed frame.
     fn allocate_frame(&mut self) -> Option<Spa>;
+
+    /// Takes a frame back.
+    ///
+    /// # Safety
+    ///
+    /// [`allocate_frame`](Self::allocate_frame) of this memory gave it, and nobody uses it any more, no hart's translations
+    /// included.
+    unsafe fn free_frame(&mut self, frame: Spa);
 
     /// Where the host has a frame.
     fn host_page(&self, frame: Spa) -> NonNull<u8>;
@@ -157,8 +182,8 @@ pub struct Leaf {
     pub size: PageSize,
 }
 
-/// A table of one stage.
-#[derive(Clone, Copy, Debug)]
+/// A table of one stage. It stays with the memory that it was made in: every function that takes a memory takes that one.
+#[derive(Debug)]
 pub struct PageTable {
     root: Spa,
     stage: Stage,
@@ -207,11 +232,13 @@ impl PageTable {
         let mut table = self.root;
         for level in (size.level() + 1..=2).rev() {
             let slot = self.slot(table, address, level);
-            let entry = memory.read_entry(slot);
+            // SAFETY: `slot` is an aligned entry of a table of this memory: the root, or one that `map` linked.
+            let entry = unsafe { memory.read_entry(slot) };
             let found = Flags::from_bits_truncate(entry);
             table = if !found.contains(Flags::VALID) {
                 let next = memory.allocate_table(4096).ok_or(MapError::OutOfMemory)?;
-                memory.write_entry(slot, encode(next, Flags::VALID));
+                // SAFETY: as above.
+                unsafe { memory.write_entry(slot, encode(next, Flags::VALID)) };
                 next
             } else if found.intersects(Flags::LEAF) {
                 return Err(MapError::Occupied(address));
@@ -220,14 +247,16 @@ impl PageTable {
             };
         }
         let slot = self.slot(table, address, size.level());
-        let found = Flags::from_bits_truncate(memory.read_entry(slot));
+        // SAFETY: as above.
+        let found = Flags::from_bits_truncate(unsafe { memory.read_entry(slot) });
         if found.contains(Flags::VALID) && !found.intersects(Flags::LEAF) {
             return Err(MapError::Occupied(address));
         }
         let mut flags = flags | Flags::VALID | Flags::ACCESSED;
         flags.set(Flags::DIRTY, flags.contains(Flags::WRITE));
         flags.set(Flags::USER, self.stage == Stage::Guest);
-        memory.write_entry(slot, encode(physical, flags));
+        // SAFETY: as above.
+        unsafe { memory.write_entry(slot, encode(physical, flags)) };
         Ok(())
     }
 
@@ -260,7 +289,8 @@ impl PageTable {
         }
         let mut table = self.root;
         for size in PageSize::ALL {
-            let entry = memory.read_entry(self.slot(table, address, size.level()));
+            // SAFETY: an aligned entry of a table of this memory: the root, or one that `map` linked.
+            let entry = unsafe { memory.read_entry(self.slot(table, address, size.level())) };
             let flags = Flags::from_bits_truncate(entry);
             if !flags.contains(Flags::VALID) {
                 return None;
@@ -276,6 +306,35 @@ impl PageTable {
         }
         None
     }
+
+    /// Gives the tables back, not what the leaves map.
+    ///
+    /// # Safety
+    ///
+    /// No hart walks them or remembers what they say.
+    pub unsafe fn free(self, memory: &mut impl TableMemory) {
+        // SAFETY: the root and every table under it are this table's alone.
+        unsafe { free_tables(memory, self.root, self.stage.root_bytes(), 2) };
+    }
+}
+
+/// Frees the table of `bytes` bytes and those that it links.
+///
+/// # Safety
+///
+/// It is a table of a [`PageTable`] that nobody will use again, `level` levels above the last.
+unsafe fn free_tables(memory: &mut impl TableMemory, table: Spa, bytes: u64, level: u32) {
+    for offset in (0..bytes).step_by(8).take_while(|_| level > 0) {
+        // SAFETY: an aligned entry of the table.
+        let entry = unsafe { memory.read_entry(Spa::new(table.value() + offset)) };
+        let flags = Flags::from_bits_truncate(entry);
+        if flags.contains(Flags::VALID) && !flags.intersects(Flags::LEAF) {
+            // SAFETY: an entry that is no leaf links a table of the next level, which nothing else links.
+            unsafe { free_tables(memory, target(entry), 4096, level - 1) };
+        }
+    }
+    // SAFETY: `allocate_table` gave it, and by the contract nobody uses it.
+    unsafe { memory.free_table(table, bytes) };
 }
 
 const fn encode(physical: Spa, flags: Flags) -> u64 {

@@ -1,6 +1,6 @@
 //! One virtual hart, and the hart that runs it.
 //!
-//! The one idea: this loop is all a hart does after boot. It waits until the guest starts its vCPU, resets it, and then
+//! The one idea: this loop is all a hart does for a guest. It waits until the guest starts its vCPU, resets it, and then
 //! enters the guest and handles its exit, over and over.
 
 pub mod stuck;
@@ -25,4 +25,4 @@ mod walk;
 #[cfg(target_os = "none")]
 pub use memory::DemandPaging;
 #[cfg(target_os = "none")]
-pub use run::{Hart, Next, Vcpu, run};
+pub use run::{Hart, Next, Vcpu, probe_machine, run};

@@ -44,6 +44,18 @@ impl Pending {
     }
 }
 
+/// Takes the guest's memory out of this hart: from here on no access and no walk of the hart leads there.
+pub fn unload(hart: &impl Hart) {
+    // SAFETY: the guest does not run. R32: vsatp is Bare before hgatp changes. After both, nothing remembers translations
+    // (R41, R45).
+    unsafe {
+        csr::write!("vsatp", 0);
+        csr::write!("hgatp", 0);
+    }
+    hart.hfence_gvma(None);
+    hart.hfence_vvma(None);
+}
+
 /// Brings this hart's guest state to reset and answers the context that starts at `start` on guest hart `index`.
 pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: Start) -> Context {
     // SAFETY: the registers are the guest's, which does not run; the host has no floating-point state, and turns the unit

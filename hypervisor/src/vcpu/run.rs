@@ -7,7 +7,7 @@ use guest_mem::guest_physical::Reader;
 use guest_mem::guest_virtual::LoadedVcpu;
 use guest_mem::hart::riscv64::{HandlerHook, Riscv64};
 use guest_mem::inject::{GuestTrapState, Injection};
-use guest_mem::probe::{PROBE_BYTES, probe};
+use guest_mem::probe::{MachineProfile, PROBE_BYTES, probe};
 
 use crate::boot::hart_local::HartLocal;
 use crate::memory::frames::FRAME;
@@ -17,6 +17,7 @@ use crate::vm::{Ending, Request, Vm};
 use crate::{csr, exit, power, report};
 
 use super::context::Context;
+use super::grant::Grant;
 use super::timer::Timer;
 use super::{reset, stuck};
 
@@ -52,11 +53,14 @@ pub struct Vcpu<'v> {
     pub stuck: stuck::Detector,
 }
 
-/// Runs the vCPU `index` of `vm` on this hart, for good.
-pub fn run(vm: &Vm, index: usize) -> ! {
+/// The guest is over.
+struct Over;
+
+/// Runs the vCPU `index` of `vm` on this hart, until the guest is over. Then nothing of it is left in the hart that could
+/// reach its memory.
+pub fn run(vm: &Vm, index: usize) {
     // SAFETY: HS-mode never enables interrupts globally, so these only wake `wfi` and end guest mode.
     unsafe { csr::write!("sie", csr::SSI | csr::STI) };
-    probe_machine(vm, index);
     let mut vcpu = Vcpu {
         vm,
         index,
@@ -65,49 +69,58 @@ pub fn run(vm: &Vm, index: usize) -> ! {
         timer: Timer::new(vm.grant.own_timer(), vm.timebase_frequency, index),
         stuck: stuck::Detector::default(),
     };
-    loop {
-        let start = vcpu.wait_for_start();
-        vcpu.reset(start);
-        let mut next = Next::Resume;
-        while next != Next::Stop {
-            next = vcpu.go_on(next);
-        }
-        vcpu.state().set_stopped_unless_pending();
-        if vm.all_stopped() {
-            vcpu.end(Ending::Stopped);
-        }
-    }
+    while let Ok(()) = vcpu.live() {}
+    vcpu.timer.stop();
+    reset::unload(&HartLocal::current().hart);
 }
 
-/// Lets the library find out how this hart behaves, before its first guest.
-fn probe_machine(vm: &Vm, index: usize) {
+/// Lets the library find out how this hart behaves, before its first guest, which will be given what `grant` says.
+pub fn probe_machine(grant: &Grant, index: usize) -> MachineProfile {
+    const FRAMES: u64 = (PROBE_BYTES as u64).div_ceil(FRAME);
     let hart = &HartLocal::current().hart;
-    let scratch = host::allocate_zeroed((PROBE_BYTES as u64).div_ceil(FRAME), 16 << 10);
-    let Some(scratch) = scratch else {
+    let Some(scratch) = host::allocate_zeroed(FRAMES, 16 << 10) else {
         power::give_up(format_args!("no memory for the machine probe"));
     };
     // What the VS-stage does about A and D bits depends on henvcfg, so the guest's comes first.
-    vm.grant.apply();
+    grant.apply();
     // SAFETY: the frames were just allocated for this, and are reached at their own address. No vCPU is loaded yet.
-    match unsafe { probe(hart, scratch.value() as *mut u64, scratch) } {
-        Ok(profile) if index == 0 => {
-            log::info!(
-                "this machine: A/D bits of the VS-stage: {:?}, of the G-stage: {:?}; translations outlive vsatp: {}; hlvx asks for \
-                 X: {}; hlv obeys SUM: {}",
-                profile.vs_stage_ad,
-                profile.g_stage_ad,
-                profile.stale_vsatp,
-                profile.hlvx_needs_execute,
-                profile.obeys_sum
-            );
-            vm.profile.call_once(|| profile);
-        }
-        Ok(_) => {}
+    let profile = match unsafe { probe(hart, scratch.value() as *mut u64, scratch) } {
+        Ok(profile) => profile,
         Err(error) => power::give_up(format_args!("hart {index}: {error}")),
+    };
+    reset::unload(hart);
+    // SAFETY: allocated above in one piece; the probe is over, and nothing remembers how it translated.
+    unsafe { host::free(scratch, FRAMES) };
+    if index == 0 {
+        log::info!(
+            "this machine: A/D bits of the VS-stage: {:?}, of the G-stage: {:?}; translations outlive vsatp: {}; hlvx asks for \
+             X: {}; hlv obeys SUM: {}",
+            profile.vs_stage_ad,
+            profile.g_stage_ad,
+            profile.stale_vsatp,
+            profile.hlvx_needs_execute,
+            profile.obeys_sum
+        );
     }
+    profile
 }
 
 impl<'v> Vcpu<'v> {
+    /// One life: from a start to a stop.
+    fn live(&mut self) -> Result<(), Over> {
+        let start = self.wait_for_start()?;
+        self.reset(start);
+        let mut next = Next::Resume;
+        while next != Next::Stop {
+            next = self.go_on(next)?;
+        }
+        self.state().set_stopped_unless_pending();
+        if self.vm.all_stopped() {
+            return Err(self.end(Ending::Stopped));
+        }
+        Ok(())
+    }
+
     fn reset(&mut self, start: Start) {
         self.vm.take_requests(self.index);
         self.timer.set_guest(u64::MAX);
@@ -122,33 +135,41 @@ impl<'v> Vcpu<'v> {
         reset::reset(hart, &self.vm.grant, hgatp, self.index, start)
     }
 
-    fn go_on(&mut self, next: Next) -> Next {
+    fn go_on(&mut self, next: Next) -> Result<Next, Over> {
         match next {
             Next::Resume => {
                 self.serve_requests();
-                if self.vm.has_ended() {
-                    park();
-                }
+                self.check_over()?;
                 // SAFETY: `reset` put the guest's hgatp into this hart, and the table behind it maps the guest's RAM only.
                 unsafe { self.context.enter() };
-                exit::handle(self)
+                Ok(exit::handle(self))
             }
             Next::Suspend(start) => {
-                self.suspend(start);
-                Next::Resume
+                self.suspend(start)?;
+                Ok(Next::Resume)
             }
-            Next::Stop => Next::Stop,
-            Next::End(ending) => self.end(ending),
+            Next::Stop => Ok(Next::Stop),
+            Next::End(ending) => Err(self.end(ending)),
+        }
+    }
+
+    fn check_over(&self) -> Result<(), Over> {
+        if self.vm.has_ended() {
+            Err(Over)
+        } else {
+            Ok(())
         }
     }
 
     /// Ends the guest, by the first hart that comes to it.
-    fn end(&mut self, ending: Ending) -> ! {
-        if self.vm.end() {
+    fn end(&mut self, ending: Ending) -> Over {
+        if self.vm.end(ending) {
             self.vm.request_all(Request::STATE);
-            report::end(self, ending);
+            if self.vm.time_limit.is_none() {
+                report::end(self, ending);
+            }
         }
-        park()
+        Over
     }
 
     fn state(&self) -> &'v HartState {
@@ -238,23 +259,23 @@ impl<'v> Vcpu<'v> {
         }
     }
 
-    fn wait_for_start(&mut self) -> Start {
+    fn wait_for_start(&mut self) -> Result<Start, Over> {
         loop {
             if let Some(start) = self.state().take_start() {
-                return start;
+                return Ok(start);
             }
-            self.sleep();
+            self.sleep()?;
         }
     }
 
     /// Waits for an interrupt of the guest's. A suspension that does not retain registers ends in a reset, which keeps what is
     /// pending: the interrupt that woke the hart is still to be taken.
-    fn suspend(&mut self, resume: Option<Start>) {
+    fn suspend(&mut self, resume: Option<Start>) -> Result<(), Over> {
         let state = self.state();
         state.set(State::Suspended);
         // Not vsip and vsie: QEMU 7.2 does not show a timer interrupt of the guest's own there.
         while csr::read!("hip") & csr::read!("hie") & csr::VS_INTERRUPTS == 0 {
-            self.sleep();
+            self.sleep()?;
         }
         if let Some(start) = resume {
             state.set(State::ResumePending);
@@ -263,29 +284,21 @@ impl<'v> Vcpu<'v> {
             pending.restore(&self.vm.grant);
         }
         state.set(State::Started);
+        Ok(())
     }
 
     /// Waits in the host until something happens, and does what the host has to do about it.
-    fn sleep(&mut self) {
-        if self.vm.has_ended() {
-            park();
-        }
+    fn sleep(&mut self) -> Result<(), Over> {
+        self.check_over()?;
         // SAFETY: `wfi` has no effect on memory. What is pending and enabled wakes it also with interrupts off.
         unsafe { asm!("wfi", options(nostack)) };
         if csr::read!("sip") & csr::STI != 0 {
             self.timer_interrupt();
+            if self.vm.is_past_deadline() {
+                return Err(self.end(Ending::TimeLimit));
+            }
         }
         self.serve_requests();
-    }
-}
-
-/// What a hart does when its guest is over: nothing.
-fn park() -> ! {
-    loop {
-        // SAFETY: with every interrupt source off, nothing but the machine's end is left.
-        unsafe {
-            csr::write!("sie", 0);
-            asm!("wfi", options(nomem, nostack));
-        }
+        Ok(())
     }
 }

@@ -42,6 +42,11 @@ impl Timer {
         sbi_rt::set_timer(self.tick.min(self.guest));
     }
 
+    /// Stops ticking.
+    pub fn stop(&mut self) {
+        sbi_rt::set_timer(u64::MAX);
+    }
+
     /// The guest's request for a timer interrupt at `deadline`, which also takes back one that is pending.
     pub fn set_guest(&mut self, deadline: u64) {
         // SAFETY: both registers are the guest's.

@@ -61,16 +61,7 @@ impl Vcpu<'_> {
     /// What the VS-stage depends on beside the loaded CSRs, for accesses that may go by a walk.
     pub fn environment(&self) -> VsEnvironment {
         let (henvcfg, senvcfg) = (csr::read!("henvcfg"), csr::read!("senvcfg"));
-        match self.vm.profile.get() {
-            Some(profile) => VsEnvironment::new(profile, self.rules(), henvcfg, senvcfg),
-            // Without a profile the walk is the one thing that can be trusted.
-            None => VsEnvironment {
-                rules: self.rules(),
-                henvcfg,
-                senvcfg,
-                walk_always: true,
-            },
-        }
+        VsEnvironment::new(&self.vm.profile, self.rules(), henvcfg, senvcfg)
     }
 
     fn regimes(&self) -> Result<(VsRegime, GRegime), FaultKind> {
@@ -85,11 +76,9 @@ impl Vcpu<'_> {
         };
         let mut vs = VsRegime::from_csrs(&csrs, rules)?;
         let mut g = GRegime::from_csrs(csr::read!("hgatp"), csrs.sstatus, StageRules::BASE)?;
-        if let Some(profile) = self.vm.profile.get() {
-            // What was measured counts, not what henvcfg says (R65).
-            vs.rules.ad = profile.vs_stage_ad;
-            g.rules.ad = profile.g_stage_ad;
-        }
+        // What was measured counts, not what henvcfg says (R65).
+        vs.rules.ad = self.vm.profile.vs_stage_ad;
+        g.rules.ad = self.vm.profile.g_stage_ad;
         Ok((vs, g))
     }
 }

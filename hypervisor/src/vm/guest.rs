@@ -16,6 +16,7 @@ use super::hart_state::{HartState, State};
 use crate::boot::hart_local::HartLocal;
 use crate::boot::machine::MAX_HARTS;
 use crate::console;
+use crate::csr;
 use crate::devices::BusError;
 use crate::memory::host::HostTables;
 use crate::sbi::arguments::HartSet;
@@ -53,6 +54,21 @@ pub enum Ending {
     Stopped,
     /// The machine has no memory left for it.
     OutOfMemory,
+    /// It was given a time, which is over.
+    TimeLimit,
+}
+
+impl Ending {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Shutdown,
+        Self::SystemFailure,
+        Self::Reboot,
+        Self::LostTrapVector,
+        Self::Stopped,
+        Self::OutOfMemory,
+        Self::TimeLimit,
+    ];
 }
 
 impl fmt::Display for Ending {
@@ -64,6 +80,7 @@ impl fmt::Display for Ending {
             Self::LostTrapVector => "faults at its own trap vector for ever",
             Self::Stopped => "every hart has stopped",
             Self::OutOfMemory => "the machine is out of memory",
+            Self::TimeLimit => "its time is over",
         })
     }
 }
@@ -84,8 +101,10 @@ pub struct Vm {
     pub memory_use: MemoryUse,
     /// Why it exited.
     pub exits: Exits,
-    /// How the machine behaves, once it was probed.
-    pub profile: Once<MachineProfile>,
+    /// How the machine behaves.
+    pub profile: MachineProfile,
+    /// How long it may run. Only guests of a series have that; nobody reports on them singly.
+    pub time_limit: Option<TimeLimit>,
     complaints: Counter,
     complaint_lines: Counter,
     last_complaint: AtomicU64,
@@ -93,7 +112,7 @@ pub struct Vm {
     harts: usize,
     states: [HartState; MAX_HARTS],
     requests: [AtomicU8; MAX_HARTS],
-    ended: AtomicBool,
+    ending: Once<Ending>,
     console_by_sbi: AtomicBool,
 }
 
@@ -103,6 +122,7 @@ impl Vm {
         name: String,
         ram: GuestRam<HostTables>,
         grant: Grant,
+        profile: MachineProfile,
         timebase_frequency: u64,
         host_harts: &[u64],
     ) -> Result<Self, BusError> {
@@ -117,7 +137,8 @@ impl Vm {
             devices: Devices::new(harts)?,
             memory_use: MemoryUse::default(),
             exits: Exits::default(),
-            profile: Once::new(),
+            profile,
+            time_limit: None,
             complaints: Counter::new(),
             complaint_lines: Counter::new(),
             last_complaint: AtomicU64::new(0),
@@ -125,7 +146,7 @@ impl Vm {
             harts,
             states: [const { HartState::new() }; MAX_HARTS],
             requests: [const { AtomicU8::new(0) }; MAX_HARTS],
-            ended: AtomicBool::new(false),
+            ending: Once::new(),
             console_by_sbi: AtomicBool::new(false),
         })
     }
@@ -223,12 +244,61 @@ impl Vm {
     }
 
     /// Ends the guest; answers whether this hart is the first to do so, and therefore the one to report it.
-    pub fn end(&self) -> bool {
-        !self.ended.swap(true, Ordering::AcqRel)
+    pub fn end(&self, ending: Ending) -> bool {
+        let mut first = false;
+        self.ending.call_once(|| {
+            first = true;
+            ending
+        });
+        first
+    }
+
+    /// Why it has ended, if it has.
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending.get().copied()
     }
 
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+        self.ending.is_completed()
+    }
+
+    /// Whether its time is over.
+    pub fn is_past_deadline(&self) -> bool {
+        self.time_limit.as_ref().is_some_and(TimeLimit::is_over)
+    }
+}
+
+/// The time that a guest of a series has: much of it until its first line is complete, since until then it does nothing on
+/// purpose that takes time, and what it has after that counts from there.
+#[derive(Debug)]
+pub struct TimeLimit {
+    ticks: u64,
+    deadline: AtomicU64,
+    has_spoken: AtomicBool,
+}
+
+impl TimeLimit {
+    /// How much longer it may take to its first line.
+    const BEFORE_FIRST_LINE: u64 = 250;
+
+    /// A limit of `ticks` of `time` after the first line, from now on.
+    pub fn new(ticks: u64) -> Self {
+        let before = ticks.saturating_mul(Self::BEFORE_FIRST_LINE);
+        Self {
+            ticks,
+            deadline: AtomicU64::new(csr::read!("time").saturating_add(before)),
+            has_spoken: AtomicBool::new(false),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let now = csr::read!("time");
+        let speaks = console::first_line().is_some_and(|line| line.text().is_some());
+        if speaks && !self.has_spoken.swap(true, Ordering::Relaxed) {
+            let deadline = now.saturating_add(self.ticks);
+            self.deadline.store(deadline, Ordering::Relaxed);
+        }
+        now >= self.deadline.load(Ordering::Relaxed)
     }
 }

@@ -112,11 +112,15 @@ impl<M: FrameMemory> GuestRam<M> {
     ///
     /// No memory for the tables, or RAM that reaches past what the G-stage can translate.
     pub fn new(mut memory: M, pages: &'static [PageEntry], vmid: u64) -> Result<Self, RamError> {
-        let table = PageTable::new(&mut memory, Stage::Guest)?;
-        let zero_page = memory.allocate_frame().ok_or(MapError::OutOfMemory)?;
         let slots = Slots::new(GMode::Sv39x4);
         // No G-stage table shows anything yet.
         slots.add(Slot::paged(RAM_BASE, pages), &mut NoGStage)?;
+        let table = PageTable::new(&mut memory, Stage::Guest)?;
+        let Some(zero_page) = memory.allocate_frame() else {
+            // SAFETY: no hart has seen it.
+            unsafe { table.free(&mut memory) };
+            return Err(MapError::OutOfMemory.into());
+        };
         Ok(Self {
             len: pages.len() as u64 * FRAME,
             hgatp: MODE_SV39 << 60 | vmid << 44 | table.root().page_number(),
@@ -177,7 +181,11 @@ impl<M: FrameMemory> GuestRam<M> {
                     .allocate_frame()
                     .ok_or(PageInError::OutOfMemory)?;
                 // The first fetch makes the page executable again, and synchronizes.
-                g_stage.map(page, frame, Flags::READ | Flags::WRITE)?;
+                if let Err(error) = g_stage.map(page, frame, Flags::READ | Flags::WRITE) {
+                    // SAFETY: just allocated, and mapped nowhere.
+                    unsafe { g_stage.memory.free_frame(frame) };
+                    return Err(error.into());
+                }
                 self.page_ins.frames.add_one();
                 let replaced = old != HostPage::Absent;
                 if replaced {
@@ -185,8 +193,8 @@ impl<M: FrameMemory> GuestRam<M> {
                     fences.translations_changed(page);
                     self.page_ins.replaced.add_one();
                 }
-                // SAFETY: the frame is the page's for good, zeroed before, and from now on accessed by the guest and the
-                // library only. The zero page that it may replace is never reused.
+                // SAFETY: the frame is the page's until the guest is over, zeroed before, and from now on accessed by the guest and the
+                // library only. The zero page that it may replace is not reused before that either.
                 unsafe { entry.set(HostPage::Writable(g_stage.memory.host_page(frame))) };
                 if replaced {
                     PageIn::Replaced
@@ -222,9 +230,33 @@ impl<M: FrameMemory> GuestRam<M> {
         Ok(done)
     }
 
+    /// Gives back every frame and every table, and answers the page array, which is the caller's again.
+    ///
+    /// # Safety
+    ///
+    /// The guest is over: no hart has this RAM loaded or remembers how it translates, and no reader of it is left.
+    pub unsafe fn free(self) -> &'static [PageEntry] {
+        let GStage { table, mut memory } = self.table.into_inner();
+        for (index, entry) in (0..).zip(self.pages) {
+            if let HostPage::Writable(_) = entry.clear() {
+                let page = RAM_BASE.value() + index * FRAME;
+                let leaf = table.lookup(&memory, page);
+                let leaf = leaf.expect("a page with a frame is mapped");
+                // SAFETY: `page_in` allocated the frame for this page alone; by the contract nobody uses it.
+                unsafe { memory.free_frame(leaf.physical) };
+            }
+        }
+        // SAFETY: as above; only pages of this RAM showed the zero page, and only they were in the table.
+        unsafe {
+            memory.free_frame(self.zero_page);
+            table.free(&mut memory);
+        }
+        self.pages
+    }
+
     fn show_zero_page(&self, g_stage: &GStage<M>, entry: &PageEntry) {
         let page = g_stage.memory.host_page(self.zero_page);
-        // SAFETY: the zero page is never written and never reused.
+        // SAFETY: the zero page is never written, and not reused before the guest is over.
         unsafe { entry.set(HostPage::ReadOnly(page)) };
         self.page_ins.zero.add_one();
     }

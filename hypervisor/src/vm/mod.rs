@@ -16,4 +16,4 @@ mod fences;
 #[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
-pub use guest::{Ending, Request, Vm};
+pub use guest::{Ending, Request, TimeLimit, Vm};

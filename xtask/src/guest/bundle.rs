@@ -1,7 +1,7 @@
 //! The guest bundle: one file with all that the hypervisor must know to boot a guest.
 //!
 //! A cpio archive (`newc`) with the entries `kernel`, `initrd` (optional), `cmdline` (optional, text) and `config` (text,
-//! a `key=value` a line: `name`, `harts`, `memory` in bytes). QEMU loads it as the hypervisor's own initrd, so the
+//! a `key=value` a line: `name`, `harts`, `memory` in bytes; for a series also `series`, `seed` and `time-limit`). QEMU loads it as the hypervisor's own initrd, so the
 //! hypervisor finds it through `/chosen` in its device tree.
 
 use super::cpio::Archive;
@@ -22,6 +22,19 @@ pub struct Bundle<'a> {
     pub initrd: Option<&'a [u8]>,
     /// The guest's `/chosen/bootargs`.
     pub cmdline: Option<&'a str>,
+    /// Run it again and again.
+    pub series: Option<Series>,
+}
+
+/// The same guest many times, each time with the next seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// How many times.
+    pub count: u64,
+    /// The first seed.
+    pub seed: u64,
+    /// Milliseconds that each of them has.
+    pub time_limit: u64,
 }
 
 impl Bundle<'_> {
@@ -34,10 +47,16 @@ impl Bundle<'_> {
             memory: ByteSize(memory),
             ..
         } = self;
-        archive.file(
-            "config",
-            format!("name={name}\nharts={harts}\nmemory={memory}\n").as_bytes(),
-        );
+        let mut config = format!("name={name}\nharts={harts}\nmemory={memory}\n");
+        if let Some(Series {
+            count,
+            seed,
+            time_limit,
+        }) = self.series
+        {
+            config += &format!("series={count}\nseed={seed}\ntime-limit={time_limit}\n");
+        }
+        archive.file("config", config.as_bytes());
         if let Some(cmdline) = self.cmdline {
             archive.file("cmdline", cmdline.as_bytes());
         }
@@ -65,10 +84,16 @@ mod tests {
             kernel: b"KERNEL",
             initrd: Some(b"INITRD of odd length"),
             cmdline: Some("console=ttyS0"),
+            series: Some(Series {
+                count: 2000,
+                seed: u64::MAX,
+                time_limit: 20,
+            }),
         };
         let least = Bundle {
             initrd: None,
             cmdline: None,
+            series: None,
             ..full
         };
         for bundle in [full, least] {
@@ -79,6 +104,9 @@ mod tests {
                 name: Some("linux"),
                 harts: Some(2),
                 memory: Some(512 << 20),
+                series: bundle.series.map(|series| series.count),
+                seed: bundle.series.map_or(0, |series| series.seed),
+                time_limit: bundle.series.map(|series| series.time_limit),
             };
             assert_eq!(image::Bundle::parse(&bundle.to_bytes()), Ok(expected));
         }

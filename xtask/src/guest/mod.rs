@@ -5,4 +5,4 @@ mod cpio;
 pub mod initramfs;
 pub mod linux;
 
-pub use bundle::Bundle;
+pub use bundle::{Bundle, Series};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 
 use crate::guest::initramfs::{self, Then};
-use crate::guest::{Bundle, linux};
+use crate::guest::{Bundle, Series, linux};
 use crate::qemu::session::{self, Console, Ended};
 use crate::qemu::{self, Board, Machine, Qemu};
 use crate::size::ByteSize;
@@ -28,6 +28,10 @@ const HYPERVISOR_MEMORY: ByteSize = ByteSize::mebibytes(256);
 /// Guest memory and harts where the user names none.
 const GUEST_MEMORY: ByteSize = ByteSize::mebibytes(512);
 const GUEST_HARTS: u32 = 2;
+/// Hostile guests where the user names no number, what each has of memory, and of time.
+const HOSTILE_GUESTS: u64 = 2000;
+const HOSTILE_MEMORY: ByteSize = ByteSize::mebibytes(4);
+const HOSTILE_MILLISECONDS: u64 = 30;
 /// Time limit of an unattended run.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -62,8 +66,48 @@ impl Plan {
         match options.guest.to_str() {
             Some("tour") => Self::tour(options),
             Some("linux") => Self::linux(options),
+            Some("hostile") => Self::hostile(options),
             _ => Self::file(options),
         }
+    }
+
+    fn hostile(options: &cli::Run) -> anyhow::Result<Self> {
+        let fixed = !options.bare
+            && options.memory.is_none()
+            && options.initrd.is_none()
+            && options.append.is_none();
+        ensure!(
+            fixed,
+            "the hostile guests take no --bare, --memory, --initrd or --append"
+        );
+        refuse_linux_options(options)?;
+        let count = options.count.unwrap_or(HOSTILE_GUESTS);
+        let kernel = artifacts::build_hostile_guest()?;
+        let guest = Guest {
+            name: "hostile",
+            kernel: &kernel,
+            initrd: None,
+            cmdline: None,
+            series: Some(Series {
+                count,
+                seed: options.seed.unwrap_or(1),
+                time_limit: HOSTILE_MILLISECONDS,
+            }),
+        };
+        let options = cli::Run {
+            memory: Some(HOSTILE_MEMORY),
+            ..options.clone()
+        };
+        let mut plan = Self::guest(&options, &guest)?.unattended();
+        if options.machine.timeout.is_none() {
+            // Ten times what they may take by their own time, which is not QEMU's.
+            plan.limit = Some(TIMEOUT + Duration::from_millis(count * 10 * HOSTILE_MILLISECONDS));
+        }
+        plan.expected = Expected {
+            series: Some(count),
+            ..Expected::default()
+        };
+        Ok(plan)
     }
 
     fn tour(options: &cli::Run) -> anyhow::Result<Self> {
@@ -123,6 +167,7 @@ impl Plan {
                 &initramfs::make(&read(&files.busybox)?, then),
             )?),
             cmdline: Some(&cmdline),
+            series: None,
         };
         let mut plan = Self::guest(options, &guest)?;
         if options.smoke {
@@ -144,6 +189,7 @@ impl Plan {
             kernel: &options.guest,
             initrd: options.initrd.clone(),
             cmdline: options.append.as_deref(),
+            series: None,
         };
         Self::guest(options, &guest)
     }
@@ -243,6 +289,7 @@ struct Guest<'a> {
     kernel: &'a Path,
     initrd: Option<PathBuf>,
     cmdline: Option<&'a str>,
+    series: Option<Series>,
 }
 
 impl Guest<'_> {
@@ -257,6 +304,7 @@ impl Guest<'_> {
             kernel: &kernel,
             initrd: initrd.as_deref(),
             cmdline: self.cmdline,
+            series: self.series,
         };
         write("bundle.cpio", &bundle.to_bytes())
     }

@@ -13,6 +13,8 @@ pub struct Expected {
     pub userspace_harts: Option<u32>,
     /// The guest must have said that none of its steps went wrong.
     pub steps: bool,
+    /// So many guests must have run one after another, and nothing of any of them may be left.
+    pub series: Option<u64>,
     /// The user at the console may have quit.
     pub may_quit: bool,
 }
@@ -21,7 +23,7 @@ impl Expected {
     /// The guest shut down, as a well-behaved one does.
     pub const SHUTDOWN: &'static str = "shutdown";
 
-    /// Judges.
+    /// Judges. What a series came to is printed, for who collects the evidence.
     pub fn judge(&self, seen: &Seen) -> anyhow::Result<()> {
         if let Some(expected) = self.userspace_harts {
             match seen.userspace_harts {
@@ -39,6 +41,22 @@ impl Expected {
                 None => bail!("the guest's report never came"),
             }
         }
+        if let Some(count) = self.series {
+            let Some(series) = &seen.series else {
+                bail!("the series did not come to its end");
+            };
+            println!("{} guests: {}", series.name, series.text);
+            ensure!(
+                series.run == count,
+                "{} guests ran, not {count}",
+                series.run
+            );
+            ensure!(
+                series.wrong == 0,
+                "something of a guest was left, or found: {}",
+                series.text
+            );
+        }
         match (self.end, seen.end.as_deref()) {
             (None, _) => Ok(()),
             (Some(expected), Some(end)) if end == expected => Ok(()),
@@ -55,6 +73,37 @@ pub struct Seen {
     end: Option<String>,
     userspace_harts: Option<u32>,
     steps: Option<(u64, u64)>,
+    series: Option<Series>,
+}
+
+/// What the hypervisor says of a series of guests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Series {
+    name: String,
+    run: u64,
+    wrong: u64,
+    /// In its words, without the name.
+    text: String,
+}
+
+impl Series {
+    /// The numbers in `hypervisor: series of NAME: N run, N pages lost, ...; N exits; ...`: none but the first may count.
+    fn parse(line: &str) -> Option<Self> {
+        let rest = line.strip_prefix("hypervisor: series of ")?;
+        let (name, text) = rest.split_once(": ")?;
+        let (counts, _) = text.split_once(';')?;
+        let mut numbers = Vec::new();
+        for count in counts.split(", ") {
+            numbers.push(count.split(' ').next()?.parse().ok()?);
+        }
+        let (&run, wrong) = numbers.split_first()?;
+        Some(Self {
+            name: name.to_owned(),
+            run,
+            wrong: wrong.iter().sum(),
+            text: text.trim_end().to_owned(),
+        })
+    }
 }
 
 impl Seen {
@@ -65,6 +114,7 @@ impl Seen {
         }
         self.userspace_harts = initramfs::harts_of_first_line(line).or(self.userspace_harts);
         self.steps = steps(line).or(self.steps);
+        self.series = Series::parse(line).or(self.series.take());
     }
 }
 
@@ -148,6 +198,26 @@ mod tests {
             let seen = seen(&[line, "hypervisor: guest tour ended: shutdown"]);
             assert_eq!(expected.judge(&seen).is_ok(), good, "{line}");
         }
+    }
+
+    #[test]
+    fn a_series_is_good_only_if_all_of_it_ran_and_nothing_was_left() {
+        let expected = Expected {
+            series: Some(50),
+            ..Expected::default()
+        };
+        let rest = "; 99 exits; ended: 3 shutdown, 47 its time is over";
+        for (line, good) in [
+            ("50 run, 0 pages lost, 0 not clean", true),
+            ("50 run, 1 pages lost, 0 not clean", false),
+            ("50 run, 0 pages lost, 2 not clean", false),
+            ("49 run, 0 pages lost, 0 not clean", false),
+            ("many run, 0 pages lost, 0 not clean", false),
+        ] {
+            let seen = seen(&[&format!("hypervisor: series of hostile: {line}{rest}")]);
+            assert_eq!(expected.judge(&seen).is_ok(), good, "{line}");
+        }
+        assert!(expected.judge(&seen(&[])).is_err());
     }
 
     #[test]

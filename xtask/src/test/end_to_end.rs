@@ -1,4 +1,5 @@
-//! Whole runs, as a user makes them: the tour, guests that misbehave, and Debian's Linux up to its first line of userspace.
+//! Whole runs, as a user makes them: the tour, guests that misbehave, thousands of hostile ones, and Debian's Linux up to its
+//! first line of userspace.
 
 use super::tally::Tally;
 use crate::guest::linux;
@@ -7,11 +8,15 @@ use crate::run::{Expected, Plan};
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress};
 
+/// Hostile guests on each number of harts.
+const HOSTILE_GUESTS: u64 = 1000;
+
 /// How the hypervisor ends a guest that can do nothing any more but fault.
 const LOST: Expected = Expected {
     end: Some("faults at its own trap vector for ever"),
     userspace_harts: None,
     steps: false,
+    series: None,
     may_quit: false,
 };
 
@@ -75,6 +80,17 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
             qemu,
             &mut tally,
         );
+    }
+
+    for harts in [1, 2] {
+        let options = cli::Run {
+            guest: "hostile".into(),
+            count: Some(HOSTILE_GUESTS),
+            harts: Some(harts),
+            ..tour.clone()
+        };
+        let name = format!("run hostile --count {HOSTILE_GUESTS} --harts {harts}");
+        one(&name, Plan::new(&options)?, qemu, &mut tally);
     }
 
     let files = linux::Files::get(None, None);

@@ -21,6 +21,8 @@ pub struct Machine {
     pub isa: &'static str,
     /// Ticks of `time` in a second.
     pub timebase_frequency: u64,
+    /// The first 8 bytes of `rng-seed`, as one number.
+    pub seed: Option<u64>,
 }
 
 impl Machine {
@@ -50,6 +52,9 @@ impl Machine {
             harts: cpus.children().filter(is_hart).count(),
             isa: text(&cpus.children().find(is_hart)?, "riscv,isa")?,
             timebase_frequency: cells(&cpus, "timebase-frequency", 0..1)?,
+            seed: root
+                .child("chosen")
+                .and_then(|chosen| cells(&chosen, "rng-seed", 0..2)),
         })
     }
 

@@ -1,13 +1,14 @@
 //! Building and looking up tables, in a simulated memory.
 
 use super::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const RWX: Flags = Flags::READ.union(Flags::WRITE).union(Flags::EXECUTE);
 
 #[derive(Default)]
 struct Memory {
     entries: BTreeMap<u64, u64>,
+    allocated: BTreeSet<(u64, u64)>,
     next: u64,
     limit: u64,
 }
@@ -15,9 +16,9 @@ struct Memory {
 impl Memory {
     fn new() -> Self {
         Self {
-            entries: BTreeMap::new(),
             next: 0x10_0000,
             limit: u64::MAX,
+            ..Self::default()
         }
     }
 }
@@ -26,12 +27,18 @@ impl TableMemory for Memory {
     fn allocate_table(&mut self, bytes: u64) -> Option<Spa> {
         let start = self.next.next_multiple_of(bytes);
         self.next = start + bytes;
-        (self.next <= self.limit).then(|| Spa::new(start))
+        (self.next <= self.limit).then(|| {
+            self.allocated.insert((start, bytes));
+            Spa::new(start)
+        })
     }
-    fn read_entry(&self, at: Spa) -> u64 {
+    unsafe fn free_table(&mut self, table: Spa, bytes: u64) {
+        assert!(self.allocated.remove(&(table.value(), bytes)), "{table:#x}");
+    }
+    unsafe fn read_entry(&self, at: Spa) -> u64 {
         self.entries.get(&at.value()).copied().unwrap_or(0)
     }
-    fn write_entry(&mut self, at: Spa, entry: u64) {
+    unsafe fn write_entry(&mut self, at: Spa, entry: u64) {
         self.entries.insert(at.value(), entry);
     }
 }
@@ -53,7 +60,8 @@ fn r50_the_guest_root_has_2048_entries() {
         .map(&mut memory, top, Spa::new(1 << 30), PageSize::Huge, RWX)
         .unwrap();
     let slot = Spa::new(table.root().value() + 8 * 2047);
-    assert_ne!(memory.read_entry(slot), 0);
+    // SAFETY: the last entry of the root.
+    assert_ne!(unsafe { memory.read_entry(slot) }, 0);
 }
 
 #[test]
@@ -161,4 +169,28 @@ fn running_out_of_tables_is_an_error() {
         table.map(&mut memory, 0, Spa::new(0), PageSize::Small, RWX),
         Err(MapError::OutOfMemory)
     );
+}
+
+#[test]
+fn a_table_that_is_freed_gives_back_each_table_once_and_no_page() {
+    let mut memory = Memory::new();
+    for stage in [Stage::Host, Stage::Guest] {
+        let table = PageTable::new(&mut memory, stage).unwrap();
+        for (address, size) in [
+            (0x1000, PageSize::Small),
+            (0x2000, PageSize::Small),
+            (0x4000_0000, PageSize::Huge),
+            (0x8020_0000, PageSize::Large),
+            (0x8040_1000, PageSize::Small),
+        ] {
+            let page = Spa::new(address & !(size.bytes() - 1));
+            table
+                .map(&mut memory, page.value(), page, size, RWX)
+                .unwrap();
+        }
+        assert_eq!(memory.allocated.len(), 5);
+        // SAFETY: there is no hart.
+        unsafe { table.free(&mut memory) };
+        assert_eq!(memory.allocated, BTreeSet::new());
+    }
 }

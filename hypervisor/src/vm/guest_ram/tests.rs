@@ -3,7 +3,8 @@
 use core::ptr::NonNull;
 use std::boxed::Box;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::vec::Vec;
 
 use guest_mem::guest_physical::{HostPage, PageEntry};
@@ -27,18 +28,25 @@ struct Machine {
     next_table: u64,
     frames: NonNull<[Frame]>,
     used: usize,
+    tables_left: usize,
+    given: Rc<RefCell<BTreeSet<Spa>>>,
 }
 
 impl TableMemory for Machine {
     fn allocate_table(&mut self, bytes: u64) -> Option<Spa> {
+        self.tables_left = self.tables_left.checked_sub(1)?;
         let start = self.next_table.next_multiple_of(bytes);
         self.next_table = start + bytes;
+        self.given.borrow_mut().insert(Spa::new(start));
         Some(Spa::new(start))
     }
-    fn read_entry(&self, at: Spa) -> u64 {
+    unsafe fn free_table(&mut self, table: Spa, _: u64) {
+        assert!(self.given.borrow_mut().remove(&table), "{table:#x}");
+    }
+    unsafe fn read_entry(&self, at: Spa) -> u64 {
         self.tables.get(&at.value()).copied().unwrap_or(0)
     }
-    fn write_entry(&mut self, at: Spa, entry: u64) {
+    unsafe fn write_entry(&mut self, at: Spa, entry: u64) {
         self.tables.insert(at.value(), entry);
     }
 }
@@ -49,8 +57,13 @@ unsafe impl FrameMemory for Machine {
         let index = self.used;
         (index < self.frames.len()).then(|| {
             self.used += 1;
-            Spa::new(FRAMES_AT + 4096 * index as u64)
+            let frame = Spa::new(FRAMES_AT + 4096 * index as u64);
+            self.given.borrow_mut().insert(frame);
+            frame
         })
+    }
+    unsafe fn free_frame(&mut self, frame: Spa) {
+        assert!(self.given.borrow_mut().remove(&frame), "{frame:#x}");
     }
     fn host_page(&self, frame: Spa) -> NonNull<u8> {
         let index = (frame.value() - FRAMES_AT) / 4096;
@@ -61,15 +74,20 @@ unsafe impl FrameMemory for Machine {
 
 /// RAM of 4 pages on a machine with `frames` frames, of which the zero page takes one.
 fn ram(frames: usize) -> (GuestRam<Machine>, &'static [PageEntry]) {
+    let pages: &[PageEntry] = Box::leak(Box::new([const { PageEntry::absent() }; 4]));
+    (GuestRam::new(machine(frames), pages, 1).unwrap(), pages)
+}
+
+fn machine(frames: usize) -> Machine {
     let frames = std::vec![Frame { _bytes: [0; 4096] }; frames];
-    let machine = Machine {
+    Machine {
         tables: BTreeMap::new(),
         next_table: TABLES_AT,
         frames: NonNull::from(Box::leak(frames.into_boxed_slice())),
         used: 0,
-    };
-    let pages: &[PageEntry] = Box::leak(Box::new([const { PageEntry::absent() }; 4]));
-    (GuestRam::new(machine, pages, 1).unwrap(), pages)
+        tables_left: usize::MAX,
+        given: Rc::default(),
+    }
 }
 
 /// Notes what was asked of the harts, and what the page array said then.
@@ -260,4 +278,46 @@ fn the_library_pages_in_through_the_same_door() {
     );
     assert_eq!(ram.page_ins.zero.get(), 2);
     assert_eq!(ram.page_ins.replaced.get(), 2);
+}
+
+#[test]
+fn ram_that_is_freed_gives_back_every_frame_and_table() {
+    let (ram, pages) = ram(9);
+    let given = ram.table.lock().memory.given.clone();
+    let notes = Notes::default();
+    for (page, accesses) in [
+        (0, &[AccessKind::Load][..]),
+        (1, &[AccessKind::Store]),
+        (2, &[AccessKind::Fetch, AccessKind::Load, AccessKind::Store]),
+        (3, &[AccessKind::Fetch]),
+    ] {
+        for &access in accesses {
+            let gpa = Gpa::new(RAM_BASE.value() + page * 4096);
+            ram.page_in(gpa, access, &notes).unwrap();
+        }
+    }
+    assert!(given.borrow().len() > 4);
+    // SAFETY: there is no hart.
+    unsafe { ram.free() };
+    assert_eq!(*given.borrow(), BTreeSet::new());
+    assert!(pages.iter().all(|page| page.get() == HostPage::Absent));
+}
+
+#[test]
+fn what_was_taken_for_a_change_that_fails_is_given_back() {
+    let pages: &[PageEntry] = Box::leak(Box::new([const { PageEntry::absent() }; 4]));
+    let no_frame = machine(0);
+    let given = no_frame.given.clone();
+    assert!(GuestRam::new(no_frame, pages, 1).is_err());
+    assert_eq!(*given.borrow(), BTreeSet::new());
+
+    let (ram, _) = ram(3);
+    let given = ram.table.lock().memory.given.clone();
+    let before = given.borrow().clone();
+    ram.table.lock().memory.tables_left = 0;
+    assert_eq!(
+        ram.page_in(INSIDE, AccessKind::Store, &Notes::default()),
+        Err(PageInError::OutOfMemory)
+    );
+    assert_eq!(*given.borrow(), before);
 }
