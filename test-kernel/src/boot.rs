@@ -6,6 +6,7 @@
 use core::arch::{asm, global_asm};
 
 use crate::csr;
+use crate::text::Text;
 use crate::trap;
 
 global_asm!(
@@ -144,23 +145,67 @@ fn set_host_page(index: usize, entry: u64) {
     }
 }
 
+/// `/chosen/bootargs` of the firmware's device tree, or nothing.
+///
+/// # Safety
+///
+/// As [`keep_arguments`].
+unsafe fn arguments(device_tree: *const u8) -> Text {
+    if device_tree.is_null() {
+        return Text::new();
+    }
+    // SAFETY: the caller's.
+    let Ok(tree) = (unsafe { dtoolkit::fdt::Fdt::from_raw(device_tree) }) else {
+        return Text::new();
+    };
+    let Some(chosen) = tree.chosen() else {
+        return Text::new();
+    };
+    match chosen.bootargs() {
+        Ok(Some(text)) => Text::format(format_args!("{text}")),
+        _ => Text::new(),
+    }
+}
+
 /// Whether `/chosen/bootargs` of the firmware's device tree holds the word.
 ///
 /// # Safety
 ///
-/// `device_tree` is null or a device tree that nothing changes or moves.
+/// As [`keep_arguments`].
 pub unsafe fn arguments_hold(device_tree: *const u8, word: &str) -> bool {
-    if device_tree.is_null() {
-        return false;
-    }
     // SAFETY: the caller's.
-    let Ok(tree) = (unsafe { dtoolkit::fdt::Fdt::from_raw(device_tree) }) else {
-        return false;
-    };
-    let Some(chosen) = tree.chosen() else {
-        return false;
-    };
-    matches!(chosen.bootargs(), Ok(Some(text)) if text.split_whitespace().any(|it| it == word))
+    let text = unsafe { arguments(device_tree) };
+    text.as_str().split_whitespace().any(|it| it == word)
+}
+
+/// `/chosen/bootargs`, as far as it fits.
+static ARGUMENTS: crate::global::Global<Text> = crate::global::Global::new(Text::new());
+
+/// Keeps the boot arguments of the firmware's device tree for [`asked_for`] and [`argument`].
+///
+/// # Safety
+///
+/// `device_tree` is null or a device tree that nothing changes or moves.
+pub unsafe fn keep_arguments(device_tree: *const u8) {
+    // SAFETY: the caller's.
+    ARGUMENTS.set(unsafe { arguments(device_tree) });
+}
+
+/// Whether the boot arguments hold the word.
+pub fn asked_for(word: &str) -> bool {
+    ARGUMENTS
+        .get()
+        .as_str()
+        .split_whitespace()
+        .any(|it| it == word)
+}
+
+/// What follows `key` in the boot argument that begins with it.
+pub fn argument(key: &str) -> Option<Text> {
+    let arguments = ARGUMENTS.get();
+    let mut words = arguments.as_str().split_whitespace();
+    let value = words.find_map(|word| word.strip_prefix(key))?;
+    Some(Text::format(format_args!("{value}")))
 }
 
 /// Ends the run; where the machine can tell its user, as one that went well or not.

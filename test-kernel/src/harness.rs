@@ -12,7 +12,7 @@ use crate::deviation::{Deviation, Machine};
 use crate::global::Global;
 use crate::text::Text;
 use crate::trap::{self, Trap};
-use crate::{arena, boot, csr};
+use crate::{arena, boot, csr, machine};
 
 /// Why a test did not pass. The words are kept aside, so that results stay small.
 #[derive(Clone, Copy)]
@@ -201,6 +201,41 @@ pub struct Counts {
     skipped: usize,
 }
 
+/// A number that a run found out, and of what: printed at its end.
+#[derive(Clone, Copy)]
+struct Figure {
+    value: u64,
+    what: &'static str,
+}
+
+/// The figures of this run; those of nothing are free.
+static FIGURES: Global<[Figure; 8]> = Global::new([Figure { value: 0, what: "" }; 8]);
+
+/// Changes a figure, which is printed at the end as `counted: VALUE WHAT`; from 0, if there is none of this yet.
+fn change_figure(what: &'static str, change: impl FnOnce(u64) -> u64) {
+    let mut figures = FIGURES.get();
+    let place = figures
+        .iter_mut()
+        .find(|figure| figure.what == what || figure.what.is_empty());
+    if let Some(place) = place {
+        *place = Figure {
+            value: change(place.value),
+            what,
+        };
+    }
+    FIGURES.set(figures);
+}
+
+/// Adds to what the tests of this run went through.
+pub fn count(number: u64, what: &'static str) {
+    change_figure(what, |value| value + number);
+}
+
+/// Notes a measurement, of which the greatest counts.
+pub fn measured(number: u64, what: &'static str) {
+    change_figure(what, |greatest| greatest.max(number));
+}
+
 /// Runs the tests and counts.
 pub struct Runner<'a> {
     machine: &'a Machine,
@@ -218,10 +253,13 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Runs the tests of a section.
+    /// Runs the tests of a section; of those, only what the boot argument `only=` is part of the name of.
     pub fn run(&mut self, cases: &[Case]) {
+        let only = boot::argument("only=");
         for case in cases {
-            self.one(case);
+            if only.is_none_or(|only| case.name.contains(only.as_str())) {
+                self.one(case);
+            }
         }
     }
 
@@ -233,6 +271,9 @@ impl<'a> Runner<'a> {
         };
         let outcome = trap::catch(|| (case.run)(&mut test));
         boot::reset_csrs(self.satp);
+        if machine::is_standalone() {
+            machine::protect(0..0);
+        }
         arena::release_all();
         match outcome {
             Ok(Ok(())) if test.seen.contains(&true) => {
@@ -271,7 +312,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Prints the closing line, and answers whether no test failed.
+    /// Prints the figures and the closing line, and answers whether no test failed.
     pub fn close(&self) -> bool {
         let Counts {
             passed,
@@ -279,6 +320,11 @@ impl<'a> Runner<'a> {
             deviations,
             skipped,
         } = self.counts;
+        for Figure { value, what } in FIGURES.get() {
+            if !what.is_empty() {
+                println!("counted: {value} {what}");
+            }
+        }
         println!(
             "test-kernel: {passed} passed, {failed} failed, {deviations} deviations, {skipped} skipped"
         );

@@ -24,3 +24,4 @@ pub mod tables;
 pub mod tests;
 pub mod text;
 pub mod trap;
+pub mod witness;

@@ -17,16 +17,16 @@ mod kernel {
     extern "C" fn kernel_main(_hart: usize, device_tree: *const u8) -> ! {
         let satp = boot::set_up();
         // SAFETY: the firmware passes its device tree, a machine without it its own or null, which nothing changes or moves.
-        let fail = unsafe { boot::arguments_hold(device_tree, "self-test-fail") };
-        let went_well = trap::catch(|| run(satp, fail)).unwrap_or_else(|trap| {
+        unsafe { boot::keep_arguments(device_tree) };
+        let went_well = trap::catch(|| run(satp)).unwrap_or_else(|trap| {
             println!("test-kernel: ended by {trap:?} {}", panic::take().as_str());
             false
         });
         boot::power_off(went_well)
     }
 
-    /// Answers whether no test failed; with `fail` it runs one more, which has to be reported as failed.
-    fn run(satp: u64, fail: bool) -> bool {
+    /// Answers whether no test failed; if it is asked to, it runs one more, which has to be reported as failed.
+    fn run(satp: u64) -> bool {
         println!("\n");
         let machine = Machine::probe(satp);
         machine.print();
@@ -34,7 +34,7 @@ mod kernel {
         for section in tests::SECTIONS {
             runner.run(section);
         }
-        if fail {
+        if boot::asked_for("self-test-fail") {
             runner.run(tests::selftest::MUST_FAIL);
         }
         runner.close()

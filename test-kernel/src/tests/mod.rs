@@ -8,6 +8,7 @@ pub mod faults;
 pub mod fences;
 pub mod fetches;
 pub mod forms;
+pub mod injection;
 pub mod logging;
 pub mod memory;
 pub mod mistrust;
@@ -28,6 +29,7 @@ pub const SECTIONS: &[&[Case]] = &[
     access::CASES,
     shapes::CASES,
     copies::CASES,
+    injection::CASES,
     traps::CASES,
     faults::CASES,
     fetches::CASES,

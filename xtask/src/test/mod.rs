@@ -17,6 +17,7 @@ use tally::Tally;
 
 use crate::elf_check::Elsewhere;
 use crate::evidence::Record;
+use crate::qemu::resolve::Candidate;
 use crate::{artifacts, cli, qemu};
 
 /// The command.
@@ -26,6 +27,10 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     let mut total = Tally::default();
     if let Some(cases) = options.differential {
         differential::run_alone(options, cases, candidates, &mut total)?;
+        return Ok(end(&total));
+    }
+    if options.exhaustive {
+        run_exhaustive(options, candidates, &mut total)?;
         return Ok(end(&total));
     }
     total.add("host", host::run()?);
@@ -59,6 +64,28 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     total.add("budgets", budgets::run(&options.machine)?);
     Record::leave("test", std::mem::take(&mut total.groups))?;
     Ok(end(&total))
+}
+
+/// Runs all of fault injection on every target.
+fn run_exhaustive(
+    options: &cli::Test,
+    candidates: Vec<Candidate>,
+    total: &mut Tally,
+) -> anyhow::Result<()> {
+    let kernel = artifacts::build_test_kernel()?;
+    for candidate in candidates {
+        match candidate {
+            Ok(qemu) => {
+                for target in target::targets(&qemu, options) {
+                    let name = format!("fault injection, QEMU {} {target}", qemu.version);
+                    let tally = target::run_exhaustive(&qemu, &target, &kernel, &options.machine)?;
+                    total.add(&name, tally);
+                }
+            }
+            Err(reason) => total.skip("target", &reason),
+        }
+    }
+    Ok(())
 }
 
 /// Prints the total; fails if any test failed.
