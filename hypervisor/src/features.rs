@@ -50,8 +50,9 @@ enum Need {
     Counters(Counters),
 }
 
-/// Every extension that a guest may have, in the order of the ISA string. What is not here is not passed on: in particular
-/// H itself, and V, whose registers the vCPU reset does not clear.
+/// Every extension that a guest may have, in the order of the ISA string. An unprivileged extension without state has no bit
+/// that could take it from a guest, so each one that there is stands here. What is not here is not passed on: in particular H
+/// itself; V, whose registers the vCPU reset does not clear; and names for several others, one of which is not passed on.
 const EXTENSIONS: &[(&str, Need)] = &[
     ("i", Need::Nothing),
     ("m", Need::Nothing),
@@ -59,6 +60,7 @@ const EXTENSIONS: &[(&str, Need)] = &[
     ("f", Need::Nothing),
     ("d", Need::Nothing),
     ("c", Need::Nothing),
+    ("b", Need::Nothing),
     ("zic64b", Need::Nothing),
     (
         "zicbom",
@@ -82,9 +84,11 @@ const EXTENSIONS: &[(&str, Need)] = &[
     ("zaamo", Need::Nothing),
     ("zabha", Need::Nothing),
     ("zacas", Need::Nothing),
+    ("zama16b", Need::Nothing),
     ("zalrsc", Need::Nothing),
     ("zawrs", Need::Nothing),
     ("zfa", Need::Nothing),
+    ("zfbfmin", Need::Nothing),
     ("zfh", Need::Nothing),
     ("zfhmin", Need::Nothing),
     ("zca", Need::Nothing),
@@ -101,7 +105,10 @@ const EXTENSIONS: &[(&str, Need)] = &[
     ("zknd", Need::Nothing),
     ("zkne", Need::Nothing),
     ("zknh", Need::Nothing),
+    ("zksed", Need::Nothing),
+    ("zksh", Need::Nothing),
     ("zkt", Need::Nothing),
+    ("ztso", Need::Nothing),
     ("sstc", Need::Environment(Henvcfg::STCE)),
     ("svadu", Need::Environment(Henvcfg::ADUE)),
     ("svinval", Need::Nothing),
@@ -121,6 +128,13 @@ pub fn lists(isa: &str, extension: &str) -> bool {
     parts.any(|part| part == extension)
 }
 
+/// Whether a machine with this `riscv,isa` has an extension. That property is older than some names: by its binding `i` also
+/// means `zicntr`, `zicsr` and `zifencei`.
+fn machine_has(isa: &str, extension: &str) -> bool {
+    let in_base = matches!(extension, "zicntr" | "zicsr" | "zifencei");
+    lists(isa, extension) || in_base && lists(isa, "i")
+}
+
 /// The `henvcfg` bits to ask the machine for: those of extensions that it lists. A bit that the machine lets one set
 /// although it does not list the extension is not given to the guest.
 pub fn wanted_environment(isa: &str) -> Henvcfg {
@@ -138,7 +152,7 @@ pub fn guest_extensions(isa: &str, environment: Henvcfg, counters: Counters) -> 
     EXTENSIONS
         .iter()
         .filter(|(name, need)| {
-            lists(isa, name)
+            machine_has(isa, name)
                 && match need {
                     Need::Nothing => true,
                     Need::Environment(bits) => environment.contains(*bits),
@@ -173,13 +187,17 @@ mod tests {
             (
                 Henvcfg::all(),
                 Counters::all(),
-                "rv64imafdc_zicbom_zicboz_zicntr_zba_sstc_svadu_svpbmt",
+                "rv64imafdc_zicbom_zicboz_zicntr_zicsr_zifencei_zba_sstc_svadu_svpbmt",
             ),
-            (Henvcfg::empty(), Counters::TIME, "rv64imafdc_zba"),
+            (
+                Henvcfg::empty(),
+                Counters::TIME,
+                "rv64imafdc_zicsr_zifencei_zba",
+            ),
             (
                 Henvcfg::CBCFE | Henvcfg::STCE,
                 Counters::all(),
-                "rv64imafdc_zicntr_zba_sstc",
+                "rv64imafdc_zicntr_zicsr_zifencei_zba_sstc",
             ),
         ];
         for (environment, counters, expected) in cases {
@@ -194,6 +212,12 @@ mod tests {
         for hidden in ["h", "v", "zihpm", "ssaia", "shtvala"] {
             assert!(!extensions.contains(&hidden), "{hidden}");
         }
+    }
+
+    #[test]
+    fn the_base_of_an_old_isa_string_has_counters_and_fences() {
+        let extensions = guest_extensions("rv64imac", Henvcfg::empty(), Counters::all());
+        assert_eq!(isa_string(&extensions), "rv64imac_zicntr_zicsr_zifencei");
     }
 
     #[test]

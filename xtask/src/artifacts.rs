@@ -23,6 +23,7 @@ pub fn build_all() -> anyhow::Result<()> {
     build_test_kernel()?;
     build_misbehaving_guests()?;
     build_hostile_guest()?;
+    build_extensions_guest()?;
     Ok(())
 }
 
@@ -58,6 +59,11 @@ pub fn build_bench() -> anyhow::Result<PathBuf> {
 /// Builds the guests that misbehave; gives the folder of their ELF files.
 pub fn build_misbehaving_guests() -> anyhow::Result<PathBuf> {
     build("misbehaving", None)
+}
+
+/// Builds the guest that tries ISA extensions; gives its ELF file.
+pub fn build_extensions_guest() -> anyhow::Result<PathBuf> {
+    Ok(build("extensions", None)?.join("extensions"))
 }
 
 /// Builds the hostile guest; gives its ELF file.

@@ -274,7 +274,10 @@ impl Plan {
         match ended {
             Ended::TimedOut => {
                 let seconds = self.limit.unwrap_or_default().as_secs();
-                bail!("no end after {seconds} s: QEMU was ended (`--timeout` sets the limit)");
+                bail!(
+                    "no end after {seconds} s: QEMU was ended (`--timeout` sets the limit){}",
+                    seen.newest_guest()
+                );
             }
             Ended::Failed => bail!("QEMU failed"),
             Ended::ByItself => {}

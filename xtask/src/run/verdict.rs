@@ -1,5 +1,7 @@
 //! Judges a run by what was seen on its console: every run ends QEMU with exit code 0 whatever happened.
 
+use std::fmt;
+
 use anyhow::{bail, ensure};
 
 use crate::guest::initramfs;
@@ -25,6 +27,14 @@ impl Expected {
 
     /// Judges. What a series came to is printed, for who collects the evidence.
     pub fn judge(&self, seen: &Seen) -> anyhow::Result<()> {
+        if let Some(series) = &seen.series {
+            println!("{series}, {} panics", seen.panics);
+        }
+        ensure!(
+            seen.panics == 0,
+            "the hypervisor panicked{}",
+            seen.newest_guest()
+        );
         if let Some(expected) = self.userspace_harts {
             match seen.userspace_harts {
                 Some(harts) => ensure!(
@@ -43,9 +53,8 @@ impl Expected {
         }
         if let Some(count) = self.series {
             let Some(series) = &seen.series else {
-                bail!("the series did not come to its end");
+                bail!("the series did not come to its end{}", seen.newest_guest());
             };
-            println!("{} guests: {}", series.name, series.text);
             ensure!(
                 series.run == count,
                 "{} guests ran, not {count}",
@@ -74,6 +83,10 @@ pub struct Seen {
     userspace_harts: Option<u32>,
     steps: Option<(u64, u64)>,
     series: Option<Series>,
+    /// Last words of the hypervisor.
+    panics: u64,
+    /// The seed of the newest guest of a series: the first one of its row, and the dots that followed.
+    seed: Option<u64>,
 }
 
 /// What the hypervisor says of a series of guests.
@@ -84,6 +97,12 @@ struct Series {
     wrong: u64,
     /// In its words, without the name.
     text: String,
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} guests: {}", self.name, self.text)
+    }
 }
 
 impl Series {
@@ -107,6 +126,16 @@ impl Series {
 }
 
 impl Seen {
+    /// Which guest of a series was the last to run, for a run that did not come to its end.
+    pub fn newest_guest(&self) -> String {
+        match self.seed {
+            Some(seed) => format!(
+                " (the last guest had seed {seed}: `cargo xtask run hostile --seed {seed} --count 1`)"
+            ),
+            None => String::new(),
+        }
+    }
+
     /// Takes in one line. Of what is said twice, the hypervisor's last word and the guest's last report count.
     pub fn line(&mut self, line: &str) {
         if let Some(end) = guest_end(line) {
@@ -114,6 +143,13 @@ impl Seen {
         }
         self.userspace_harts = initramfs::harts_of_first_line(line).or(self.userspace_harts);
         self.steps = steps(line).or(self.steps);
+        if let Some(seed) = line.strip_prefix("hypervisor: seed ") {
+            self.seed = seed.trim_end_matches([':', ' ']).parse().ok();
+        } else if !line.is_empty() && line.bytes().all(|byte| byte == b'.') {
+            let dots = line.len() as u64 - 1;
+            self.seed = self.seed.map(|seed| seed.wrapping_add(dots));
+        }
+        self.panics += u64::from(line.starts_with("hypervisor: panicked at "));
         self.series = Series::parse(line).or(self.series.take());
     }
 }
@@ -218,6 +254,33 @@ mod tests {
             assert_eq!(expected.judge(&seen).is_ok(), good, "{line}");
         }
         assert!(expected.judge(&seen(&[])).is_err());
+    }
+
+    #[test]
+    fn the_guest_that_ran_last_can_be_run_again() {
+        let seen = seen(&[
+            "hypervisor: seed 101: ",
+            "..................................................",
+            "hypervisor: seed 151: ",
+            "...",
+        ]);
+        assert_eq!(seen.seed, Some(153));
+        let error = Expected {
+            series: Some(500),
+            ..Expected::default()
+        };
+        let error = error.judge(&seen).unwrap_err().to_string();
+        assert!(error.contains("--seed 153 --count 1"), "{error}");
+    }
+
+    #[test]
+    fn a_panic_of_the_hypervisor_is_a_failure_whatever_else_was_seen() {
+        let lines = [
+            "hypervisor: panicked at hypervisor/src/x.rs:1:2:",
+            "hypervisor: guest g ended: shutdown",
+        ];
+        assert!(shutdown().judge(&seen(&lines)).is_err());
+        assert!(shutdown().judge(&seen(&lines[1..])).is_ok());
     }
 
     #[test]

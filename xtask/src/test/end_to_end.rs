@@ -2,11 +2,19 @@
 //! first line of userspace.
 
 use super::tally::Tally;
+use super::target::ALL_FEATURES;
 use crate::guest::linux;
 use crate::qemu::Qemu;
 use crate::run::{Expected, Plan};
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress};
+
+/// A processor with few extensions, of which the guest must not find one.
+const VECTOR: &str = "rv64,h=true,v=true";
+
+/// A processor with most extensions that a QEMU knows which has no name for all.
+const MOST_FEATURES: &str = "rv64,h=true,v=true,Zfh=true,zbkb=true,zbkc=true,zbkx=true,zknd=true,zkne=true,zknh=true,\
+                             zksed=true,zksh=true,zkr=true,svinval=true,svnapot=true,svpbmt=true";
 
 /// Hostile guests on each number of harts.
 const HOSTILE_GUESTS: u64 = 1000;
@@ -55,13 +63,13 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
     // A machine with a vector unit, which the guest must not find.
     let vector = cli::Run {
         machine: cli::Machine {
-            cpu: Some("rv64,h=true,v=true".into()),
+            cpu: Some(VECTOR.into()),
             ..machine.clone()
         },
         ..tour.clone()
     };
     one(
-        "run tour --cpu rv64,h=true,v=true",
+        &format!("run tour --cpu {VECTOR}"),
         Plan::new(&vector)?,
         qemu,
         &mut tally,
@@ -77,6 +85,30 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
         one(
             &format!("run {name}"),
             Plan::new(&options)?.expecting(expected),
+            qemu,
+            &mut tally,
+        );
+    }
+
+    let extensions = artifacts::build_extensions_guest()?;
+    let (all, since) = ALL_FEATURES;
+    let most = match qemu.major_version() {
+        Some(major) if major >= since => all,
+        _ => MOST_FEATURES,
+    };
+    for cpu in [most, VECTOR] {
+        let options = cli::Run {
+            guest: extensions.clone(),
+            memory: Some(ByteSize::mebibytes(64)),
+            machine: cli::Machine {
+                cpu: Some(cpu.into()),
+                ..machine.clone()
+            },
+            ..tour.clone()
+        };
+        one(
+            &format!("run extensions --cpu {cpu}"),
+            Plan::new(&options)?.expecting(SURVIVES),
             qemu,
             &mut tally,
         );

@@ -22,7 +22,7 @@ const TIMEOUT: u64 = 300;
 const FEATURES: &str = "svinval=true,svnapot=true,svpbmt=true";
 
 /// Every feature that QEMU knows: the model of that name has them from this major version on.
-const ALL_FEATURES: (&str, u32) = ("max", 9);
+pub const ALL_FEATURES: (&str, u32) = ("max", 9);
 
 /// A machine to run the kernel on.
 pub struct Target {

@@ -19,6 +19,8 @@ pub struct Machine {
     pub harts: usize,
     /// `riscv,isa` of the first hart.
     pub isa: &'static str,
+    /// `riscv,isa-extensions` of the first hart, as it stands in the tree: names, each with a zero behind it.
+    extensions: &'static [u8],
     /// Ticks of `time` in a second.
     pub timebase_frequency: u64,
     /// The first 8 bytes of `rng-seed`, as one number.
@@ -51,6 +53,8 @@ impl Machine {
             ram: start..start.checked_add(len)?,
             harts: cpus.children().filter(is_hart).count(),
             isa: text(&cpus.children().find(is_hart)?, "riscv,isa")?,
+            extensions: bytes(&cpus.children().find(is_hart)?, "riscv,isa-extensions")
+                .unwrap_or(&[]),
             timebase_frequency: cells(&cpus, "timebase-frequency", 0..1)?,
             seed: root
                 .child("chosen")
@@ -58,10 +62,23 @@ impl Machine {
         })
     }
 
+    /// The names in `riscv,isa-extensions`.
+    pub fn extensions(&self) -> impl Iterator<Item = &'static str> {
+        let names = self.extensions.split(|&byte| byte == 0);
+        names
+            .filter_map(|name| core::str::from_utf8(name).ok())
+            .filter(|name| !name.is_empty())
+    }
+
     /// Whether the ISA string lists a multi-letter extension.
     pub fn has(&self, extension: &str) -> bool {
         self.isa.split('_').skip(1).any(|name| name == extension)
     }
+}
+
+fn bytes(node: &FdtNode<'static>, name: &str) -> Option<&'static [u8]> {
+    let property = node.properties().find(|property| property.name() == name)?;
+    property.value_as().ok()
 }
 
 fn text(node: &FdtNode<'static>, name: &str) -> Option<&'static str> {

@@ -105,6 +105,8 @@ static TAKEN: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
 
 /// Whether one exception is expected. Only the boot hart expects any.
 static ARMED: AtomicBool = AtomicBool::new(false);
+/// Whether more of them are.
+static STAYS_ARMED: AtomicBool = AtomicBool::new(false);
 static CAUSE: AtomicU64 = AtomicU64::new(0);
 static VALUE: AtomicU64 = AtomicU64::new(0);
 static PC: AtomicU64 = AtomicU64::new(0);
@@ -127,6 +129,14 @@ pub fn catch<R>(code: impl FnOnce() -> R) -> (R, Option<Trap>) {
     (result, trap)
 }
 
+/// As [`catch`], but every exception that the code meets is stepped over; gives the first.
+pub fn catch_first<R>(code: impl FnOnce() -> R) -> (R, Option<Trap>) {
+    STAYS_ARMED.store(true, Ordering::SeqCst);
+    let answer = catch(code);
+    STAYS_ARMED.store(false, Ordering::SeqCst);
+    answer
+}
+
 extern "C" fn on_trap(frame: &mut Frame) {
     let trap = Trap {
         cause: csr_read!("scause"),
@@ -136,13 +146,14 @@ extern "C" fn on_trap(frame: &mut Frame) {
     if trap.cause & INTERRUPT != 0 {
         return on_interrupt(trap.cause & !INTERRUPT);
     }
-    if !ARMED.swap(false, Ordering::SeqCst) {
+    if ARMED.swap(false, Ordering::SeqCst) {
+        CAUSE.store(trap.cause, Ordering::SeqCst);
+        VALUE.store(trap.value, Ordering::SeqCst);
+        PC.store(trap.pc, Ordering::SeqCst);
+    } else if !STAYS_ARMED.load(Ordering::SeqCst) {
         println!("guest: unexpected {trap}");
         sbi::shutdown(true);
     }
-    CAUSE.store(trap.cause, Ordering::SeqCst);
-    VALUE.store(trap.value, Ordering::SeqCst);
-    PC.store(trap.pc, Ordering::SeqCst);
     let next = match trap.cause {
         0 | cause::FETCH_ACCESS | cause::FETCH_PAGE => frame.x[1],
         _ => trap.pc + instruction_len(trap.pc),

@@ -1,0 +1,107 @@
+//! A guest that tries every ISA extension that it knows of: what its device tree advertises must work, and anything else must
+//! trap as on a machine without it.
+//!
+//! The one idea: one probe an extension, and both questions are put to the same probe. What no hypervisor can hide (hints,
+//! properties of memory, bits of `senvcfg`) is named, with the reason, and must still work where it is advertised.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod paging;
+#[cfg(target_os = "none")]
+mod probe;
+#[cfg(target_os = "none")]
+mod supervisor;
+#[cfg(target_os = "none")]
+mod unprivileged;
+
+#[cfg(target_os = "none")]
+mod guest {
+    use guest_kit::machine::Machine;
+    use guest_kit::trap::cause;
+    use guest_kit::{csr_set, println, sbi};
+
+    use crate::probe::{Hiding, Outcome, Probe};
+    use crate::{supervisor, unprivileged};
+
+    /// Floating point on; vectors, too, if that can be.
+    const UNITS_ON: u64 = 3 << 13 | 3 << 9;
+
+    #[unsafe(no_mangle)]
+    extern "C" fn guest_main(_hart: u64, device_tree: *const u8) -> ! {
+        // SAFETY: the firmware passed it in a1.
+        let machine = unsafe { Machine::from_device_tree(device_tree) };
+        let Some(machine) = machine else {
+            println!("extensions: the device tree cannot be read");
+            sbi::shutdown(true);
+        };
+        println!("extensions: {}", machine.isa);
+        // SAFETY: what this program has of the units is what the probes use.
+        unsafe { csr_set!("sstatus", UNITS_ON) };
+        let (mut steps, mut wrong) = (0, 0);
+        let mut step = |right: bool, name: &str, what: core::fmt::Arguments<'_>| {
+            steps += 1;
+            wrong += u32::from(!right);
+            println!(
+                "{} {name}: {what}",
+                if right { "  ok   " } else { "  WRONG" }
+            );
+        };
+        let probes = || unprivileged::PROBES.iter().chain(supervisor::PROBES);
+        for name in machine.extensions() {
+            if !probes().any(|probe| probe.name == name) {
+                step(
+                    false,
+                    name,
+                    format_args!("advertised, and nobody knows how to try it"),
+                );
+            }
+        }
+        for probe in probes() {
+            let advertised = is_advertised(&machine, probe);
+            let outcome = (probe.run)();
+            match (advertised, outcome, probe.hiding) {
+                (true, Outcome::Works, _) => step(true, probe.name, format_args!("works")),
+                (true, other, _) => {
+                    step(false, probe.name, format_args!("advertised, but {other}"));
+                }
+                (false, Outcome::Trapped(trap), _) if trap.cause == cause::ILLEGAL => {
+                    step(true, probe.name, format_args!("hidden, traps"));
+                }
+                (false, Outcome::Absent, _) => {
+                    step(true, probe.name, format_args!("hidden, its bits stay zero"));
+                }
+                (false, Outcome::Trapped(trap), Hiding::Faults)
+                    if matches!(trap.cause, cause::LOAD_PAGE | cause::STORE_PAGE) =>
+                {
+                    step(true, probe.name, format_args!("hidden, a page fault"));
+                }
+                (false, other, Hiding::Cannot(reason)) => {
+                    println!(
+                        "  -     {}: hidden, {other}; cannot trap: {reason}",
+                        probe.name
+                    );
+                }
+                (false, other, Hiding::Traps | Hiding::Faults) => {
+                    step(
+                        false,
+                        probe.name,
+                        format_args!("not advertised, but {other}"),
+                    );
+                }
+            }
+        }
+        println!("extensions: {steps} steps, {wrong} wrong");
+        sbi::shutdown(wrong > 0);
+    }
+
+    /// Whether the device tree lists it, by its own name or by one that includes it.
+    fn is_advertised(machine: &Machine, probe: &Probe) -> bool {
+        let lists = |wanted: &str| machine.extensions().any(|name| name == wanted);
+        lists(probe.name) || probe.part_of.iter().any(|whole| lists(whole))
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("this is a guest: `cargo xtask run PATH`");
+}

@@ -1,0 +1,103 @@
+//! Extensions of page tables: what a leaf may hold, and who updates its A and D bits.
+//!
+//! The one idea: Sv39 with the first 4 GiB one to one, and one leaf of 4 KiB high up that each probe writes as it likes.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use guest_kit::csr_write;
+use guest_kit::trap::{Trap, catch_first};
+
+use crate::probe::{Outcome, area, expect};
+
+const V: u64 = 1 << 0;
+const RWX: u64 = 0b1110;
+const A: u64 = 1 << 6;
+const D: u64 = 1 << 7;
+const N: u64 = 1 << 63;
+/// Svpbmt: non-cacheable, idempotent.
+const NC: u64 = 1 << 61;
+
+/// Where the leaf's page is.
+const WINDOW: u64 = 0x40_0000_0000 - (1 << 30);
+
+#[repr(C, align(4096))]
+struct Table([AtomicU64; 512]);
+
+static ROOT: Table = Table([const { AtomicU64::new(0) }; 512]);
+static MIDDLE: Table = Table([const { AtomicU64::new(0) }; 512]);
+static LEAVES: Table = Table([const { AtomicU64::new(0) }; 512]);
+
+const fn entry(physical: u64, bits: u64) -> u64 {
+    (physical >> 12) << 10 | bits
+}
+
+/// Loads a word of the window's page 0 while its leaf, and those of the 15 pages behind it, are `leaf`; then stores there.
+/// Gives the word, the trap, and what the leaf then holds.
+fn access(leaf: u64, pages: usize, offset: u64) -> (u64, Option<Trap>, u64) {
+    let address = |table: &Table| core::ptr::from_ref(table) as u64;
+    for gigabyte in 0..4_u64 {
+        let own = entry(gigabyte << 30, V | RWX | A | D);
+        ROOT.0[gigabyte as usize].store(own, Ordering::Relaxed);
+    }
+    ROOT.0[255].store(entry(address(&MIDDLE), V), Ordering::Relaxed);
+    MIDDLE.0[0].store(entry(address(&LEAVES), V), Ordering::Relaxed);
+    for index in 0..16 {
+        let leaf = if index < pages { leaf } else { 0 };
+        LEAVES.0[index].store(leaf, Ordering::Relaxed);
+    }
+    // SAFETY: everything that this program uses stays where it is.
+    unsafe {
+        asm!("fence rw, rw");
+        csr_write!("satp", 8 << 60 | address(&ROOT) >> 12);
+        asm!("sfence.vma");
+    }
+    let (value, trap) = catch_first(|| {
+        let value: u64;
+        // SAFETY: the page for probes, or a trap.
+        unsafe {
+            asm!("ld {0}, 0({1})", "sd {0}, 0({1})", out(reg) value, in(reg) WINDOW + offset)
+        };
+        value
+    });
+    // SAFETY: as above.
+    unsafe {
+        csr_write!("satp", 0_u64);
+        asm!("sfence.vma");
+    }
+    (value, trap, LEAVES.0[0].load(Ordering::Relaxed))
+}
+
+fn page() -> u64 {
+    area(&[0x77])
+}
+
+/// Svadu.
+pub fn updated_bits() -> Outcome {
+    let (_, trap, leaf) = access(entry(page(), V | RWX), 1, 0);
+    expect((leaf & (A | D), trap), A | D)
+}
+
+/// Svnapot: 16 leaves that name a range of 64 KiB.
+pub fn napot() -> Outcome {
+    let page = page();
+    let range = page & !0xffff | 0x8000;
+    let (value, trap, _) = access(entry(range, V | RWX | A | D | N), 16, page & 0xffff);
+    expect((value, trap), 0x77)
+}
+
+/// Svpbmt.
+pub fn memory_type() -> Outcome {
+    let (value, trap, _) = access(entry(page(), V | RWX | A | D | NC), 1, 0);
+    expect((value, trap), 0x77)
+}
+
+/// Svvptc: what was invalid a moment ago.
+pub fn new_entry() -> Outcome {
+    let (_, first, _) = access(0, 0, 0);
+    let (value, trap, _) = access(entry(page(), V | RWX | A | D), 1, 0);
+    match first {
+        Some(_) => expect((value, trap), 0x77),
+        None => Outcome::Wrong(0),
+    }
+}
