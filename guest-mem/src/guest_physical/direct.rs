@@ -66,7 +66,7 @@ unsafe fn put_word(at: *mut u8, word: u64) {
 ///
 /// The `destination.len()` bytes at `source` are valid for atomic reads and do not overlap `destination`.
 #[inline]
-pub(super) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
+pub(crate) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
     if (source.addr() | destination.as_ptr().addr() | destination.len()).is_multiple_of(WORD) {
         let (words, len) = (destination.as_mut_ptr().cast(), destination.len() / WORD);
         // SAFETY: by the contract; all is aligned, and every byte pattern is a `u64` and the other way round.
@@ -189,7 +189,7 @@ unsafe fn words_from(mut source: *const u8, destination: &mut [u64]) {
 ///
 /// The `source.len()` bytes at `destination` are valid for atomic writes and do not overlap `source`.
 #[inline]
-pub(super) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
+pub(crate) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
     if (destination.addr() | source.as_ptr().addr() | source.len()).is_multiple_of(WORD) {
         let (words, len) = (source.as_ptr().cast(), source.len() / WORD);
         // SAFETY: by the contract; all is aligned, and every byte pattern is a `u64`.
@@ -278,7 +278,7 @@ unsafe fn words_to(mut destination: *mut u8, source: &[u64]) {
 /// # Safety
 ///
 /// The `len` bytes at `destination` are valid for atomic writes.
-pub(super) unsafe fn fill(destination: *mut u8, byte: u8, len: usize) {
+pub(crate) unsafe fn fill(destination: *mut u8, byte: u8, len: usize) {
     let word = u64::from_ne_bytes([byte; WORD]);
     let body = head(destination, len);
     let tail = len - (len - body) % WORD;

@@ -39,7 +39,7 @@
 
 mod accesses;
 mod cached;
-mod direct;
+pub(crate) mod direct;
 mod dirty_log;
 mod memory;
 mod mirror;
@@ -49,6 +49,7 @@ mod reader;
 pub(crate) mod resolver;
 mod scatter;
 mod slot;
+mod stage_view;
 mod table;
 mod unmapped;
 mod view;
@@ -57,10 +58,12 @@ pub use cached::CachedRange;
 pub use memory::GuestPhysicalMemory;
 pub use mirror::{NoGStage, StageMirror};
 pub use page_entry::{HostPage, PageEntry};
+pub use page_tables::Stretch;
 pub use reader::{Reader, ReaderUnavailable};
 pub use resolver::{Resolver, Resolving, Unresolvable};
 pub use scatter::ScatterList;
 pub use slot::{Backing, Slot, SlotError};
+pub use stage_view::{MachineMemory, StageView};
 pub use unmapped::UnmappedAccess;
 pub use view::PhysicalView;
 

@@ -139,15 +139,17 @@ impl<'g> PhysicalView<'g> {
         })
     }
 
-    /// Where the host has the byte at `gpa`, if the operation may use it; `None` where the host does not map it.
+    /// Where the host has the byte at `gpa` as memory, if the operation may use it; `None` where it is behind the G-stage only,
+    /// or a device's.
+    #[inline]
     pub(super) fn host_address(
         &self,
         operation: Operation,
         gpa: Gpa,
     ) -> Result<Option<NonNull<u8>>, Fault> {
         Ok(match self.run(operation, gpa, 1)?.place {
-            Place::Direct(host) | Place::Device(host) => NonNull::new(host),
-            Place::Vcpu(_) | Place::NotMapped => None,
+            Place::Direct(host) => NonNull::new(host),
+            Place::Device(_) | Place::Vcpu(_) | Place::NotMapped => None,
         })
     }
 
@@ -256,7 +258,27 @@ impl<'g> PhysicalView<'g> {
         ))
     }
 
-    /// The same for `len` bytes from `gpa` on.
+    /// The same for a paged slot: the host's address of `gpa`, if its page is there and lets the operation be.
+    #[inline]
+    pub(super) fn paged_address(&self, operation: Operation, gpa: Gpa) -> Option<NonNull<u8>> {
+        let slot = self.table.place(self.hint.get())?;
+        let Backing::Paged { pages } = slot.backing else {
+            return None;
+        };
+        let writes = operation.access_kind() == AccessKind::Store;
+        if !slot.contains(gpa) || writes && slot.read_only {
+            return None;
+        }
+        match pages[(slot.offset_of(gpa) / PAGE_SIZE) as usize].get() {
+            HostPage::ReadOnly(_) if writes => None,
+            page => {
+                let at = page.address()?.as_ptr();
+                NonNull::new(at.wrapping_add(gpa.page_offset() as usize))
+            }
+        }
+    }
+
+    /// [`in_last_slot`](Self::in_last_slot) for `len` bytes from `gpa` on.
     #[inline(always)]
     pub(super) fn range_in_last_slot(
         &self,

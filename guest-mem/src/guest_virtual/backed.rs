@@ -5,27 +5,69 @@
 //! must be seen by the dirty log, to which `hsv` shows no guest-physical address. And a *fault* may be a race with the
 //! guest's own page-table edits (R46), or may not say enough (R16, R22, R59).
 
+use core::cell::Cell;
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
+use super::by_walk::{Reached, Reason};
 use super::{GuestVirtual, LoadedVcpu, VsEnvironment};
 use crate::access::{AccessKind, Width};
-use crate::address::{Gpa, Gva, Pieces};
+use crate::address::{Gpa, Gva};
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
 use crate::guest_memory::GuestMemory;
-use crate::guest_physical::PhysicalView;
-use crate::hart::{Csr, Hart};
+use crate::guest_physical::{PhysicalView, Stretch, direct};
+use crate::hart::Hart;
 use crate::translate::{Access, GStage, Purpose, Translation, VsCsrs, VsRegime, translate};
 
 /// Guest-physical memory that the host maps, as the guest-virtual space uses it: to walk the guest's page tables, and to
 /// reach what they lead to.
-pub trait BackingMemory: GStage + GuestMemory<Address = Gpa> {
+///
+/// It stands for a read guard: while it exists, nobody acknowledges that a translation is gone which it has shown.
+///
+/// # Safety
+///
+/// Where [`direct`](Self::direct) answers an address, the bytes from there to the end of the guest-physical 4 KiB page are
+/// valid for atomic reads while the memory exists, and for atomic writes if the page was located for a store; neither the host
+/// nor anything but guests and this library accesses them other than atomically. Addresses are aligned alike, to a page.
+/// [`stretch`](Self::stretch) promises the same, for all of its bytes.
+pub unsafe trait BackingMemory: GStage + GuestMemory<Address = Gpa> {
     /// Whether writes have to be seen by a dirty log at the moment.
     fn is_logging(&self) -> bool;
+
+    /// Where the host has the byte that [`locate`](GStage::locate) found, if plain loads and stores may reach it: RAM, whose
+    /// memory type the G-stage leaves to the machine.
+    fn direct(&self, page: &Self::Page) -> Option<NonNull<u8>>;
+
+    /// Memory in which most entries and pages will be found, if it knows: for speed only.
+    fn stretch(&self) -> Option<Stretch> {
+        None
+    }
+
+    /// Logs that bytes of the page of `gpa` were written through [`direct`](Self::direct), while
+    /// [`is_logging`](Self::is_logging). Called after that.
+    fn mark_dirty(&self, gpa: Gpa);
 }
 
-impl BackingMemory for PhysicalView<'_> {
+// SAFETY: a located page is one that `run` has found to be memory of a slot, and writable for a store: the contract of slots
+// and page entries. A view is the guard itself.
+unsafe impl BackingMemory for PhysicalView<'_> {
+    #[inline]
     fn is_logging(&self) -> bool {
         self.logging()
+    }
+
+    #[inline]
+    fn direct(&self, page: &Option<NonNull<u8>>) -> Option<NonNull<u8>> {
+        *page
+    }
+
+    #[inline]
+    fn stretch(&self) -> Option<Stretch> {
+        PhysicalView::stretch(self)
+    }
+
+    fn mark_dirty(&self, gpa: Gpa) {
+        PhysicalView::mark_dirty(self, gpa);
     }
 }
 
@@ -35,6 +77,8 @@ impl BackingMemory for PhysicalView<'_> {
 /// - [`compare_exchange`](GuestMemory::compare_exchange), by a walk in software and the host's mapping.
 /// - All accesses of a machine that does not obey SUM ([`VsEnvironment::walk_always`]), by a walk a page and the host's mapping.
 /// - Writes while [`BackingMemory::is_logging`] go by a walk a page and the host's mapping, so that the dirty log has them.
+/// - Copies and fills of [`VsEnvironment::walk_from`] bytes or more go the same way, because it is faster. A page that is not
+///   ordinary memory (Svpbmt, a device, not mapped by the host) is left to the hardware.
 /// - A fault that a walk does not confirm was a race with the guest's page-table edits: the VM's translations on this hart are
 ///   fenced and the access is tried once more at that page (R46).
 /// - A fault that says too little (no `htval`, R22; an access fault that may be a page fault, R59, or a shadow stack, R16)
@@ -44,9 +88,9 @@ impl BackingMemory for PhysicalView<'_> {
 /// set none.
 #[derive(Debug)]
 pub struct BackedVirtual<'v, 'h, H: Hart, M> {
-    hardware: GuestVirtual<'v, 'h, H>,
-    memory: &'v M,
-    environment: VsEnvironment,
+    pub(super) hardware: GuestVirtual<'v, 'h, H>,
+    pub(super) memory: &'v M,
+    pub(super) environment: VsEnvironment,
 }
 
 impl<'v, 'h, H: Hart> GuestVirtual<'v, 'h, H> {
@@ -103,7 +147,8 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
     }
 
     /// What the VS-stage is at the moment.
-    fn regime(&self, operation: Operation) -> Result<VsRegime, Fault> {
+    #[inline(always)]
+    pub(super) fn regime(&self, operation: Operation) -> Result<VsRegime, Fault> {
         let vcpu = self.vcpu();
         vcpu.check_regime(operation, self.hardware.privilege)?;
         let csrs = VsCsrs {
@@ -111,7 +156,8 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
             vsstatus: vcpu.csrs.vsstatus,
             // `sstatus.MXR` is clear in every access window (I8).
             sstatus: 0,
-            hstatus: vcpu.hart.read_csr(Csr::Hstatus),
+            // Of it only VSBE counts, which the check has seen to be clear.
+            hstatus: 0,
             henvcfg: self.environment.henvcfg,
             senvcfg: self.environment.senvcfg,
         };
@@ -237,47 +283,6 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
         }
     }
 
-    /// Runs `part` at the guest-physical address of each page's piece of a guest-virtual range.
-    fn by_walk(
-        &self,
-        operation: Operation,
-        gva: Gva,
-        len: usize,
-        mut part: impl FnMut(Gpa, usize, usize) -> Result<(), AccessError>,
-    ) -> Result<(), AccessError> {
-        if len == 0 {
-            return Ok(());
-        }
-        let refuse = |fault: Fault| fault.at_gva(gva).after(0);
-        let pieces = Pieces::new(gva, len)
-            .ok_or_else(|| refuse(Fault::new(operation, FaultKind::OutOfRange)))?;
-        self.vcpu().check_g_stage(operation).map_err(refuse)?;
-        let regime = self.regime(operation).map_err(refuse)?;
-        for piece in pieces {
-            let found = self
-                .walk(&regime, operation, piece.address)
-                .map_err(|fault| fault.after(piece.offset))?;
-            part(found.gpa, piece.offset, piece.len).map_err(|error| {
-                let gva = Gva::new(piece.address.value() + error.completed as u64);
-                let fault = Fault {
-                    operation,
-                    ..error.fault
-                }
-                .at_gva(gva);
-                fault.after(error.completed + piece.offset)
-            })?;
-        }
-        Ok(())
-    }
-
-    fn reads_by_walk(&self) -> bool {
-        self.environment.walk_always
-    }
-
-    fn writes_by_walk(&self) -> bool {
-        self.environment.walk_always || self.memory.is_logging()
-    }
-
     fn aligned(operation: Operation, gva: Gva, width: Width) -> Result<(), AccessError> {
         if gva.is_aligned_to(width.bytes() as u64) {
             return Ok(());
@@ -296,62 +301,118 @@ enum Verdict {
     Raced(Fault),
 }
 
-impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
-    type Address = Gva;
-
-    fn read(&self, address: Gva, destination: &mut [u8]) -> Result<(), AccessError> {
-        let len = destination.len();
-        if self.reads_by_walk() {
-            return self.by_walk(Operation::Read, address, len, |gpa, offset, len| {
-                self.memory
-                    .read(gpa, &mut destination[offset..offset + len])
-            });
-        }
-        self.confirmed(address, len, |at, done| {
+impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
+    fn read_by_hardware(&self, gva: Gva, destination: &mut [u8]) -> Result<(), AccessError> {
+        self.confirmed(gva, destination.len(), |at, done| {
             self.hardware.read(at, &mut destination[done..])
         })
     }
 
-    fn write(&self, address: Gva, source: &[u8]) -> Result<(), AccessError> {
-        if self.writes_by_walk() {
-            return self.by_walk(
-                Operation::Write,
-                address,
-                source.len(),
-                |gpa, offset, len| self.memory.write(gpa, &source[offset..offset + len]),
-            );
-        }
-        self.confirmed(address, source.len(), |at, done| {
+    fn write_by_hardware(&self, gva: Gva, source: &[u8]) -> Result<(), AccessError> {
+        self.confirmed(gva, source.len(), |at, done| {
             self.hardware.write(at, &source[done..])
         })
     }
 
-    fn fill(&self, address: Gva, byte: u8, len: usize) -> Result<(), AccessError> {
-        if self.writes_by_walk() {
-            return self.by_walk(Operation::Fill, address, len, |gpa, _, len| {
-                self.memory.fill(gpa, byte, len)
-            });
-        }
-        self.confirmed(address, len, |at, done| {
+    fn fill_by_hardware(&self, gva: Gva, byte: u8, len: usize) -> Result<(), AccessError> {
+        self.confirmed(gva, len, |at, done| {
             self.hardware.fill(at, byte, len - done)
+        })
+    }
+}
+
+impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
+    type Address = Gva;
+
+    fn read(&self, address: Gva, destination: &mut [u8]) -> Result<(), AccessError> {
+        let operation = Operation::Read;
+        let Some(reason) = self.by_walk_if(operation, destination.len()) else {
+            return self.read_by_hardware(address, destination);
+        };
+        let len = destination.len();
+        self.by_walk(operation, reason, address, len, |reached, offset, len| {
+            let part = &mut destination[offset..offset + len];
+            match reached {
+                // SAFETY: the memory's contract; the piece lies in the page. No host buffer overlaps guest memory.
+                Reached::Direct(host, _) => unsafe { direct::copy_from(host.as_ptr(), part) },
+                Reached::Memory(gpa) => return self.memory.read(gpa, part),
+                Reached::Hardware(at) => return self.read_by_hardware(at, part),
+            }
+            Ok(())
+        })
+    }
+
+    fn write(&self, address: Gva, source: &[u8]) -> Result<(), AccessError> {
+        let operation = Operation::Write;
+        let Some(reason) = self.by_walk_if(operation, source.len()) else {
+            return self.write_by_hardware(address, source);
+        };
+        let len = source.len();
+        let logging = self.memory.is_logging();
+        self.by_walk(operation, reason, address, len, |reached, offset, len| {
+            let part = &source[offset..offset + len];
+            match reached {
+                Reached::Direct(host, gpa) => {
+                    // SAFETY: as in `read`; the page was located for a store.
+                    unsafe { direct::copy_to(host.as_ptr(), part) };
+                    if logging {
+                        self.memory.mark_dirty(gpa);
+                    }
+                }
+                Reached::Memory(gpa) => return self.memory.write(gpa, part),
+                Reached::Hardware(at) => return self.write_by_hardware(at, part),
+            }
+            Ok(())
+        })
+    }
+
+    fn fill(&self, address: Gva, byte: u8, len: usize) -> Result<(), AccessError> {
+        let operation = Operation::Fill;
+        let Some(reason) = self.by_walk_if(operation, len) else {
+            return self.fill_by_hardware(address, byte, len);
+        };
+        let logging = self.memory.is_logging();
+        self.by_walk(operation, reason, address, len, |reached, _, len| {
+            match reached {
+                Reached::Direct(host, gpa) => {
+                    // SAFETY: as in `write`.
+                    unsafe { direct::fill(host.as_ptr(), byte, len) };
+                    if logging {
+                        self.memory.mark_dirty(gpa);
+                    }
+                }
+                Reached::Memory(gpa) => return self.memory.fill(gpa, byte, len),
+                Reached::Hardware(at) => return self.fill_by_hardware(at, byte, len),
+            }
+            Ok(())
         })
     }
 
     fn load_width(&self, address: Gva, width: Width, order: Ordering) -> Result<u64, AccessError> {
-        let mut value = 0;
-        if self.reads_by_walk() {
-            Self::aligned(Operation::Load, address, width)?;
-            self.by_walk(Operation::Load, address, width.bytes(), |gpa, _, _| {
-                value = self.memory.load_width(gpa, width, order)?;
+        let (operation, len) = (Operation::Load, width.bytes());
+        let value = Cell::new(0);
+        let by_hardware = |address| {
+            self.confirmed(address, len, |at, _| {
+                value.set(self.hardware.load_width(at, width, order)?);
                 Ok(())
-            })?;
-            return Ok(value);
+            })
+        };
+        match self.single_by_walk_if(operation) {
+            None => by_hardware(address)?,
+            Some(reason) => {
+                Self::aligned(operation, address, width)?;
+                self.by_walk(operation, reason, address, len, |reached, _, _| {
+                    match reached {
+                        Reached::Direct(_, gpa) | Reached::Memory(gpa) => {
+                            value.set(self.memory.load_width(gpa, width, order)?);
+                        }
+                        Reached::Hardware(at) => return by_hardware(at),
+                    }
+                    Ok(())
+                })?;
+            }
         }
-        self.confirmed(address, width.bytes(), |at, _| {
-            value = self.hardware.load_width(at, width, order)?;
-            Ok(())
-        })?;
-        Ok(value)
+        Ok(value.get())
     }
 
     fn store_width(
@@ -361,15 +422,28 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
         value: u64,
         order: Ordering,
     ) -> Result<(), AccessError> {
-        if self.writes_by_walk() {
-            Self::aligned(Operation::Store, address, width)?;
-            return self.by_walk(Operation::Store, address, width.bytes(), |gpa, _, _| {
-                self.memory.store_width(gpa, width, value, order)
-            });
-        }
-        self.confirmed(address, width.bytes(), |at, _| {
-            self.hardware.store_width(at, width, value, order)
-        })
+        let (operation, len) = (Operation::Store, width.bytes());
+        let by_hardware = |address| {
+            self.confirmed(address, len, |at, _| {
+                self.hardware.store_width(at, width, value, order)
+            })
+        };
+        let Some(reason) = self.single_by_walk_if(operation) else {
+            return by_hardware(address);
+        };
+        Self::aligned(operation, address, width)?;
+        self.by_walk(
+            operation,
+            reason,
+            address,
+            len,
+            |reached, _, _| match reached {
+                Reached::Direct(_, gpa) | Reached::Memory(gpa) => {
+                    self.memory.store_width(gpa, width, value, order)
+                }
+                Reached::Hardware(at) => by_hardware(at),
+            },
+        )
     }
 
     fn compare_exchange_width(
@@ -380,19 +454,19 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
         new: u64,
         order: Ordering,
     ) -> Result<u64, AccessError> {
-        Self::aligned(Operation::CompareExchange, address, width)?;
+        let operation = Operation::CompareExchange;
+        Self::aligned(operation, address, width)?;
         let mut found = 0;
-        self.by_walk(
-            Operation::CompareExchange,
-            address,
-            width.bytes(),
-            |gpa, _, _| {
-                found = self
-                    .memory
-                    .compare_exchange_width(gpa, width, current, new, order)?;
-                Ok(())
-            },
-        )?;
+        let len = width.bytes();
+        self.by_walk(operation, Reason::OnlyWay, address, len, |reached, _, _| {
+            let (Reached::Direct(_, gpa) | Reached::Memory(gpa)) = reached else {
+                return Err(Fault::new(operation, FaultKind::AtomicUnavailable).after(0));
+            };
+            found = self
+                .memory
+                .compare_exchange_width(gpa, width, current, new, order)?;
+            Ok(())
+        })?;
         Ok(found)
     }
 }

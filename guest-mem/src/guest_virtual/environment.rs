@@ -15,6 +15,10 @@ pub struct VsEnvironment {
     /// The rights of an access are known by a walk only: [`MachineProfile::obeys_sum`] is false (R62). Every access then goes
     /// by a walk and the host's mapping.
     pub walk_always: bool,
+    /// Copies and fills of this many bytes or more go by one walk a page and the host's mapping; [`usize::MAX`]: none do. It is
+    /// a matter of speed only, and the machine's to say: an emulator wants it small, an in-order core large. Measure it by
+    /// [`BackedVirtual::measure_walk_from`](super::BackedVirtual::measure_walk_from).
+    pub walk_from: usize,
 }
 
 impl VsEnvironment {
@@ -24,6 +28,7 @@ impl VsEnvironment {
         henvcfg: 0,
         senvcfg: 0,
         walk_always: false,
+        walk_from: usize::MAX,
     };
 
     /// The environment of a vCPU with these CSRs on a machine that was probed. Of `rules`, the A/D policy is the probe's.
@@ -41,6 +46,16 @@ impl VsEnvironment {
             henvcfg,
             senvcfg,
             walk_always: !profile.obeys_sum,
+            walk_from: usize::MAX,
+        }
+    }
+
+    /// The same with copies of `bytes` or more by walks ([`walk_from`](Self::walk_from)).
+    #[must_use]
+    pub const fn with_walk_from(self, bytes: usize) -> Self {
+        Self {
+            walk_from: bytes,
+            ..self
         }
     }
 }

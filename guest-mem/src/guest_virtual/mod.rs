@@ -18,6 +18,7 @@ use crate::hart::{Csr, Hart};
 
 mod access;
 mod backed;
+mod by_walk;
 mod environment;
 mod fetch;
 mod physical;

@@ -94,6 +94,12 @@ impl<M: EntryMemory, O: Observer> GTables<M, O> {
         }
     }
 
+    /// Where the tables are.
+    #[inline]
+    pub(crate) const fn memory(&self) -> &M {
+        &self.memory
+    }
+
     /// Walks for `need`. What refuses is told as if the access were explicit.
     pub(crate) fn walk(&self, gpa: Gpa, need: Need) -> Result<GPage, FaultKind> {
         let regime = &self.regime;

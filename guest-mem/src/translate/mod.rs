@@ -55,6 +55,7 @@ use crate::fault::{Fault, FaultKind, Operation};
 pub mod builder;
 pub mod entry;
 mod g_stage;
+mod plain;
 mod regime;
 mod trace;
 mod trap;
@@ -71,6 +72,7 @@ pub use trace::{Observer, Outcome, Stage, Step, WalkTrace};
 pub use trap::trap_of;
 
 pub(crate) use g_stage::{Need, check as check_g_leaf};
+pub(crate) use plain::{PlainGWalk, PlainVsWalk};
 pub(crate) use vs_stage::{check as check_vs_leaf, walk as walk_vs_stage};
 
 /// What an access does with the byte it reaches, and which instruction does it.

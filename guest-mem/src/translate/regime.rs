@@ -194,14 +194,20 @@ impl VsRegime {
         }
     }
 
-    /// The address of `access` after pointer masking: what is translated, and what `stval` shows (R14).
-    pub const fn effective_address(&self, access: Access) -> Gva {
-        let bits = match access.privilege {
+    /// How many high bits of the address of `access` pointer masking replaces (R14).
+    pub(crate) const fn masked_bits(&self, access: Access) -> u32 {
+        let data = matches!(access.purpose, Purpose::Load | Purpose::Store);
+        match access.privilege {
+            _ if !data || self.mxr => 0,
             GuestPrivilege::Supervisor => self.supervisor_mask.bits(),
             GuestPrivilege::User => self.user_mask.bits(),
-        };
-        let data = matches!(access.purpose, Purpose::Load | Purpose::Store);
-        if bits == 0 || !data || self.mxr {
+        }
+    }
+
+    /// The address of `access` after pointer masking: what is translated, and what `stval` shows (R14).
+    pub const fn effective_address(&self, access: Access) -> Gva {
+        let bits = self.masked_bits(access);
+        if bits == 0 {
             return access.gva;
         }
         let shifted = access.gva.value() << bits;

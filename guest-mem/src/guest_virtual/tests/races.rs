@@ -1,6 +1,7 @@
 //! Races with a guest that edits its page tables while the hardware walks them (R46).
 
 use core::cell::Cell;
+use core::ptr::NonNull;
 
 use super::*;
 use crate::Width;
@@ -39,9 +40,18 @@ impl GStage for TablesOnly<'_, '_> {
     }
 }
 
-impl BackingMemory for TablesOnly<'_, '_> {
+// SAFETY: no address is answered.
+unsafe impl BackingMemory for TablesOnly<'_, '_> {
     fn is_logging(&self) -> bool {
         false
+    }
+
+    fn direct(&self, _: &Spa) -> Option<NonNull<u8>> {
+        None
+    }
+
+    fn mark_dirty(&self, _: Gpa) {
+        unreachable!("{NOT_BY_MAPPING}")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use guest_mem::csr::GMode;
 use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, PhysicalView};
+use guest_mem::guest_virtual::{BackedVirtual, VsEnvironment};
 use guest_mem::hart::riscv64::{HandlerHook, Recovery, Riscv64, ScopedStvec};
 use guest_mem::{AccessError, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
 use test_kernel::library::loaded;
@@ -11,6 +12,9 @@ use crate::memory::Guest;
 use crate::{baseline, limit};
 
 const SIZES: [usize; 11] = [1, 2, 4, 8, 16, 64, 256, 1024, 4096, 65536, 1 << 20];
+
+/// The smallest copies that are measured by a walk.
+const WALKED_FROM: usize = 64;
 
 /// How the guest's bytes and the host's lie.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,6 +104,18 @@ fn direct_write(view: &PhysicalView<'_>, at: u64, buffer: *mut u8, len: usize) -
     0
 }
 
+type Walked<'w, R> = BackedVirtual<'w, 'w, Riscv64<R>, PhysicalView<'w>>;
+
+fn walk_read(space: &Walked<'_, HandlerHook>, at: u64, buffer: *mut u8, len: usize) -> u64 {
+    done(space.read(Gva::new(at), bytes(buffer, len)));
+    0
+}
+
+fn walk_write(space: &Walked<'_, HandlerHook>, at: u64, buffer: *mut u8, len: usize) -> u64 {
+    done(space.write(Gva::new(at), bytes(buffer, len)));
+    0
+}
+
 /// Measures them.
 pub fn run(bench: &Bench, guest: &Guest) {
     let (hook, scoped) = harts();
@@ -110,6 +126,17 @@ pub fn run(bench: &Bench, guest: &Guest) {
         .unwrap_or_else(|error| panic!("{error}"));
     let mut reader = memory.reader(0).unwrap_or_else(|error| panic!("{error}"));
     let view = reader.guard();
+
+    // The environment's rules do not matter: every entry is plain.
+    let environment = VsEnvironment::BASE.with_walk_from(0);
+    let ram = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    ram.add(guest.ram(), &mut NoGStage)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let mut ram_reader = ram.reader(0).unwrap_or_else(|error| panic!("{error}"));
+    let ram_view = ram_reader.guard();
+    let walked = by_hook
+        .guest_virtual(GuestPrivilege::Supervisor)
+        .with_memory(&ram_view, environment);
 
     for (shape, shape_name) in Shape::ALL {
         for size in SIZES {
@@ -156,6 +183,9 @@ pub fn run(bench: &Bench, guest: &Guest) {
             both!("gpa-hlv-hook", gpa_read, gpa_write, &by_hook, gpa);
             both!("gpa-hlv-scoped", gpa_read, gpa_write, &by_scoped, gpa);
             both!("gpa-direct", direct_read, direct_write, &view, gpa);
+            if size >= WALKED_FROM {
+                both!("gva-walk", walk_read, walk_write, &walked, gva);
+            }
             both!("limit", limit::read, limit::write, &(), spa);
         }
     }

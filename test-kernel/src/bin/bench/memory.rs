@@ -5,8 +5,8 @@ use core::ptr::NonNull;
 use guest_mem::Gpa;
 use guest_mem::csr::HSTATUS_SPVP;
 use guest_mem::guest_physical::Slot;
-use test_kernel::tables::World;
 use test_kernel::tables::bits::{SUPERVISOR, USER};
+use test_kernel::tables::{RAM, World};
 use test_kernel::{arena, csr};
 
 /// Bytes of guest memory: the largest copy and room around it.
@@ -14,9 +14,6 @@ const LEN: u64 = 0x20_0000;
 
 /// Where the guest has it as a virtual address.
 const GVA: u64 = 0x40_0000;
-
-/// Where the guest has it as a physical address.
-const GPA: u64 = 0x8000_0000;
 
 /// The loaded guest: [`LEN`] bytes that both stages map by 4 KiB pages, and a page after them that only the VS-stage maps.
 pub struct Guest {
@@ -37,22 +34,33 @@ impl Guest {
     pub fn load() -> Self {
         let spa = arena::take(LEN);
         let buffer = arena::take(LEN) as *mut u8;
+        let gpa = RAM + (spa - arena::start());
         let mut world = World::sv39();
         for at in (0..LEN).step_by(4096) {
-            world.map_g(GPA + at, spa + at, USER, 0);
-            world.map(GVA + at, GPA + at, SUPERVISOR, 0);
+            world.map_g(gpa + at, spa + at, USER, 0);
+            world.map(GVA + at, gpa + at, SUPERVISOR, 0);
         }
-        world.map(GVA + LEN, GPA + LEN, SUPERVISOR, 0);
+        world.map(GVA + LEN, gpa + LEN, SUPERVISOR, 0);
         world.load();
         // SAFETY: read by guest accesses only.
         unsafe { csr::hstatus::set(HSTATUS_SPVP) };
         Self {
             gva: GVA,
-            gpa: GPA,
+            gpa,
             spa,
             buffer,
             lost: GVA + LEN,
         }
+    }
+
+    /// All of the guest's RAM as one slot: its memory and its page tables.
+    pub fn ram<'m>(&self) -> Slot<'m> {
+        let host = NonNull::new(arena::start() as *mut u8).unwrap_or(NonNull::dangling());
+        // The guest's tables were taken last.
+        let len = arena::page() - arena::start();
+        // SAFETY: the arena is mapped for all of the run; it is accessed here by the library, by this hart's plain loops and by
+        // nothing at the same time.
+        unsafe { Slot::linear(Gpa::new(RAM), len, host) }
     }
 
     /// Its memory as a slot at `gpa`.

@@ -1,0 +1,336 @@
+//! Guest-virtual accesses by one walk a page in software, and the host's mapping.
+//!
+//! The one idea: a walk is good for one page and one access, both inside the read guard that [`BackingMemory`] stands for: the
+//! host address it found is used at once and forgotten. Who takes translations away (a G-stage unmap, a guest's remote fence)
+//! waits for that guard before it acknowledges, as it would wait for a hart's own translations to go.
+//!
+//! What the walk leads to is used by plain loads and stores only where it is memory like any other. Everything else is the
+//! hardware's: a page whose memory type is not the machine's own (Svpbmt), a device, memory that the host does not map.
+
+use core::ptr::NonNull;
+
+use super::backed::{BackedVirtual, BackingMemory};
+use crate::access::AccessKind;
+use crate::address::{Gpa, Gva, PAGE_SIZE, Piece, last_byte};
+use crate::fault::{AccessError, Fault, FaultKind, Operation};
+use crate::guest_physical::Stretch;
+use crate::hart::Hart;
+use crate::translate::{
+    Access, AdPolicy, MemoryType, PlainVsWalk, Purpose, Translation, VsRegime, translate,
+};
+
+/// Why an access goes by a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// It is large: the hardware would do as well, and does where the walk leads to no ordinary memory.
+    Large,
+    /// A slot logs.
+    Logging,
+    /// The hardware cannot be asked: its answer would be wrong (R62), or it has no such access (R17).
+    OnlyWay,
+}
+
+/// What a walk found for one page's piece of an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// Memory that the host maps: all of the piece is here, valid for the access while the guard exists.
+    Direct(NonNull<u8>, Gpa),
+    /// What the guest's memory has to decide about.
+    Memory(Gpa),
+    /// Nothing that may be touched but by the hardware's own access.
+    Hardware(Gva),
+}
+
+impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
+    /// Why `len` bytes of `operation` go by a walk, if they do.
+    #[inline]
+    pub(super) fn by_walk_if(&self, operation: Operation, len: usize) -> Option<Reason> {
+        if self.environment.walk_always {
+            Some(Reason::OnlyWay)
+        } else if operation.access_kind() == AccessKind::Store && self.memory.is_logging() {
+            Some(Reason::Logging)
+        } else if len >= self.environment.walk_from {
+            Some(Reason::Large)
+        } else {
+            None
+        }
+    }
+
+    /// The same for a single access, which is never large.
+    #[inline]
+    pub(super) fn single_by_walk_if(&self, operation: Operation) -> Option<Reason> {
+        self.by_walk_if(operation, 0)
+            .filter(|&reason| reason != Reason::Large)
+    }
+
+    /// Runs `part` on each page's piece of a guest-virtual range, given the piece's offset and length.
+    pub(super) fn by_walk(
+        &self,
+        operation: Operation,
+        reason: Reason,
+        gva: Gva,
+        len: usize,
+        mut part: impl FnMut(Reached, usize, usize) -> Result<(), AccessError>,
+    ) -> Result<(), AccessError> {
+        if len == 0 {
+            return Ok(());
+        }
+        let refuse = |fault: Fault| fault.at_gva(gva).after(0);
+        if last_byte(gva.value(), len).is_none() {
+            return Err(refuse(Fault::new(operation, FaultKind::OutOfRange)));
+        }
+        self.vcpu().check_g_stage(operation).map_err(refuse)?;
+        let regime = self.regime(operation).map_err(refuse)?;
+        let access = self.access(operation, gva);
+        let short = Short::new(self.memory, &regime, access);
+        let mut done = 0;
+        loop {
+            if let Some(short) = &short {
+                done += short.run(gva, done, len, |host, gpa, offset, len| {
+                    // Such a part does not fail.
+                    let moved = part(Reached::Direct(host, gpa), offset, len);
+                    debug_assert!(moved.is_ok());
+                });
+            }
+            if done == len {
+                return Ok(());
+            }
+            let piece = piece(gva, done, len);
+            let access = Access {
+                gva: piece.address,
+                ..access
+            };
+            let reached = self
+                .thoroughly(&regime, operation, reason, access)
+                .map_err(|fault| fault.after(done))?;
+            part(reached, done, piece.len).map_err(|error| in_piece(operation, piece, error))?;
+            done += piece.len;
+            if done == len {
+                return Ok(());
+            }
+        }
+    }
+
+    fn access(&self, operation: Operation, gva: Gva) -> Access {
+        Access {
+            gva,
+            purpose: match operation.access_kind() {
+                AccessKind::Load => Purpose::Load,
+                AccessKind::Store => Purpose::Store,
+                AccessKind::Fetch => Purpose::Fetch,
+            },
+            privilege: self.hardware.privilege,
+        }
+    }
+
+    /// Where the access leads, by the full walk.
+    ///
+    /// A and D bits are set last, when nothing but a race can refuse the access any more (R55).
+    #[cold]
+    #[inline(never)]
+    fn thoroughly(
+        &self,
+        regime: &VsRegime,
+        operation: Operation,
+        reason: Reason,
+        access: Access,
+    ) -> Result<Reached, Fault> {
+        let walk = |regime: &VsRegime| {
+            translate(regime, self.memory, access).map_err(|fault| Fault { operation, ..fault })
+        };
+        let looked = match walk(&regime.looking()) {
+            Ok(found) => found,
+            Err(fault) if reason == Reason::Large && !is_the_walks(fault.kind) => {
+                return Ok(Reached::Hardware(access.gva));
+            }
+            Err(fault) => return Err(fault),
+        };
+        if reason != Reason::OnlyWay && !self.is_ordinary(&looked) {
+            let hardware = reason == Reason::Large || !is_pma(&looked);
+            if hardware {
+                return Ok(Reached::Hardware(access.gva));
+            }
+        }
+        let found = match regime.rules.ad {
+            AdPolicy::Update => walk(regime)?,
+            _ => looked,
+        };
+        Ok(match self.memory.direct(&found.page) {
+            Some(host) if is_pma(&found) => Reached::Direct(host, found.gpa),
+            // The tables changed since.
+            _ if reason == Reason::Large => Reached::Hardware(access.gva),
+            _ => Reached::Memory(found.gpa),
+        })
+    }
+
+    fn is_ordinary(&self, found: &Translation<M::Page>) -> bool {
+        is_pma(found) && self.memory.direct(&found.page).is_some()
+    }
+}
+
+/// The part of a range from its byte `done` on that lies in one page.
+#[inline(always)]
+fn piece(gva: Gva, done: usize, len: usize) -> Piece<Gva> {
+    let address = Gva::new(gva.value().wrapping_add(done as u64));
+    let room = (PAGE_SIZE - address.page_offset()) as usize;
+    Piece {
+        address,
+        offset: done,
+        len: room.min(len - done),
+    }
+}
+
+/// The way of almost every page: plain entries, and ordinary memory.
+struct Short<'m, M> {
+    memory: &'m M,
+    walk: PlainVsWalk,
+    purpose: Purpose,
+    /// High bits of an address that pointer masking replaces by copies of the next (R14).
+    masked_bits: u32,
+    stretch: Stretch,
+}
+
+impl<'m, M: BackingMemory> Short<'m, M> {
+    fn new(memory: &'m M, regime: &VsRegime, access: Access) -> Option<Self> {
+        Some(Self {
+            memory,
+            walk: PlainVsWalk::new(regime, access)?,
+            purpose: access.purpose,
+            masked_bits: regime.masked_bits(access),
+            stretch: memory.stretch().unwrap_or(Stretch::EMPTY),
+        })
+    }
+
+    /// Hands `part` one page's piece after the other, from byte `done` on, until a page is not to be had this way. Answers the
+    /// bytes handed over.
+    #[inline(never)]
+    fn run(
+        &self,
+        gva: Gva,
+        mut done: usize,
+        len: usize,
+        mut part: impl FnMut(NonNull<u8>, Gpa, usize, usize),
+    ) -> usize {
+        let start = done;
+        while done < len {
+            let piece = piece(gva, done, len);
+            let Some((host, gpa)) = self.find(piece.address).or_else(|| self.ask(piece.address))
+            else {
+                break;
+            };
+            part(host, gpa, done, piece.len);
+            done += piece.len;
+        }
+        done - start
+    }
+
+    /// What is translated: the address after pointer masking, if it is canonical (R49).
+    #[inline(always)]
+    fn translated(&self, gva: Gva) -> Option<u64> {
+        let same_above =
+            |address: u64, bits: u32| ((address << bits).cast_signed() >> bits).cast_unsigned();
+        let masked = same_above(gva.value(), self.masked_bits);
+        (same_above(masked, self.walk.unused_bits()) == masked).then_some(masked)
+    }
+
+    /// Where an address leads, if the stretch has all that is needed to know it. `None` says nothing.
+    #[inline(always)]
+    fn find(&self, gva: Gva) -> Option<(NonNull<u8>, Gpa)> {
+        let gpa = self.walk.find(self.translated(gva)?, |at| {
+            // SAFETY: `find` asks for aligned entries.
+            unsafe { self.stretch.load(Gpa::new(at)) }
+        })?;
+        let host = self.stretch.place(Gpa::new(gpa), self.purpose)?;
+        Some((host, Gpa::new(gpa)))
+    }
+
+    /// The same by asking the memory for each entry and for the page.
+    #[inline(never)]
+    fn ask(&self, gva: Gva) -> Option<(NonNull<u8>, Gpa)> {
+        let gpa = self.walk.find(self.translated(gva)?, |at| {
+            self.memory.read_entry(Gpa::new(at)).ok()
+        })?;
+        let page = self.memory.locate(Gpa::new(gpa), self.purpose).ok()?;
+        Some((self.memory.direct(&page)?, Gpa::new(gpa)))
+    }
+}
+
+/// Whether the VS-stage leaves the memory type to the machine (R53). The G-stage's is in what [`BackingMemory`] answers.
+fn is_pma<P>(found: &Translation<P>) -> bool {
+    found
+        .vs
+        .is_none_or(|leaf| leaf.memory_type == MemoryType::Pma)
+}
+
+/// Whether a refusal is for the walk to report. Another may be the slots' alone.
+fn is_the_walks(kind: FaultKind) -> bool {
+    matches!(
+        kind,
+        FaultKind::Page | FaultKind::ShadowStack | FaultKind::GuestPage { .. }
+    )
+}
+
+/// The error of a piece as one of the whole range.
+#[cold]
+#[inline(never)]
+fn in_piece(operation: Operation, piece: Piece<Gva>, error: AccessError) -> AccessError {
+    let gva = Gva::new(piece.address.value() + error.completed as u64);
+    let fault = Fault {
+        operation,
+        ..error.fault
+    };
+    let fault = match fault.gva {
+        Some(_) => fault,
+        None => fault.at_gva(gva),
+    };
+    fault.after(error.completed + piece.offset)
+}
+
+/// Bytes that are timed for each size and way.
+const TIMED: usize = 64 * 1024;
+
+/// The sizes that [`BackedVirtual::measure_walk_from`] looks at.
+const SIZES: [usize; 7] = [64, 128, 256, 512, 1024, 2048, 4096];
+
+impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
+    /// Measures for [`VsEnvironment::walk_from`](super::VsEnvironment::walk_from): reads the 4 KiB page at `page` by the
+    /// hardware and by walks, in pieces of several sizes, and answers the size from which on walks are faster; [`usize::MAX`] if
+    /// they never are. `now` is a clock in any unit that tells 64 KiB of copying from none.
+    ///
+    /// For boot time: it copies about 3 MiB.
+    ///
+    /// # Errors
+    ///
+    /// That of a read. `page` is rounded down to a page.
+    pub fn measure_walk_from(
+        &self,
+        page: Gva,
+        mut now: impl FnMut() -> u64,
+    ) -> Result<usize, AccessError> {
+        let mut buffer = [0u64; PAGE_SIZE as usize / 8];
+        let buffer = zerocopy::IntoBytes::as_mut_bytes(&mut buffer[..]);
+        let mut time = |walk_from: usize, size: usize| {
+            let space = Self {
+                environment: self.environment.with_walk_from(walk_from),
+                ..*self
+            };
+            let mut best = u64::MAX;
+            for _ in 0..3 {
+                let start = now();
+                for _ in 0..TIMED / size {
+                    crate::GuestMemory::read(&space, page.page_base(), &mut buffer[..size])?;
+                }
+                best = best.min(now().wrapping_sub(start));
+            }
+            Ok(best)
+        };
+        let mut from = usize::MAX;
+        for size in SIZES.into_iter().rev() {
+            if time(0, size)? >= time(usize::MAX, size)? {
+                break;
+            }
+            from = size;
+        }
+        Ok(from)
+    }
+}
