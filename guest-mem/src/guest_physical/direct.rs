@@ -26,15 +26,6 @@ fn head(address: *const u8, len: usize) -> usize {
 
 /// # Safety
 ///
-/// `at` is valid for an atomic read of a byte.
-#[inline]
-unsafe fn get_byte(at: *const u8) -> u8 {
-    // SAFETY: by the contract.
-    unsafe { AtomicU8::from_ptr(at.cast_mut()) }.load(Ordering::Relaxed)
-}
-
-/// # Safety
-///
 /// `at` is aligned to 8 and valid for an atomic read of 8 bytes.
 #[inline]
 unsafe fn get_word(at: *const u8) -> u64 {
@@ -58,6 +49,67 @@ unsafe fn put_byte(at: *mut u8, byte: u8) {
 unsafe fn put_word(at: *mut u8, word: u64) {
     // SAFETY: by the contract.
     unsafe { AtomicU64::from_ptr(at.cast()) }.store(word, Ordering::Relaxed);
+}
+
+/// The widest unit that `len` bytes at the guest's `address` begin with: what an aligned access of the guest's moves whole.
+#[inline]
+fn unit(address: *const u8, len: usize) -> Width {
+    let fits = (address.addr() | WORD).trailing_zeros().min(len.ilog2());
+    Width::ALL[fits as usize]
+}
+
+/// Where the bytes of a register are that hold its `len` low ones.
+#[inline]
+fn low_bytes(len: usize) -> core::ops::Range<usize> {
+    if cfg!(target_endian = "little") {
+        0..len
+    } else {
+        WORD - len..WORD
+    }
+}
+
+/// Reads ends of a range, by the widest units that are aligned in guest memory.
+///
+/// # Safety
+///
+/// As [`copy_from`].
+#[inline]
+unsafe fn units_from(mut source: *const u8, mut destination: &mut [u8]) {
+    while !destination.is_empty() {
+        let width = unit(source, destination.len());
+        // SAFETY: by the contract; aligned.
+        let value = unsafe { load(source.cast_mut(), width, Ordering::Relaxed) };
+        let (part, rest) = destination.split_at_mut(width.bytes());
+        part.copy_from_slice(&value.to_ne_bytes()[low_bytes(part.len())]);
+        source = source.wrapping_add(part.len());
+        destination = rest;
+    }
+}
+
+/// Writes ends of a range, by the widest units that are aligned in guest memory.
+///
+/// # Safety
+///
+/// As [`copy_to`].
+#[inline]
+unsafe fn units_to(mut destination: *mut u8, mut source: &[u8]) {
+    while !source.is_empty() {
+        let width = unit(destination, source.len());
+        let (part, rest) = source.split_at(width.bytes());
+        let mut value = [0; WORD];
+        value[low_bytes(part.len())].copy_from_slice(part);
+        // SAFETY: by the contract; aligned.
+        unsafe {
+            store(
+                destination,
+                width,
+                u64::from_ne_bytes(value),
+                Ordering::Relaxed,
+            )
+        };
+        destination = destination.wrapping_add(part.len());
+        source = rest;
+    }
 }
 
 /// Copies guest bytes into the host's buffer.
@@ -87,10 +139,8 @@ unsafe fn copy_from_any(source: *const u8, destination: &mut [u8]) {
     let (body, last) = rest.split_at_mut(body);
     let from = source.wrapping_add(first.len());
     let tail = from.wrapping_add(body.len());
-    for (at, byte) in first.iter_mut().enumerate() {
-        // SAFETY: within the range of the contract.
-        *byte = unsafe { get_byte(source.add(at)) };
-    }
+    // SAFETY: within the range of the contract.
+    unsafe { units_from(source, first) };
     // SAFETY: every byte pattern is a `u64` and the other way round. The body is words of the host's side: `parts`.
     let (_, words, _) = unsafe { body.align_to_mut::<u64>() };
     // SAFETY: within the range of the contract: `parts` leaves the bytes around the body that merging reads.
@@ -101,10 +151,8 @@ unsafe fn copy_from_any(source: *const u8, destination: &mut [u8]) {
             merge_from(from.wrapping_sub(lag), lag, words);
         }
     }
-    for (at, byte) in last.iter_mut().enumerate() {
-        // SAFETY: within the range of the contract.
-        *byte = unsafe { get_byte(tail.add(at)) };
-    }
+    // SAFETY: within the range of the contract.
+    unsafe { units_from(tail, last) };
 }
 
 /// How far into a word `read` is where `written` is at the start of one.
@@ -208,10 +256,8 @@ unsafe fn copy_to_any(destination: *mut u8, source: &[u8]) {
     let (first, body) = parts(destination, lag, source.len());
     let to = destination.wrapping_add(first);
     let tail = first + body;
-    for (at, &byte) in source[..first].iter().enumerate() {
-        // SAFETY: within the range of the contract.
-        unsafe { put_byte(destination.add(at), byte) };
-    }
+    // SAFETY: within the range of the contract.
+    unsafe { units_to(destination, &source[..first]) };
     // The words that are read: those of the body, or with a lag all that lie around it, which `parts` has left room for.
     let (from, until) = match lag {
         0 => (first, tail),
@@ -228,10 +274,8 @@ unsafe fn copy_to_any(destination: *mut u8, source: &[u8]) {
             merge_to(to, lag, before, words);
         }
     }
-    for (at, &byte) in source[tail..].iter().enumerate() {
-        // SAFETY: within the range of the contract.
-        unsafe { put_byte(destination.add(tail + at), byte) };
-    }
+    // SAFETY: within the range of the contract.
+    unsafe { units_to(destination.add(tail), &source[tail..]) };
 }
 
 /// # Safety

@@ -23,6 +23,7 @@ use crate::translate::entry;
 use crate::{AccessKind, Gpa, GuestMemory, GuestPrivilege, Gva, Spa};
 
 mod backed;
+mod by_walk;
 mod copies;
 mod faults;
 mod fetch;
