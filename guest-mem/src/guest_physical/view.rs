@@ -266,7 +266,7 @@ impl<'g> PhysicalView<'g> {
             return None;
         };
         let writes = operation.access_kind() == AccessKind::Store;
-        if !slot.contains(gpa) || writes && slot.read_only {
+        if writes && slot.read_only || !slot.contains(gpa) {
             return None;
         }
         match pages[(slot.offset_of(gpa) / PAGE_SIZE) as usize].get() {

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use super::lines::Measurements;
 
 /// The paths that are drawn, and their colours.
-const PATHS: [(&str, &str); 7] = [
+const PATHS: [(&str, &str); 8] = [
     ("baseline-gva", "#b35806"),
     ("baseline-gpa", "#e08214"),
     ("gva-hook", "#542788"),
     ("gva-scoped", "#8073ac"),
+    ("gva-walk", "#d6604d"),
     ("gpa-hlv-hook", "#1b7837"),
     ("gpa-direct", "#2166ac"),
     ("limit", "#000000"),

@@ -9,10 +9,11 @@ use super::lines::{Measurement, Measurements};
 const TICK: f64 = 100.0;
 
 /// The paths of copies, in the order of the tables, and their column heads.
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
     "baseline-gva",
     "gva-hook",
     "gva-scoped",
+    "gva-walk",
     "baseline-gpa",
     "gpa-hlv-hook",
     "gpa-hlv-scoped",

@@ -137,6 +137,41 @@ pub const MUTANTS: &[Mutant] = &[
         "guest_virtual/window.rs",
         &[("window.vsatp = Some(vcpu.vsatp);", "window.vsatp = None;")],
     ),
+    // Copies by one walk a page.
+    on_host(
+        "A and D are set before the page itself has agreed",
+        "guest_virtual/by_walk.rs",
+        &[("match walk(&regime.looking()) {", "match walk(regime) {")],
+    ),
+    on_host(
+        "a page of another memory type is reached by plain loads and stores",
+        "guest_virtual/by_walk.rs",
+        &[(
+            ".is_none_or(|leaf| leaf.memory_type == MemoryType::Pma)",
+            ".is_none_or(|_| true)",
+        )],
+    ),
+    on_host(
+        "the short walk takes what is not a user's for one",
+        "translate/plain.rs",
+        &[(
+            "GuestPrivilege::User => (U, U),",
+            "GuestPrivilege::User => (0, 0),",
+        )],
+    ),
+    on_host(
+        "the short walk does not look at D",
+        "translate/plain.rs",
+        &[("Some(R | W | A | D)", "Some(R | W | A)")],
+    ),
+    on_host(
+        "the G-stage's memory type does not count",
+        "guest_physical/stage_view.rs",
+        &[(
+            "MemoryType::NonCacheable | MemoryType::Io => None,",
+            "_ => self.tables.memory().host_address(page.spa),",
+        )],
+    ),
     // Fences.
     on_host(
         "no fence after a race with the guest's page-table edits",

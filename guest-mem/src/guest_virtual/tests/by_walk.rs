@@ -311,7 +311,7 @@ fn r14_a_walk_masks_pointers_as_the_hardware_does() {
         let space = vcpu.guest_virtual(USER);
         let backed = space.with_memory(&view, environment);
         for tag in [0u64, 1 << 63, 1 << 57, 1 << 48, 1 << 40, 0xffff << 48] {
-            let at = Gva::new(GVA.value() + 4090 | tag);
+            let at = Gva::new((GVA.value() + 4090) | tag);
             let (mut by_walk, mut by_hardware) = ([0; 16], [0; 16]);
             let kind = |result: Result<(), AccessError>| result.map_err(|error| error.fault.kind);
             assert_eq!(
