@@ -12,6 +12,9 @@ pub const STATUS_SPP: u64 = 1 << 8;
 pub const STATUS_SUM: u64 = 1 << 18;
 /// `sstatus.MXR` and `vsstatus.MXR`: loads may read execute-only pages.
 pub const STATUS_MXR: u64 = 1 << 19;
+/// `sstatus.SPELP` (Zicfilp): whether the interrupted code expected a landing pad.
+pub const STATUS_SPELP: u64 = 1 << 23;
+
 /// `sstatus.SDT` (Ssdbltrp): another trap now is a double trap.
 pub const STATUS_SDT: u64 = 1 << 24;
 

@@ -103,6 +103,15 @@ impl<'h, H: Hart> Spy<'h, H> {
 // SAFETY: every method is the watched hart's; only the value of a CSR that is shown may differ, and then nothing is accessed
 // under it: the library refuses it, which is what the tests that set it look at.
 unsafe impl<H: Hart> Hart for Spy<'_, H> {
+    type Series<'s>
+        = &'s Self
+    where
+        Self: 's;
+
+    fn series(&self) -> &Self {
+        self
+    }
+
     fn read_csr(&self, csr: Csr) -> u64 {
         match self.shown.get() {
             Some((shown, value)) if shown == csr => value,

@@ -17,11 +17,17 @@ pub(super) trait HardwareSpace<'h>: Copy {
     type Hart: Hart + 'h;
     type Address: Address;
 
+    /// Whether no access finds the CSRs as it needs them.
+    const ALWAYS_BORROWS: bool;
+
     /// The vCPU whose translation is used.
     fn vcpu(&self) -> &LoadedVcpu<'h, Self::Hart>;
 
     /// What the window has to borrow.
     fn borrow(&self) -> Borrow;
+
+    /// Whether the access has nothing to be refused for and needs no fence: most have not.
+    fn is_plain(&self, address: Self::Address, len: usize) -> bool;
 
     /// Refuses a regime or a range before anything is touched. `len` is not zero, and the range ends below 2^64.
     fn check(&self, operation: Operation, address: Self::Address, len: usize) -> Result<(), Fault>;
@@ -47,15 +53,50 @@ pub(super) fn for_each_page<'h, S: HardwareSpace<'h>>(
     }
     // Most ranges lie in one page: they are spared the loop. None of those passes the top of the space.
     let to_page_end = PAGE_SIZE - address.to_u64() % PAGE_SIZE;
-    if len as u64 <= to_page_end && space.check(operation, address, len).is_ok() {
+    if len as u64 <= to_page_end && space.is_plain(address, len) {
         let piece = Piece {
             address,
             offset: 0,
             len,
         };
-        return in_window(space, operation, piece, &mut part);
+        if S::ALWAYS_BORROWS {
+            return in_window(space, operation, piece, part);
+        }
+        let vcpu = space.vcpu();
+        if !Window::is_open_anyway(vcpu.hart, &vcpu.csrs, space.borrow()) {
+            return in_window_of_its_own(space, operation, piece, part);
+        }
+        return part(vcpu.hart, piece)
+            .map_err(|interrupted| faulted(space, operation, &interrupted, 0));
     }
     for_each_of_many(space, operation, address, len, part)
+}
+
+/// Runs `part` on a piece inside a window, on a hart that needs no fences.
+#[inline(always)]
+fn in_window<'h, S: HardwareSpace<'h>>(
+    space: S,
+    operation: Operation,
+    piece: Piece<S::Address>,
+    mut part: impl FnMut(&S::Hart, Piece<S::Address>) -> Result<(), Interrupted>,
+) -> Result<(), AccessError> {
+    let vcpu = space.vcpu();
+    // SAFETY: the token promises that its CSRs are in the hart.
+    let window = unsafe { Window::open_unfenced(vcpu.hart, &vcpu.csrs, space.borrow()) };
+    let result = part(vcpu.hart, piece);
+    drop(window);
+    result.map_err(|interrupted| faulted(space, operation, &interrupted, 0))
+}
+
+/// [`in_window`], so that what needs no window is spared the registers of one.
+#[inline(never)]
+fn in_window_of_its_own<'h, S: HardwareSpace<'h>>(
+    space: S,
+    operation: Operation,
+    piece: Piece<S::Address>,
+    part: impl FnMut(&S::Hart, Piece<S::Address>) -> Result<(), Interrupted>,
+) -> Result<(), AccessError> {
+    in_window(space, operation, piece, part)
 }
 
 /// [`for_each_page`] for any range, refused ones included.
@@ -71,31 +112,19 @@ fn for_each_of_many<'h, S: HardwareSpace<'h>>(
     let pieces = Pieces::new(address, len)
         .ok_or_else(|| refuse(Fault::new(operation, FaultKind::OutOfRange)))?;
     space.check(operation, address, len).map_err(refuse)?;
+    let vcpu = space.vcpu();
     for piece in pieces {
-        in_window(space, operation, piece, &mut part)?;
+        // SAFETY: the token promises that its CSRs are in the hart.
+        let window = unsafe { Window::open(vcpu.hart, &vcpu.csrs, space.borrow()) };
+        let result = part(vcpu.hart, piece);
+        drop(window);
+        result.map_err(|interrupted| faulted(space, operation, &interrupted, piece.offset))?;
     }
     Ok(())
 }
 
-#[inline(always)]
-fn in_window<'h, S: HardwareSpace<'h>>(
-    space: S,
-    operation: Operation,
-    piece: Piece<S::Address>,
-    part: &mut impl FnMut(&S::Hart, Piece<S::Address>) -> Result<(), Interrupted>,
-) -> Result<(), AccessError> {
-    let vcpu = space.vcpu();
-    // SAFETY: the token promises that its CSRs are in the hart.
-    let window = unsafe { Window::open(vcpu.hart, &vcpu.csrs, space.borrow()) };
-    let result = part(vcpu.hart, piece);
-    drop(window);
-    result.map_err(|Interrupted { completed, trap }| {
-        faulted(space, operation, &trap, piece.offset + completed)
-    })
-}
-
 /// Runs one naturally aligned access inside a window.
-#[inline]
+#[inline(always)]
 pub(super) fn single<'h, S: HardwareSpace<'h>, T>(
     space: S,
     operation: Operation,
@@ -104,45 +133,57 @@ pub(super) fn single<'h, S: HardwareSpace<'h>, T>(
     access: impl FnOnce(&S::Hart) -> Result<T, TrapInfo>,
 ) -> Result<T, AccessError> {
     let aligned = address.to_u64() & (width.bytes() as u64 - 1) == 0;
-    if !aligned || space.check(operation, address, width.bytes()).is_err() {
-        return Err(refused(space, operation, address, width));
+    if aligned && space.is_plain(address, width.bytes()) {
+        let vcpu = space.vcpu();
+        // SAFETY: the token promises that its CSRs are in the hart.
+        let window = unsafe { Window::open_unfenced(vcpu.hart, &vcpu.csrs, space.borrow()) };
+        let result = access(vcpu.hart);
+        drop(window);
+        return result.map_err(|trap| {
+            let interrupted = Interrupted { completed: 0, trap };
+            faulted(space, operation, &interrupted, 0)
+        });
     }
+    single_otherwise(space, operation, address, width, access)
+}
+
+/// [`single`] for any access, refused ones and those that need fences included.
+#[cold]
+#[inline(never)]
+fn single_otherwise<'h, S: HardwareSpace<'h>, T>(
+    space: S,
+    operation: Operation,
+    address: S::Address,
+    width: Width,
+    access: impl FnOnce(&S::Hart) -> Result<T, TrapInfo>,
+) -> Result<T, AccessError> {
+    let refuse = |fault| space.locate(fault, address).after(0);
+    if address.to_u64() & (width.bytes() as u64 - 1) != 0 {
+        return Err(refuse(Fault::new(operation, FaultKind::Misaligned)));
+    }
+    space
+        .check(operation, address, width.bytes())
+        .map_err(refuse)?;
     let vcpu = space.vcpu();
     // SAFETY: the token promises that its CSRs are in the hart.
     let window = unsafe { Window::open(vcpu.hart, &vcpu.csrs, space.borrow()) };
     let result = access(vcpu.hart);
     drop(window);
-    result.map_err(|trap| faulted(space, operation, &trap, 0))
+    result.map_err(|trap| faulted(space, operation, &Interrupted { completed: 0, trap }, 0))
 }
 
-/// Why a single access was not made.
-#[cold]
-#[inline(never)]
-fn refused<'h, S: HardwareSpace<'h>>(
-    space: S,
-    operation: Operation,
-    address: S::Address,
-    width: Width,
-) -> AccessError {
-    let misaligned = Fault::new(operation, FaultKind::Misaligned);
-    let fault = if address.to_u64() & (width.bytes() as u64 - 1) == 0 {
-        space.check(operation, address, width.bytes()).err()
-    } else {
-        None
-    };
-    space.locate(fault.unwrap_or(misaligned), address).after(0)
-}
-
-/// The error of an access that trapped.
+/// The error of an access that trapped, of the part that begins `offset` bytes into its range.
 #[cold]
 #[inline(never)]
 fn faulted<'h, S: HardwareSpace<'h>>(
     space: S,
     operation: Operation,
-    trap: &TrapInfo,
-    completed: usize,
+    interrupted: &Interrupted,
+    offset: usize,
 ) -> AccessError {
-    space.fault(operation, *trap).after(completed)
+    space
+        .fault(operation, interrupted.trap)
+        .after(offset + interrupted.completed)
 }
 
 #[inline]
@@ -153,7 +194,7 @@ pub(super) fn read<'h, S: HardwareSpace<'h>>(
 ) -> Result<(), AccessError> {
     let len = destination.len();
     let base = destination.as_mut_ptr();
-    for_each_page(space, Operation::Read, address, len, |hart, piece| {
+    for_each_page(space, Operation::Read, address, len, move |hart, piece| {
         // SAFETY: the piece lies inside `destination`; a window is open and the G-stage is on.
         unsafe { hart.copy_from_guest(piece.address.to_u64(), base.add(piece.offset), piece.len) }
     })
@@ -171,7 +212,7 @@ pub(super) fn write<'h, S: HardwareSpace<'h>>(
         Operation::Write,
         address,
         source.len(),
-        |hart, piece| {
+        move |hart, piece| {
             // SAFETY: the piece lies inside `source`; a window is open and the G-stage is on.
             unsafe { hart.copy_to_guest(piece.address.to_u64(), base.add(piece.offset), piece.len) }
         },
@@ -185,14 +226,14 @@ pub(super) fn fill<'h, S: HardwareSpace<'h>>(
     byte: u8,
     len: usize,
 ) -> Result<(), AccessError> {
-    for_each_page(space, Operation::Fill, address, len, |hart, piece| {
+    for_each_page(space, Operation::Fill, address, len, move |hart, piece| {
         // SAFETY: a window is open and the G-stage is on.
         unsafe { hart.fill_guest(piece.address.to_u64(), byte, piece.len) }
     })
 }
 
 /// `hlv` is a plain load to the memory model, so that an ordering takes fences.
-#[inline]
+#[inline(always)]
 pub(super) fn load<'h, S: HardwareSpace<'h>>(
     space: S,
     address: S::Address,
@@ -206,7 +247,7 @@ pub(super) fn load<'h, S: HardwareSpace<'h>>(
     if order == Ordering::SeqCst {
         fence(Ordering::SeqCst);
     }
-    let value = single(space, Operation::Load, address, width, |hart| {
+    let value = single(space, Operation::Load, address, width, move |hart| {
         // SAFETY: a window is open and the G-stage is on.
         unsafe { hart.load_guest(address.to_u64(), width) }
     })?;
@@ -217,7 +258,7 @@ pub(super) fn load<'h, S: HardwareSpace<'h>>(
 }
 
 /// `hsv` is a plain store to the memory model, so that an ordering takes fences.
-#[inline]
+#[inline(always)]
 pub(super) fn store<'h, S: HardwareSpace<'h>>(
     space: S,
     address: S::Address,
@@ -232,7 +273,7 @@ pub(super) fn store<'h, S: HardwareSpace<'h>>(
     if order != Ordering::Relaxed {
         fence(Ordering::Release);
     }
-    single(space, Operation::Store, address, width, |hart| {
+    single(space, Operation::Store, address, width, move |hart| {
         // SAFETY: a window is open and the G-stage is on.
         unsafe { hart.store_guest(address.to_u64(), width, value) }
     })?;

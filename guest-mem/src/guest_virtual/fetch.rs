@@ -4,9 +4,12 @@ use super::LoadedVcpu;
 use super::window::{Borrow, Window};
 use crate::access::GuestPrivilege;
 use crate::address::Gva;
-use crate::fault::{AccessError, Fault, FaultKind, Operation, TrapInfo};
-use crate::hart::Hart;
+use crate::fault::{AccessError, Fault, FaultKind, Operation};
+use crate::hart::{Hart, Interrupted};
 use crate::instruction::Instruction;
+
+/// Where the second half of an instruction would have no address.
+const LAST_PARCEL: u64 = u64::MAX - 1;
 
 impl<H: Hart> LoadedVcpu<'_, H> {
     /// Fetches the instruction of 2 or 4 bytes at `gva` by `hlvx.hu`, one parcel at a time (R8).
@@ -50,50 +53,73 @@ impl<H: Hart> LoadedVcpu<'_, H> {
         gva: Gva,
         privilege: GuestPrivilege,
     ) -> Result<Instruction, AccessError> {
-        if !gva.is_aligned_to(2) || self.check_regime(Operation::Fetch, privilege).is_err() {
-            return Err(self.fetch_refused(gva, privilege));
+        let borrow = Borrow::Instructions(privilege);
+        if gva.is_aligned_to(2) && gva.value() < LAST_PARCEL && self.is_plain(privilege) {
+            if !Window::is_open_anyway(self.hart, &self.csrs, borrow) {
+                return self.fetch_in_window(gva, borrow);
+            }
+            // SAFETY: the CSRs are as in a window, and the G-stage is on; the next parcel has an address.
+            return match unsafe { self.hart.fetch_instruction(gva.value()) } {
+                Ok(bits) => Ok(Instruction::of_fetched(bits)),
+                Err(interrupted) => Err(self.fetch_faulted(&interrupted)),
+            };
         }
+        self.fetch_otherwise(gva, privilege)
+    }
+
+    /// A fetch at an address that has another after it, on a hart that needs no fences.
+    #[inline(never)]
+    fn fetch_in_window(&self, gva: Gva, borrow: Borrow) -> Result<Instruction, AccessError> {
         // SAFETY: the token promises that its CSRs are in the hart.
-        let window =
-            unsafe { Window::open(self.hart, &self.csrs, Borrow::Instructions(privilege)) };
-        // SAFETY: a window is open and the G-stage is on.
-        let first = unsafe { self.hart.fetch_parcel(gva.value()) };
-        let first = first.map_err(|trap| self.fetch_faulted(&trap, 0))?;
-        let second = if Instruction::length_of(first) == 4 {
-            let next = gva.checked_add(2).ok_or_else(|| past_the_top(gva))?;
-            // SAFETY: a window is open and the G-stage is on.
-            let second = unsafe { self.hart.fetch_parcel(next.value()) };
-            second.map_err(|trap| self.fetch_faulted(&trap, 2))?
+        let window = unsafe { Window::open_unfenced(self.hart, &self.csrs, borrow) };
+        // SAFETY: a window is open and the G-stage is on; the next parcel has an address.
+        let fetched = unsafe { self.hart.fetch_instruction(gva.value()) };
+        drop(window);
+        fetched
+            .map(Instruction::of_fetched)
+            .map_err(|interrupted| self.fetch_faulted(&interrupted))
+    }
+
+    /// [`fetch_instruction`](Self::fetch_instruction) at any address, refused ones and those that need fences included.
+    #[cold]
+    #[inline(never)]
+    fn fetch_otherwise(
+        &self,
+        gva: Gva,
+        privilege: GuestPrivilege,
+    ) -> Result<Instruction, AccessError> {
+        let refuse = |kind| Fault::new(Operation::Fetch, kind).at_gva(gva);
+        if !gva.is_aligned_to(2) {
+            return Err(refuse(FaultKind::Misaligned).after(0));
+        }
+        self.check_regime(Operation::Fetch, privilege)
+            .map_err(|fault| fault.at_gva(gva).after(0))?;
+        let borrow = Borrow::Instructions(privilege);
+        // SAFETY: the token promises that its CSRs are in the hart.
+        let window = unsafe { Window::open(self.hart, &self.csrs, borrow) };
+        let fetched = if gva.value() < LAST_PARCEL {
+            // SAFETY: a window is open and the G-stage is on; the next parcel has an address.
+            unsafe { self.hart.fetch_instruction(gva.value()) }
         } else {
-            0
+            // SAFETY: a window is open and the G-stage is on.
+            let parcel = unsafe { self.hart.fetch_parcel(gva.value()) };
+            parcel
+                .map(u32::from)
+                .map_err(|trap| Interrupted { completed: 0, trap })
         };
         drop(window);
-        Ok(Instruction::from_parcels(first, second))
+        let instruction = fetched
+            .map(Instruction::of_fetched)
+            .map_err(|interrupted| self.fetch_faulted(&interrupted))?;
+        if gva.value() == LAST_PARCEL && instruction.length() == 4 {
+            return Err(refuse(FaultKind::OutOfRange).after(2));
+        }
+        Ok(instruction)
     }
 
     #[cold]
     #[inline(never)]
-    fn fetch_refused(&self, gva: Gva, privilege: GuestPrivilege) -> AccessError {
-        let misaligned = Fault::new(Operation::Fetch, FaultKind::Misaligned);
-        let fault = match self.check_regime(Operation::Fetch, privilege) {
-            Err(fault) if gva.is_aligned_to(2) => fault,
-            _ => misaligned,
-        };
-        fault.at_gva(gva).after(0)
+    fn fetch_faulted(&self, Interrupted { completed, trap }: &Interrupted) -> AccessError {
+        Fault::from_trap(Operation::Fetch, self.virtual_space(), *trap).after(*completed)
     }
-
-    #[cold]
-    #[inline(never)]
-    fn fetch_faulted(&self, trap: &TrapInfo, completed: usize) -> AccessError {
-        Fault::from_trap(Operation::Fetch, self.virtual_space(), *trap).after(completed)
-    }
-}
-
-/// The second half of the instruction at `gva` has no address.
-#[cold]
-#[inline(never)]
-fn past_the_top(gva: Gva) -> AccessError {
-    Fault::new(Operation::Fetch, FaultKind::OutOfRange)
-        .at_gva(gva)
-        .after(2)
 }

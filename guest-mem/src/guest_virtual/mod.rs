@@ -66,6 +66,10 @@ pub struct LoadedVcpu<'h, H: Hart> {
     /// Whether accesses with the rights of VS-mode are possible, and with those of VU-mode.
     supervisor: bool,
     user: bool,
+    /// The same three as far as accesses need no fences either: they go the short way.
+    plain_gpa_end: u64,
+    plain_supervisor: bool,
+    plain_user: bool,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -105,6 +109,8 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
             _ => 0,
         };
         let supervisor = g_stage.is_ok() && VsMode::of(csrs.vsatp).is_some() && !big_endian;
+        let user = supervisor && csrs.vsstatus & STATUS_UBE == 0;
+        let plain = !hart.fence_state().stale_vsatp();
         Self {
             hart,
             csrs,
@@ -112,7 +118,10 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
             gpa_end,
             big_endian,
             supervisor,
-            user: supervisor && csrs.vsstatus & STATUS_UBE == 0,
+            user,
+            plain_gpa_end: if plain { gpa_end } else { 0 },
+            plain_supervisor: plain && supervisor,
+            plain_user: plain && user,
             not_send: PhantomData,
         }
     }
@@ -160,6 +169,15 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     #[inline]
     pub fn hart(&self) -> &'h H {
         self.hart
+    }
+
+    /// Whether accesses at `privilege` are possible and need no fences.
+    #[inline(always)]
+    fn is_plain(&self, privilege: GuestPrivilege) -> bool {
+        match privilege {
+            GuestPrivilege::Supervisor => self.plain_supervisor,
+            GuestPrivilege::User => self.plain_user,
+        }
     }
 
     /// Refuses a regime under which no `hlv` or `hsv` may be issued: without a G-stage it would reach machine memory.

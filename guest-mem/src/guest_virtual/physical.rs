@@ -6,7 +6,7 @@ use super::LoadedVcpu;
 use super::access::{self, HardwareSpace};
 use super::window::Borrow;
 use crate::access::Width;
-use crate::address::Gpa;
+use crate::address::{Gpa, last_byte};
 use crate::fault::{AccessError, Fault, Operation, Space, TrapInfo};
 use crate::guest_memory::GuestMemory;
 use crate::hart::Hart;
@@ -46,6 +46,8 @@ impl<'h, H: Hart> HardwareSpace<'h> for LoadedPhysical<'_, 'h, H> {
     type Hart = H;
     type Address = Gpa;
 
+    const ALWAYS_BORROWS: bool = true;
+
     #[inline]
     fn vcpu(&self) -> &LoadedVcpu<'h, H> {
         self.vcpu
@@ -54,6 +56,11 @@ impl<'h, H: Hart> HardwareSpace<'h> for LoadedPhysical<'_, 'h, H> {
     #[inline]
     fn borrow(&self) -> Borrow {
         Borrow::Physical
+    }
+
+    #[inline(always)]
+    fn is_plain(&self, gpa: Gpa, len: usize) -> bool {
+        last_byte(gpa.value(), len).is_some_and(|last| last < self.vcpu.plain_gpa_end)
     }
 
     /// All of the range must be guest-physical (I5): `hlv` itself would not refuse everything (R13).

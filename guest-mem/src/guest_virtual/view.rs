@@ -42,6 +42,8 @@ impl<'h, H: Hart> HardwareSpace<'h> for GuestVirtual<'_, 'h, H> {
     type Hart = H;
     type Address = Gva;
 
+    const ALWAYS_BORROWS: bool = false;
+
     #[inline]
     fn vcpu(&self) -> &LoadedVcpu<'h, H> {
         self.vcpu
@@ -50,6 +52,11 @@ impl<'h, H: Hart> HardwareSpace<'h> for GuestVirtual<'_, 'h, H> {
     #[inline]
     fn borrow(&self) -> Borrow {
         Borrow::Virtual(self.privilege)
+    }
+
+    #[inline(always)]
+    fn is_plain(&self, _: Gva, _: usize) -> bool {
+        self.vcpu.is_plain(self.privilege)
     }
 
     #[inline]

@@ -29,6 +29,19 @@ pub(crate) enum Borrow {
 /// `sstatus` bits that are clear in a window.
 const STATUS_BORROWED: u64 = STATUS_SIE | STATUS_SDT | STATUS_MXR;
 
+/// In a debug build, that the token's promise is kept.
+#[inline(always)]
+fn check_loaded(hart: &impl Hart, vcpu: &VcpuCsrs) {
+    if cfg!(debug_assertions) {
+        let loaded = VcpuCsrs {
+            hgatp: hart.read_csr(Csr::Hgatp),
+            vsatp: hart.read_csr(Csr::Vsatp),
+            vsstatus: hart.read_csr(Csr::Vsstatus),
+        };
+        assert_eq!(&loaded, vcpu, "another vCPU is loaded");
+    }
+}
+
 /// An open access window. Dropping it closes it.
 pub(crate) struct Window<'h, H: Hart> {
     hart: &'h H,
@@ -43,13 +56,52 @@ pub(crate) struct Window<'h, H: Hart> {
 }
 
 impl<'h, H: Hart> Window<'h, H> {
+    /// Whether an access has nothing to borrow, since every CSR is right: so it is after an exit of the guest whose memory is
+    /// accessed with its own rights, interrupts still off. Then the access needs no window, if it needs no fence.
+    #[inline(always)]
+    pub(crate) fn is_open_anyway(hart: &H, vcpu: &VcpuCsrs, borrow: Borrow) -> bool {
+        let (privilege, vsstatus) = match borrow {
+            Borrow::Virtual(privilege) => (privilege, 0),
+            Borrow::Instructions(privilege) => (privilege, STATUS_SUM),
+            Borrow::Physical => return false,
+        };
+        let supervisor = privilege == GuestPrivilege::Supervisor;
+        check_loaded(hart, vcpu);
+        hart.read_csr(Csr::Sstatus) & STATUS_BORROWED == 0
+            && (hart.read_csr(Csr::Hstatus) & HSTATUS_SPVP != 0) == supervisor
+            && vcpu.vsstatus & vsstatus == 0
+    }
+
     /// Opens a window for `borrow` on the vCPU whose CSRs are `vcpu`.
     ///
     /// # Safety
     ///
     /// `vcpu` is what the hart's `hgatp`, `vsatp` and `vsstatus` hold.
-    #[inline(always)]
+    #[inline]
     pub(crate) unsafe fn open(hart: &'h H, vcpu: &VcpuCsrs, borrow: Borrow) -> Self {
+        // SAFETY: the caller's promise.
+        let window = unsafe { Self::open_unfenced(hart, vcpu, borrow) };
+        hart.fence_state().prepare(hart, || FenceKey {
+            hgatp: vcpu.hgatp,
+            vsatp: if borrow == Borrow::Physical {
+                0
+            } else {
+                vcpu.vsatp
+            },
+            supervisor: hart.read_csr(Csr::Hstatus) & HSTATUS_SPVP != 0,
+            vsstatus: vcpu.vsstatus & (STATUS_SUM | STATUS_MXR) & !window.vsstatus,
+        });
+        window
+    }
+
+    /// The same on a hart that needs no fences (R35).
+    ///
+    /// # Safety
+    ///
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    pub(crate) unsafe fn open_unfenced(hart: &'h H, vcpu: &VcpuCsrs, borrow: Borrow) -> Self {
+        check_loaded(hart, vcpu);
         let status = hart.read_csr(Csr::Sstatus) & STATUS_BORROWED;
         let mut window = Self {
             hart,
@@ -63,21 +115,6 @@ impl<'h, H: Hart> Window<'h, H> {
             if status != 0 {
                 hart.clear_csr_bits(Csr::Sstatus, STATUS_BORROWED);
             }
-            debug_assert_eq!(
-                hart.read_csr(Csr::Hgatp),
-                vcpu.hgatp,
-                "another vCPU is loaded"
-            );
-            debug_assert_eq!(
-                hart.read_csr(Csr::Vsatp),
-                vcpu.vsatp,
-                "another vCPU is loaded"
-            );
-            debug_assert_eq!(
-                hart.read_csr(Csr::Vsstatus),
-                vcpu.vsstatus,
-                "another vCPU is loaded"
-            );
             match borrow {
                 Borrow::Virtual(privilege) => window.act_as(privilege),
                 Borrow::Instructions(privilege) => {
@@ -99,16 +136,6 @@ impl<'h, H: Hart> Window<'h, H> {
                 }
             }
         }
-        hart.fence_state().prepare(hart, || FenceKey {
-            hgatp: vcpu.hgatp,
-            vsatp: if borrow == Borrow::Physical {
-                0
-            } else {
-                vcpu.vsatp
-            },
-            supervisor: hart.read_csr(Csr::Hstatus) & HSTATUS_SPVP != 0,
-            vsstatus: vcpu.vsstatus & (STATUS_SUM | STATUS_MXR) & !window.vsstatus,
-        });
         window
     }
 

@@ -6,6 +6,7 @@
 
 use crate::access::Width;
 use crate::fault::TrapInfo;
+use crate::instruction::Instruction;
 
 pub mod model;
 #[cfg(target_arch = "riscv64")]
@@ -53,6 +54,15 @@ pub struct Interrupted {
 /// Implementations return from every method with the CSRs as the method's contract says, also when the access faults, and
 /// touch no host memory but the buffer they are given.
 pub unsafe trait Hart {
+    /// The hart for the accesses of one window.
+    type Series<'s>: Hart
+    where
+        Self: 's;
+
+    /// The hart for several accesses in one window: what an access has to save of the time before it is saved once, here. A
+    /// fault of any of them puts back what was found now. Where nothing is saved, it is the hart itself.
+    fn series(&self) -> Self::Series<'_>;
+
     /// Reads a CSR.
     fn read_csr(&self, csr: Csr) -> u64;
 
@@ -131,6 +141,27 @@ pub unsafe trait Hart {
     /// An access window is open. `hgatp.MODE` is not Bare.
     unsafe fn fetch_parcel(&self, address: u64) -> Result<u16, TrapInfo>;
 
+    /// One instruction of 2 or 4 bytes by one or two `hlvx.hu` (R8), zero-extended. A fault of the second one leaves 2 bytes
+    /// completed.
+    ///
+    /// # Safety
+    ///
+    /// An access window is open. `hgatp.MODE` is not Bare. `address + 2` does not wrap.
+    #[inline]
+    unsafe fn fetch_instruction(&self, address: u64) -> Result<u32, Interrupted> {
+        let parcel = |completed: usize| {
+            // SAFETY: the caller's promise.
+            unsafe { self.fetch_parcel(address + completed as u64) }
+                .map_err(|trap| Interrupted { completed, trap })
+        };
+        let first = parcel(0)?;
+        let second = match Instruction::length_of(first) {
+            2 => 0,
+            _ => parcel(2)?,
+        };
+        Ok(Instruction::from_parcels(first, second).bits())
+    }
+
     /// `hfence.vvma`: of one guest-virtual page, or of all, for the VMID in `hgatp` (R37).
     fn hfence_vvma(&self, gva: Option<u64>);
 
@@ -142,4 +173,109 @@ pub unsafe trait Hart {
 
     /// What the fences of this hart depend on.
     fn fence_state(&self) -> &FenceState;
+}
+
+// SAFETY: all methods are the hart's.
+unsafe impl<H: Hart> Hart for &H {
+    type Series<'s>
+        = H::Series<'s>
+    where
+        Self: 's;
+
+    #[inline(always)]
+    fn series(&self) -> H::Series<'_> {
+        (**self).series()
+    }
+
+    #[inline(always)]
+    fn read_csr(&self, csr: Csr) -> u64 {
+        (**self).read_csr(csr)
+    }
+
+    #[inline(always)]
+    unsafe fn swap_csr(&self, csr: Csr, value: u64) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).swap_csr(csr, value) }
+    }
+
+    #[inline(always)]
+    unsafe fn set_csr_bits(&self, csr: Csr, bits: u64) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).set_csr_bits(csr, bits) }
+    }
+
+    #[inline(always)]
+    unsafe fn clear_csr_bits(&self, csr: Csr, bits: u64) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).clear_csr_bits(csr, bits) }
+    }
+
+    #[inline(always)]
+    unsafe fn copy_from_guest(
+        &self,
+        source: u64,
+        destination: *mut u8,
+        len: usize,
+    ) -> Result<(), Interrupted> {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).copy_from_guest(source, destination, len) }
+    }
+
+    #[inline(always)]
+    unsafe fn copy_to_guest(
+        &self,
+        destination: u64,
+        source: *const u8,
+        len: usize,
+    ) -> Result<(), Interrupted> {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).copy_to_guest(destination, source, len) }
+    }
+
+    #[inline(always)]
+    unsafe fn fill_guest(&self, destination: u64, byte: u8, len: usize) -> Result<(), Interrupted> {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).fill_guest(destination, byte, len) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_guest(&self, address: u64, width: Width) -> Result<u64, TrapInfo> {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).load_guest(address, width) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_guest(&self, address: u64, width: Width, value: u64) -> Result<(), TrapInfo> {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).store_guest(address, width, value) }
+    }
+
+    #[inline(always)]
+    unsafe fn fetch_parcel(&self, address: u64) -> Result<u16, TrapInfo> {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).fetch_parcel(address) }
+    }
+
+    #[inline(always)]
+    unsafe fn fetch_instruction(&self, address: u64) -> Result<u32, Interrupted> {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).fetch_instruction(address) }
+    }
+
+    fn hfence_vvma(&self, gva: Option<u64>) {
+        (**self).hfence_vvma(gva);
+    }
+
+    fn hfence_gvma(&self, gpa: Option<u64>) {
+        (**self).hfence_gvma(gpa);
+    }
+
+    fn fence_i(&self) {
+        (**self).fence_i();
+    }
+
+    #[inline(always)]
+    fn fence_state(&self) -> &FenceState {
+        (**self).fence_state()
+    }
 }

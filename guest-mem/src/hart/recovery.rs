@@ -20,18 +20,49 @@ pub enum SiteKind {
     Store = 2,
 }
 
-/// One entry of the exception table, as the assembly unit emits it: 8 bytes, sorted by `instruction`.
+impl SiteKind {
+    const ALL: [Self; 3] = [Self::Load, Self::Fetch, Self::Store];
+}
+
+/// One entry of the exception table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
 pub struct Entry {
     /// Offset of the instruction from the start of the access unit.
     pub instruction: u16,
     /// Offset of the code that goes on after a fault there.
     pub fixup: u16,
-    /// A [`SiteKind`].
-    pub kind: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// What the instruction is.
+    pub kind: SiteKind,
+}
+
+/// The exception table as the assembly unit emits it: 16 bits for each of its instructions, all of which have 4 bytes: 0
+/// where none may fault, else the fixup's offset plus the kind in the two low bits.
+#[derive(Clone, Copy, Debug)]
+pub struct ExceptionTable<'t>(pub(crate) &'t [u16]);
+
+impl<'t> ExceptionTable<'t> {
+    /// The entry of the instruction at an offset from the start of the access unit.
+    #[inline]
+    pub fn find(self, instruction: usize) -> Option<Entry> {
+        if !instruction.is_multiple_of(4) {
+            return None;
+        }
+        let entry = *self.0.get(instruction / 4)?;
+        // Code begins with a routine, so that no fixup has the offset 0; an entry of kind 3 does not exist.
+        if entry == 0 {
+            return None;
+        }
+        Some(Entry {
+            instruction: instruction as u16,
+            fixup: entry & !3,
+            kind: *SiteKind::ALL.get(usize::from(entry & 3))?,
+        })
+    }
+
+    /// The entries in the order of their instructions.
+    pub fn iter(self) -> impl Iterator<Item = Entry> + use<'t> {
+        (0..self.0.len()).filter_map(move |index| self.find(index * 4))
+    }
 }
 
 const fn causes(list: &[u64]) -> u32 {
@@ -105,31 +136,28 @@ pub unsafe trait TrapContext {
     /// Makes the handler return to `pc`.
     fn set_pc(&mut self, pc: usize);
 
-    /// Makes the handler return with general register `x` (5, 6, 7 or 28) holding `value`.
+    /// Makes the handler return with general register `x` (6, 7, 28 or 29) holding `value`.
     fn set_register(&mut self, x: usize, value: u64);
 }
 
-/// Registers in which a fixup expects `scause`, `stval`, `htval` and `htinst`: t0 to t3.
-const TRAP_REGISTERS: [usize; 4] = [5, 6, 7, 28];
+/// Registers in which a fixup expects `scause`, `stval`, `htval` and `htinst`: t1 to t4.
+const TRAP_REGISTERS: [usize; 4] = [6, 7, 28, 29];
 
 /// The fixup offset for a trap at `offset` bytes into the access unit, if the trap is a guest-access fault.
+#[inline]
 pub(crate) fn find_fixup(
-    table: &[Entry],
+    table: ExceptionTable,
     offset: usize,
     scause: u64,
     hstatus: u64,
 ) -> Option<usize> {
+    let entry = table.find(offset)?;
     if hstatus & HSTATUS_SPV != 0 || scause >= 32 {
         return None;
     }
-    let offset = u16::try_from(offset).ok()?;
-    let found = table
-        .binary_search_by_key(&offset, |entry| entry.instruction)
-        .ok()?;
-    let entry = &table[found];
     let bit = 1u32 << scause;
-    let allowed = SITE_CAUSES.get(usize::from(entry.kind))? & bit != 0;
-    let address_fits = CAUSES_WITH_GVA & bit == 0 || hstatus & HSTATUS_GVA != 0;
+    let allowed = SITE_CAUSES[entry.kind as usize] & bit != 0;
+    let address_fits = hstatus & HSTATUS_GVA != 0 || CAUSES_WITH_GVA & bit == 0;
     (allowed && address_fits).then_some(usize::from(entry.fixup))
 }
 
@@ -138,7 +166,8 @@ pub(crate) fn find_fixup(
     not(any(test, target_arch = "riscv64")),
     expect(dead_code, reason = "only real harts take traps")
 )]
-pub(crate) fn recover(table: &[Entry], start: usize, context: &mut impl TrapContext) -> bool {
+#[inline]
+pub(crate) fn recover(table: ExceptionTable, start: usize, context: &mut impl TrapContext) -> bool {
     let Some(offset) = context.pc().checked_sub(start) else {
         return false;
     };
@@ -164,26 +193,20 @@ mod tests {
     const INTERRUPT: u64 = 1 << 63;
     const FAULT: u64 = HSTATUS_GVA;
 
-    const TABLE: [Entry; 3] = [
-        Entry {
-            instruction: 0x10,
-            fixup: 0x100,
-            kind: SiteKind::Load as u16,
-            reserved: 0,
-        },
-        Entry {
-            instruction: 0x14,
-            fixup: 0x200,
-            kind: SiteKind::Fetch as u16,
-            reserved: 0,
-        },
-        Entry {
-            instruction: 0x20,
-            fixup: 0x300,
-            kind: SiteKind::Store as u16,
-            reserved: 0,
-        },
-    ];
+    /// An `hlv` at 0x10, an `hlvx` at 0x14, an `hsv` at 0x20.
+    const TABLE: ExceptionTable =
+        ExceptionTable(&[0, 0, 0, 0, 0x100, 0x201, 0, 0, 0x302, 0, 0x303]);
+
+    #[test]
+    fn the_entries_are_those_of_the_instructions_that_may_fault() {
+        let of = |entry: Entry| (entry.instruction, entry.fixup, entry.kind);
+        let found = TABLE.iter().map(of);
+        assert!(found.eq([
+            (0x10, 0x100, SiteKind::Load),
+            (0x14, 0x200, SiteKind::Fetch),
+            (0x20, 0x300, SiteKind::Store),
+        ]));
+    }
 
     #[test]
     fn i7_each_site_accepts_exactly_the_causes_it_can_raise() {
@@ -196,7 +219,7 @@ mod tests {
             for scause in 0..64 {
                 let expected = accepted.contains(&scause).then_some(fixup);
                 assert_eq!(
-                    find_fixup(&TABLE, offset, scause, FAULT),
+                    find_fixup(TABLE, offset, scause, FAULT),
                     expected,
                     "{offset:#x} cause {scause}"
                 );
@@ -206,25 +229,36 @@ mod tests {
 
     #[test]
     fn i6_interrupts_and_traps_from_a_guest_are_never_ours() {
-        assert_eq!(find_fixup(&TABLE, 0x10, INTERRUPT | 5, FAULT), None);
-        assert_eq!(find_fixup(&TABLE, 0x10, 13, FAULT | HSTATUS_SPV), None);
+        assert_eq!(find_fixup(TABLE, 0x10, INTERRUPT | 5, FAULT), None);
+        assert_eq!(find_fixup(TABLE, 0x10, 13, FAULT | HSTATUS_SPV), None);
     }
 
     #[test]
     fn i6_pcs_outside_the_table_are_never_ours() {
-        for offset in [0, 0xc, 0xe, 0x12, 0x18, 0x24, 0x10000 + 0x10, usize::MAX] {
-            assert_eq!(find_fixup(&TABLE, offset, 13, FAULT), None);
+        for offset in [
+            0,
+            0xc,
+            0xe,
+            0x11,
+            0x12,
+            0x18,
+            0x24,
+            0x28,
+            0x10000 + 0x10,
+            usize::MAX,
+        ] {
+            assert_eq!(find_fixup(TABLE, offset, 13, FAULT), None);
         }
-        assert_eq!(find_fixup(&[], 0x10, 13, FAULT), None);
+        assert_eq!(find_fixup(ExceptionTable(&[]), 0x10, 13, FAULT), None);
     }
 
     #[test]
     fn r21_page_faults_need_gva_and_redirected_access_faults_do_not() {
         for scause in [13, 21] {
-            assert_eq!(find_fixup(&TABLE, 0x10, scause, 0), None);
+            assert_eq!(find_fixup(TABLE, 0x10, scause, 0), None);
         }
         for scause in [4, 5] {
-            assert_eq!(find_fixup(&TABLE, 0x10, scause, 0), Some(0x100));
+            assert_eq!(find_fixup(TABLE, 0x10, scause, 0), Some(0x100));
         }
     }
 
@@ -266,10 +300,10 @@ mod tests {
             trap,
             x: [0; 32],
         };
-        assert!(recover(&TABLE, 0x8020_0000, &mut frame));
+        assert!(recover(TABLE, 0x8020_0000, &mut frame));
         assert_eq!(frame.pc, 0x8020_0100);
         assert_eq!(
-            [frame.x[5], frame.x[6], frame.x[7], frame.x[28]],
+            [frame.x[6], frame.x[7], frame.x[28], frame.x[29]],
             [21, 0x1234, 0x48d, 0x3000]
         );
     }
@@ -286,7 +320,7 @@ mod tests {
                 trap,
                 x: [7; 32],
             };
-            assert!(!recover(&TABLE, 0x8020_0000, &mut frame));
+            assert!(!recover(TABLE, 0x8020_0000, &mut frame));
             assert_eq!((frame.pc, frame.x), (pc, [7; 32]));
         }
     }

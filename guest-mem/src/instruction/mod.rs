@@ -105,6 +105,12 @@ impl Instruction {
         Self::from_parcels(bits as u16, (bits >> 16) as u16)
     }
 
+    /// The instruction whose parcels a hart has put together, zero above the first if it is the only one.
+    #[inline]
+    pub(crate) const fn of_fetched(bits: u32) -> Self {
+        Self { bits }
+    }
+
     /// The bits; zero above bit 15 for an instruction of 2 bytes.
     #[inline]
     pub const fn bits(self) -> u32 {

@@ -39,14 +39,19 @@ pub fn check(file: &[u8], elsewhere: Elsewhere) -> anyhow::Result<usize> {
         findings.extend(accesses_outside(&elf, &unit_range)?);
     }
     ensure!(findings.is_empty(), "{}", findings.join("; "));
-    Ok(table.len() / table::ENTRY_SIZE)
+    Ok(table::entries(table).count())
 }
 
-/// Where in `file` the table's bytes begin.
-pub fn table_in_file(file: &[u8]) -> anyhow::Result<usize> {
+/// Where in `file` the table's first entry that is one stands, and the place without one before it.
+pub fn entry_of_table_in_file(file: &[u8]) -> anyhow::Result<(usize, usize)> {
     let elf = object::File::parse(file)?;
     let table = between(&elf, TABLE)?;
-    position(&elf, table.start)
+    let position = position(&elf, table.start)?;
+    let (instruction, _) = table::entries(contents(&elf, &table)?)
+        .next()
+        .context("the table is empty")?;
+    let at = position + instruction / table::INSTRUCTION_SIZE * table::ENTRY_SIZE;
+    Ok((at, at - table::ENTRY_SIZE))
 }
 
 /// Where in `file` the program's first instruction stands.

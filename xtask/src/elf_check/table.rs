@@ -1,14 +1,17 @@
-//! What a right exception table is: sorted, not empty, and one entry for each guest access of the unit, no more.
+//! What a right exception table is: not empty, and one entry for each guest access of the unit, no more.
 //!
-//! An entry is four 16-bit little-endian numbers: the offset of the instruction and of its fixup from the unit's start,
-//! the kind of access, and zero.
+//! It is a 16-bit little-endian number for each 4 bytes of the unit, and for what the unit may grow by: 0 where nothing may
+//! fault, else the offset of the fixup from the unit's start plus the kind of access.
 
 use std::fmt;
 
 use super::instruction::{self, Kind};
 
 /// Bytes of one entry.
-pub const ENTRY_SIZE: usize = 8;
+pub const ENTRY_SIZE: usize = 2;
+
+/// Bytes of code that an entry stands for.
+pub const INSTRUCTION_SIZE: usize = 4;
 
 /// What is wrong with a table. Offsets count from the start of the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +20,8 @@ pub enum Finding {
     Empty,
     /// Its size is no multiple of an entry's.
     Torn { size: usize },
-    /// An entry does not come after the one before.
-    NotSorted { instruction: usize },
+    /// It ends before the unit does.
+    Short { size: usize },
     /// An entry names an offset outside the unit.
     Outside { instruction: usize },
     /// An entry has a kind that does not exist.
@@ -29,10 +32,8 @@ pub enum Finding {
         expected: Kind,
         found: Option<Kind>,
     },
-    /// A fixup is outside the unit, or not aligned.
+    /// A fixup is outside the unit.
     BadFixup { instruction: usize, fixup: usize },
-    /// The last field is not zero.
-    NotReserved { instruction: usize },
     /// A guest access of the unit has no entry.
     Missing { instruction: usize, kind: Kind },
 }
@@ -44,8 +45,11 @@ impl fmt::Display for Finding {
             Self::Torn { size } => {
                 write!(f, "the exception table has {size} bytes, not whole entries")
             }
-            Self::NotSorted { instruction } => {
-                write!(f, "the entry for +{instruction:#x} is out of order")
+            Self::Short { size } => {
+                write!(
+                    f,
+                    "the exception table has {size} bytes, less than its unit needs"
+                )
             }
             Self::Outside { instruction } => write!(
                 f,
@@ -72,13 +76,9 @@ impl fmt::Display for Finding {
             Self::BadFixup { instruction, fixup } => {
                 write!(
                     f,
-                    "the entry for +{instruction:#x} has the fixup +{fixup:#x}, outside the unit or not aligned"
+                    "the entry for +{instruction:#x} has the fixup +{fixup:#x}, outside the unit"
                 )
             }
-            Self::NotReserved { instruction } => write!(
-                f,
-                "the entry for +{instruction:#x} has a last field that is not 0"
-            ),
             Self::Missing { instruction, kind } => {
                 write!(f, "the {kind} at +{instruction:#x} is not in the table")
             }
@@ -86,29 +86,33 @@ impl fmt::Display for Finding {
     }
 }
 
+/// The offsets of the instructions that a table names, and their entries.
+pub fn entries(table: &[u8]) -> impl Iterator<Item = (usize, u16)> {
+    let (entries, _) = table.as_chunks::<ENTRY_SIZE>();
+    let numbers = entries.iter().map(|&entry| u16::from_le_bytes(entry));
+    numbers
+        .enumerate()
+        .map(|(index, entry)| (index * INSTRUCTION_SIZE, entry))
+        .filter(|&(_, entry)| entry != 0)
+}
+
 /// Checks a table against the code of its unit.
 pub fn check(unit: &[u8], table: &[u8]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let (entries, torn) = table.as_chunks::<ENTRY_SIZE>();
-    if table.is_empty() {
+    let size = table.len();
+    if entries(table).next().is_none() {
         findings.push(Finding::Empty);
     }
-    if !torn.is_empty() {
-        findings.push(Finding::Torn { size: table.len() });
+    if !size.is_multiple_of(ENTRY_SIZE) {
+        findings.push(Finding::Torn { size });
+    }
+    if size / ENTRY_SIZE < unit.len() / INSTRUCTION_SIZE {
+        findings.push(Finding::Short { size });
     }
     let accesses = instruction::guest_accesses(unit);
     let mut named = Vec::new();
-    for entry in entries {
-        let field = |index: usize| u16::from_le_bytes([entry[index], entry[index + 1]]);
-        let (instruction, fixup, number, reserved) = (
-            usize::from(field(0)),
-            usize::from(field(2)),
-            field(4),
-            field(6),
-        );
-        if named.last().is_some_and(|&last| instruction <= last) {
-            findings.push(Finding::NotSorted { instruction });
-        }
+    for (instruction, entry) in entries(table) {
+        let (number, fixup) = (entry & 3, usize::from(entry & !3));
         named.push(instruction);
         let found = accesses
             .iter()
@@ -130,11 +134,8 @@ pub fn check(unit: &[u8], table: &[u8]) -> Vec<Finding> {
                 }),
             }
         }
-        if fixup >= unit.len() || !fixup.is_multiple_of(4) {
+        if fixup == 0 || fixup >= unit.len() {
             findings.push(Finding::BadFixup { instruction, fixup });
-        }
-        if reserved != 0 {
-            findings.push(Finding::NotReserved { instruction });
         }
     }
     let missing = accesses
@@ -153,131 +154,87 @@ mod tests {
     const HLVX_HU: u32 = 0x6435_c573;
     const HSV_B: u32 = 0x62a5_c073;
 
-    type Entry = [u16; 4];
-    const RIGHT: [Entry; 3] = [[4, 16, 0, 0], [8, 16, 1, 0], [12, 16, 2, 0]];
+    /// For five instructions and one that the unit does not have.
+    type Table = [u16; 6];
+    const RIGHT: Table = [0, 16, 16 + 1, 16 + 2, 0, 0];
 
-    fn check_entries(entries: &[Entry]) -> Vec<Finding> {
+    fn check_table(table: &[u16]) -> Vec<Finding> {
         let unit: Vec<u8> = [NOP, HLV_D, HLVX_HU, HSV_B, NOP]
             .iter()
             .flat_map(|word| word.to_le_bytes())
             .collect();
-        let table: Vec<u8> = entries
-            .iter()
-            .flatten()
-            .flat_map(|field| field.to_le_bytes())
-            .collect();
+        let table: Vec<u8> = table.iter().flat_map(|entry| entry.to_le_bytes()).collect();
         check(&unit, &table)
     }
 
-    fn with(index: usize, entry: Entry) -> Vec<Finding> {
-        let mut entries = RIGHT;
-        entries[index] = entry;
-        check_entries(&entries)
+    fn with(index: usize, entry: u16) -> Vec<Finding> {
+        let mut table = RIGHT;
+        table[index] = entry;
+        check_table(&table)
     }
 
     #[test]
     fn a_right_table_has_no_findings() {
-        assert_eq!(check_entries(&RIGHT), []);
+        assert_eq!(check_table(&RIGHT), []);
+        assert_eq!(check_table(&RIGHT[..5]), []);
     }
 
     #[test]
-    fn a_table_that_is_wrong_in_any_way_is_refused() {
-        let wrong = |expected, found| Finding::WrongInstruction {
-            instruction: 4,
+    fn an_entry_that_is_wrong_in_any_way_is_refused() {
+        let wrong = |instruction, expected, found| Finding::WrongInstruction {
+            instruction,
             expected,
             found,
         };
-        assert_eq!(
-            with(0, [4, 16, 1, 0]),
-            [wrong(Kind::Fetch, Some(Kind::Load))]
-        );
-        assert_eq!(
-            with(0, [4, 16, 2, 0]),
-            [wrong(Kind::Store, Some(Kind::Load))]
-        );
-        assert_eq!(
-            with(0, [4, 16, 3, 0]),
-            [Finding::NoSuchKind {
-                instruction: 4,
-                number: 3
-            }]
-        );
-        assert_eq!(
-            with(0, [4, 20, 0, 0]),
-            [Finding::BadFixup {
-                instruction: 4,
-                fixup: 20
-            }]
-        );
-        assert_eq!(
-            with(0, [4, 18, 0, 0]),
-            [Finding::BadFixup {
-                instruction: 4,
-                fixup: 18
-            }]
-        );
-        assert_eq!(
-            with(0, [4, 16, 0, 1]),
-            [Finding::NotReserved { instruction: 4 }]
-        );
-        let none = Finding::WrongInstruction {
-            instruction: 0,
-            expected: Kind::Load,
-            found: None,
-        };
-        assert_eq!(
-            with(0, [0, 16, 0, 0]),
-            [
-                none,
-                Finding::Missing {
+        for (index, entry, finding) in [
+            (1, 16 + 1, wrong(4, Kind::Fetch, Some(Kind::Load))),
+            (1, 16 + 2, wrong(4, Kind::Store, Some(Kind::Load))),
+            (0, 16, wrong(0, Kind::Load, None)),
+            (4, 16 + 2, wrong(16, Kind::Store, None)),
+            (5, 16 + 2, Finding::Outside { instruction: 20 }),
+            (
+                1,
+                16 + 3,
+                Finding::NoSuchKind {
                     instruction: 4,
-                    kind: Kind::Load
-                }
-            ]
-        );
-        let outside = Finding::Outside { instruction: 20 };
-        assert_eq!(
-            with(2, [20, 16, 2, 0]),
-            [
-                outside,
-                Finding::Missing {
-                    instruction: 12,
-                    kind: Kind::Store
-                }
-            ]
-        );
-    }
-
-    #[test]
-    fn entries_out_of_order_or_twice_are_refused() {
-        let [first, second, third] = RIGHT;
-        assert_eq!(
-            check_entries(&[second, first, third]),
-            [Finding::NotSorted { instruction: 4 }]
-        );
-        assert_eq!(
-            check_entries(&[first, first, second, third]),
-            [Finding::NotSorted { instruction: 4 }]
-        );
+                    number: 3,
+                },
+            ),
+            (
+                1,
+                20,
+                Finding::BadFixup {
+                    instruction: 4,
+                    fixup: 20,
+                },
+            ),
+            (
+                2,
+                1,
+                Finding::BadFixup {
+                    instruction: 8,
+                    fixup: 0,
+                },
+            ),
+        ] {
+            assert_eq!(with(index, entry), [finding]);
+        }
     }
 
     #[test]
     fn a_guest_access_without_entry_is_refused() {
-        assert_eq!(
-            check_entries(&RIGHT[..2]),
-            [Finding::Missing {
-                instruction: 12,
-                kind: Kind::Store
-            }]
-        );
-        assert_eq!(check_entries(&[]).first(), Some(&Finding::Empty));
+        let missing = Finding::Missing {
+            instruction: 12,
+            kind: Kind::Store,
+        };
+        assert_eq!(with(3, 0), [missing]);
+        assert_eq!(check_table(&[0; 6]).first(), Some(&Finding::Empty));
     }
 
     #[test]
-    fn a_torn_table_is_refused() {
-        assert_eq!(
-            check(&[0x13, 0, 0, 0], &[0; 4]),
-            [Finding::Torn { size: 4 }]
-        );
+    fn a_table_that_ends_too_early_is_refused() {
+        assert_eq!(check_table(&RIGHT[..4]), [Finding::Short { size: 8 }]);
+        let torn = check(&NOP.to_le_bytes(), &[0; 3]);
+        assert_eq!(torn, [Finding::Empty, Finding::Torn { size: 3 }]);
     }
 }

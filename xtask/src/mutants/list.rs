@@ -58,8 +58,8 @@ pub const MUTANTS: &[Mutant] = &[
         "`completed` is one too many",
         "guest_virtual/access.rs",
         &[(
-            "faulted(space, operation, &trap, piece.offset + completed)",
-            "faulted(space, operation, &trap, piece.offset + completed + 1)",
+            ".after(offset + interrupted.completed)",
+            ".after(offset + interrupted.completed + 1)",
         )],
     ),
     on_host(
@@ -70,14 +70,17 @@ pub const MUTANTS: &[Mutant] = &[
     on_target(
         "a fault in a batch is always taken for one of its first double",
         "hart/riscv64/access/copies.S",
-        &[("    bne     t1, a1, 3b\n", "")],
+        &[(
+            "    bltu    t1, t0, 5f\n    beq     t2, a1, 6b\n",
+            "    bgeu    t1, t0, 6b\n",
+        )],
     ),
     on_target(
         "a fault in a merging store forgets a double",
         "hart/riscv64/access/merges.S",
         &[(
-            "6:  sub     a0, a2, a1\n    ret",
-            "6:  sub     a0, a2, a1\n    addi    a0, a0, -8\n    ret",
+            "6:  sub     a0, a2, a1\n",
+            "6:  sub     a0, a2, a1\n    addi    a0, a0, -8\n",
         )],
     ),
     // Which traps are ours, and where they land.
@@ -97,7 +100,7 @@ pub const MUTANTS: &[Mutant] = &[
     on_target(
         "the scoped vector does not put scause back",
         "hart/riscv64/access/scoped.S",
-        &[("    csrw    scause, t6\n", "")],
+        &[("    csrw    scause, t2\n", "")],
     ),
     // The access window.
     on_host(

@@ -36,18 +36,19 @@ pub fn run(name: &str, elf: &Path, elsewhere: Elsewhere) -> anyhow::Result<Tally
             Err(_) => tally.pass_aloud(&test),
         }
     };
-    let table = elf_check::table_in_file(&file)?;
-    for (field, at) in [
-        ("instruction", 0),
-        ("fixup", 2),
-        ("kind", 4),
-        ("last field", 6),
-    ] {
-        refuses(
-            &format!("an entry with a wrong {field} is refused"),
-            &|file| file[table + at] ^= 3,
-        );
-    }
+    let (entry, none) = elf_check::entry_of_table_in_file(&file)?;
+    refuses("an entry with a wrong kind is refused", &|file| {
+        file[entry] ^= 3;
+    });
+    refuses("an entry with a wrong fixup is refused", &|file| {
+        file[entry + 1] |= 0x80;
+    });
+    refuses("an entry of another instruction is refused", &|file| {
+        file[none] |= 4;
+    });
+    refuses("an instruction without its entry is refused", &|file| {
+        file[entry..entry + 2].fill(0);
+    });
     if elsewhere == Elsewhere::Forbidden {
         let entry = elf_check::entry_in_file(&file)?;
         refuses("an `hlv.d` outside the library is refused", &|file| {

@@ -39,6 +39,15 @@ impl ModelHart<'_> {
 
 // SAFETY: the CSRs are the model's own, and only the given buffers are touched, within their length.
 unsafe impl Hart for ModelHart<'_> {
+    type Series<'s>
+        = &'s Self
+    where
+        Self: 's;
+
+    fn series(&self) -> &Self {
+        self
+    }
+
     fn read_csr(&self, csr: Csr) -> u64 {
         self.count(|counts| counts.csr_reads += 1);
         self.registers.get(csr.into())

@@ -1,30 +1,34 @@
 //! The two forms of fault recovery, as types: who is asked when a routine of the access unit traps.
 
-use super::routines::{self, Argument, CopyRoutines, Routine, SingleResult};
-use crate::fault::TrapInfo;
+use super::routines::{Copies, ExitRecord, Hooked, RecordInRegisters, Scoped, Singles};
 
 mod sealed {
     pub trait Sealed {}
 }
 
 /// How faults of guest accesses come back: one of [`HandlerHook`] and [`ScopedStvec`].
-pub trait Recovery: sealed::Sealed {
+pub trait Recovery: sealed::Sealed + 'static {
+    /// What a recovered fault puts back.
     #[doc(hidden)]
-    const COPIES: CopyRoutines;
+    type Record;
 
-    /// Runs a routine of the access unit under this form.
-    ///
-    /// # Safety
-    ///
-    /// As the routine's own.
+    /// The routines of the access unit for a series of accesses.
     #[doc(hidden)]
-    unsafe fn run(
-        routine: Routine,
-        host: Argument,
-        guest: u64,
-        len: Argument,
-        trap: *mut TrapInfo,
-    ) -> SingleResult;
+    type Routines<'r>: Copies + Singles;
+
+    /// Those for one single access.
+    #[doc(hidden)]
+    type Once: Singles;
+
+    /// The record of this hart now.
+    #[doc(hidden)]
+    fn record() -> Self::Record;
+
+    #[doc(hidden)]
+    fn routines(record: &Self::Record) -> Self::Routines<'_>;
+
+    #[doc(hidden)]
+    fn once() -> Self::Once;
 }
 
 /// The host's trap handler calls [`try_fixup`](super::try_fixup): costs nothing until a fault.
@@ -38,8 +42,9 @@ pub struct HandlerHook;
 /// changed.
 ///
 /// Traps that are not faults of a guest access reach the host's own handler, as the hardware raised them. A recovered fault
-/// leaves every trap CSR as it was before the access, if it takes the write: QEMU ignores writes of `htinst`, so a host that
-/// looks at the `htinst` of the guest's exit reads it before its first guest access.
+/// leaves every trap CSR as it was before the access (in an open window: as it was when that was opened), if it takes the
+/// write: QEMU ignores writes of `htinst`, so a host that looks at the `htinst` of the guest's exit reads it before its first
+/// guest access.
 #[derive(Clone, Copy, Debug)]
 pub struct ScopedStvec;
 
@@ -47,34 +52,41 @@ impl sealed::Sealed for HandlerHook {}
 impl sealed::Sealed for ScopedStvec {}
 
 impl Recovery for HandlerHook {
-    const COPIES: CopyRoutines = routines::HOOK_COPIES;
+    type Record = ();
+    type Routines<'r> = Hooked;
+    type Once = Hooked;
 
     #[inline(always)]
-    unsafe fn run(
-        routine: Routine,
-        host: Argument,
-        guest: u64,
-        len: Argument,
-        trap: *mut TrapInfo,
-    ) -> SingleResult {
-        // SAFETY: the caller's promise.
-        unsafe { routine(host, guest, len, trap) }
+    fn record() {}
+
+    #[inline(always)]
+    fn routines((): &()) -> Hooked {
+        Hooked
+    }
+
+    #[inline(always)]
+    fn once() -> Hooked {
+        Hooked
     }
 }
 
 impl Recovery for ScopedStvec {
-    const COPIES: CopyRoutines = routines::SCOPED_COPIES;
+    type Record = ExitRecord;
+    type Routines<'r> = Scoped<'r>;
+    type Once = RecordInRegisters;
 
     #[inline(always)]
-    unsafe fn run(
-        routine: Routine,
-        host: Argument,
-        guest: u64,
-        len: Argument,
-        trap: *mut TrapInfo,
-    ) -> SingleResult {
-        // SAFETY: the caller's promise; interrupts are off in the window, so that the vector is entered only by exceptions
-        // of the routine itself.
-        unsafe { routines::scoped_call(host, guest, len, trap, routine) }
+    fn record() -> ExitRecord {
+        ExitRecord::of_this_hart()
+    }
+
+    #[inline(always)]
+    fn routines(record: &ExitRecord) -> Scoped<'_> {
+        Scoped(record)
+    }
+
+    #[inline(always)]
+    fn once() -> RecordInRegisters {
+        RecordInRegisters::of_this_hart()
     }
 }

@@ -7,18 +7,21 @@
 use core::arch::{asm, global_asm};
 use core::marker::PhantomData;
 
-use super::recovery::{self, CAUSES_WITH_GVA, Entry, SITE_CAUSES, TrapContext};
+use super::recovery::{self, CAUSES_WITH_GVA, ExceptionTable, SITE_CAUSES, TrapContext};
 use super::{Csr, FenceState, Hart, Interrupted};
 use crate::access::Width;
 use crate::cause;
+use crate::csr::{HSTATUS_GVA, HSTATUS_SPV, STATUS_SDT, STATUS_SPELP, STATUS_SPIE, STATUS_SPP};
 use crate::fault::TrapInfo;
 
 mod forms;
 mod parts;
 mod routines;
+mod series;
 
 pub use forms::{HandlerHook, Recovery, ScopedStvec};
-use routines::Argument;
+use routines::Singles;
+pub use series::Series;
 
 global_asm!(
     include_str!("access/unit.S"),
@@ -27,28 +30,32 @@ global_asm!(
     include_str!("access/singles.S"),
     include_str!("access/scoped.S"),
     include_str!("access/end.S"),
+    load_causes = const SITE_CAUSES[0],
+    fetch_causes = const SITE_CAUSES[1],
+    store_causes = const SITE_CAUSES[2],
     causes_with_gva = const CAUSES_WITH_GVA,
+    spv_and_gva = const HSTATUS_SPV | HSTATUS_GVA,
+    gva = const HSTATUS_GVA,
+    // The bits of sstatus that a trap changes; SIE is clear in a window anyway.
+    trap_status = const STATUS_SPP | STATUS_SPIE | STATUS_SPELP | STATUS_SDT,
     first_page_fault = const cause::INSTRUCTION_PAGE,
-    site_causes = sym SITE_CAUSES_OF_KIND,
     separate = const cfg!(feature = "fence-guest-accesses") as u8,
 );
 
-/// [`SITE_CAUSES`] where the scoped vector finds it.
-static SITE_CAUSES_OF_KIND: [u32; 3] = SITE_CAUSES;
-
 unsafe extern "C" {
     static __guest_mem_access_start: [u8; 0];
-    static __guest_mem_extable_start: [Entry; 0];
-    static __guest_mem_extable_end: [Entry; 0];
+    static __guest_mem_extable_start: [u16; 0];
+    static __guest_mem_extable_end: [u16; 0];
 }
 
-/// The exception table of the access unit: sorted by pc, 8 bytes an entry.
-pub fn exception_table() -> &'static [Entry] {
-    let start = (&raw const __guest_mem_extable_start).cast::<Entry>();
-    let end = (&raw const __guest_mem_extable_end).cast::<Entry>();
-    // SAFETY: both labels delimit the entries that the access unit emitted into one section of one object: initialized,
-    // read-only, 8-aligned, and never moved.
-    unsafe { core::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
+/// The exception table of the access unit.
+#[inline]
+pub fn exception_table() -> ExceptionTable<'static> {
+    let start = (&raw const __guest_mem_extable_start).cast::<u16>();
+    let end = (&raw const __guest_mem_extable_end).cast::<u16>();
+    // SAFETY: both labels delimit what the access unit emitted into one section of one object: initialized, read-only,
+    // 8-aligned, and never moved.
+    ExceptionTable(unsafe { core::slice::from_raw_parts(start, end.offset_from_unsigned(start)) })
 }
 
 /// Sends the trap in `context` to its fixup if a guest access of this crate raised it, and says whether it did.
@@ -142,9 +149,10 @@ macro_rules! csr_access {
     };
 }
 
-// SAFETY: the routines of the access unit touch the host buffer and the guest address they are given, and change no CSR that
-// they do not put back; the CSR methods do what their names say.
+// SAFETY: the accesses are those of a series of one; the CSR methods do what their names say.
 unsafe impl<R: Recovery> Hart for Riscv64<R> {
+    type Series<'s> = Series<'s, R>;
+
     #[inline(always)]
     fn read_csr(&self, csr: Csr) -> u64 {
         macro_rules! read {
@@ -181,100 +189,61 @@ unsafe impl<R: Recovery> Hart for Riscv64<R> {
         csr_access!("csrrc", csr, bits)
     }
 
-    #[inline]
+    #[inline(always)]
+    fn series(&self) -> Series<'_, R> {
+        Series::begin(self)
+    }
+
+    #[inline(always)]
     unsafe fn copy_from_guest(
         &self,
         source: u64,
         destination: *mut u8,
         len: usize,
     ) -> Result<(), Interrupted> {
-        // SAFETY: the caller's promise. The routines write below the exposed address of a buffer that is valid for writes.
-        unsafe {
-            self.copy_parts(
-                &R::COPIES.from_guest,
-                destination.expose_provenance(),
-                source,
-                len,
-            )
-        }
+        // SAFETY: the caller's promise.
+        unsafe { self.series().copy_from_guest(source, destination, len) }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn copy_to_guest(
         &self,
         destination: u64,
         source: *const u8,
         len: usize,
     ) -> Result<(), Interrupted> {
-        // SAFETY: the caller's promise. The routines read below the exposed address of a buffer that is valid for reads.
-        unsafe {
-            self.copy_parts(
-                &R::COPIES.to_guest,
-                source.expose_provenance(),
-                destination,
-                len,
-            )
-        }
+        // SAFETY: the caller's promise.
+        unsafe { self.series().copy_to_guest(destination, source, len) }
     }
 
     #[inline]
     unsafe fn fill_guest(&self, destination: u64, byte: u8, len: usize) -> Result<(), Interrupted> {
-        let pattern = u64::from_ne_bytes([byte; 8]) as usize;
-        let head = (destination.wrapping_neg() as usize & 7).min(len);
-        let body = (len - head) & !7;
-        let tail = len - head - body;
-        let mut done = 0;
-        // SAFETY: the caller's promise, for three parts one after another; the body is 8-aligned.
-        unsafe {
-            if head != 0 {
-                self.copy(routines::FILL_1, pattern, destination, head, &mut done)?;
-            }
-            if body != 0 {
-                self.copy(
-                    routines::FILL_8,
-                    pattern,
-                    destination.wrapping_add(done as u64),
-                    body,
-                    &mut done,
-                )?;
-            }
-            if tail != 0 {
-                self.copy(
-                    routines::FILL_1,
-                    pattern,
-                    destination.wrapping_add(done as u64),
-                    tail,
-                    &mut done,
-                )?;
-            }
-        }
-        Ok(())
+        // SAFETY: the caller's promise.
+        unsafe { self.series().fill_guest(destination, byte, len) }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn load_guest(&self, address: u64, width: Width) -> Result<u64, TrapInfo> {
         // SAFETY: the caller's promise.
-        unsafe { self.single(routines::load(width), Argument::uninit(), address) }
+        unsafe { R::once().load(address, width) }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn store_guest(&self, address: u64, width: Width, value: u64) -> Result<(), TrapInfo> {
         // SAFETY: the caller's promise.
-        unsafe {
-            self.single(
-                routines::store(width),
-                Argument::new(value as usize),
-                address,
-            )
-        }
-        .map(|_| ())
+        unsafe { R::once().store(address, width, value) }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn fetch_parcel(&self, address: u64) -> Result<u16, TrapInfo> {
         // SAFETY: the caller's promise.
-        unsafe { self.single(routines::FETCH, Argument::uninit(), address) }
-            .map(|parcel| parcel as u16)
+        unsafe { R::once().fetch_parcel(address) }
+    }
+
+    #[inline(always)]
+    unsafe fn fetch_instruction(&self, address: u64) -> Result<u32, Interrupted> {
+        // SAFETY: the caller's promise.
+        unsafe { R::once().fetch_instruction(address) }
     }
 
     fn hfence_vvma(&self, gva: Option<u64>) {

@@ -1,37 +1,30 @@
-//! The Rust names of the routines in the access unit, all of one signature.
+//! The routines of the access unit in Rust: their names, and how each is called.
+//!
+//! The one idea: no routine is called as C. Copies clobber what a C function may, and answer the trap of a fault in t1 to t4;
+//! single accesses return by t0, clobber little and need no stack, so that the access around them needs no frame.
 
+use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 
 use crate::access::Width;
 use crate::fault::TrapInfo;
+use crate::hart::Interrupted;
 
-/// What a routine answers in a0 and a1.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct SingleResult {
-    /// The value of a single load; for a copy or a fill the bytes left, 0 unless a fault ended it.
-    pub value: u64,
-    /// For a single access: 1 after a fault.
-    pub faulted: u64,
+/// Reads a CSR of a trap, or `stvec`.
+macro_rules! read {
+    ($name:literal) => {{
+        let value: u64;
+        // SAFETY: reading these CSRs in HS-mode has no effect.
+        unsafe {
+            asm!(concat!("csrr {value}, ", $name), value = out(reg) value, options(nomem, nostack, preserves_flags));
+        }
+        value
+    }};
 }
 
-/// A routine of the access unit: `(host pointer or value, guest address, length, where a fault's trap goes)`.
-///
-/// # Safety
-///
-/// The host range is valid for the copy's direction; the access window is open; the addresses are aligned to the routine's
-/// element and the length is a multiple of it.
-pub type Routine = unsafe extern "C" fn(Argument, u64, Argument, *mut TrapInfo) -> SingleResult;
-
-/// An argument that not every routine has: no instruction is spent on one that is not looked at.
-pub type Argument = MaybeUninit<usize>;
-
-/// The copy routines of one form.
-#[derive(Debug)]
-pub struct CopyRoutines {
-    pub from_guest: ToOneSide,
-    pub to_guest: ToOneSide,
-}
+/// A copy or a fill.
+pub type Routine = unsafe extern "C" fn();
 
 /// The copy routines of one form and direction.
 #[derive(Debug)]
@@ -44,130 +37,362 @@ pub struct ToOneSide {
     pub to_guest: bool,
 }
 
-macro_rules! routines {
-    ($($name:ident),* $(,)?) => {
-        unsafe extern "C" {
-            $(fn $name(host: Argument, guest: u64, len: Argument, trap: *mut TrapInfo) -> SingleResult;)*
+/// How a copy or a fill ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// The bytes left: 0 unless a fault ended it.
+    pub left: usize,
+    /// The trap, if a fault ended it, and it was no merging copy.
+    pub trap: TrapInfo,
+}
+
+/// The copies and fills of one form of recovery.
+pub trait Copies: Copy {
+    const FROM_GUEST: ToOneSide;
+    const TO_GUEST: ToOneSide;
+    /// Fills with a byte in every lane of the value, by single bytes.
+    const FILL_1: Routine;
+    /// The same by doubles.
+    const FILL_8: Routine;
+
+    /// Runs a copy or a fill of this form.
+    ///
+    /// # Safety
+    ///
+    /// The host range is valid for the copy's direction; the access window is open; the addresses are aligned to the
+    /// routine's element and the length, which is not 0, is a multiple of it.
+    unsafe fn run(self, routine: Routine, host: usize, guest: u64, len: usize) -> Ended;
+}
+
+/// The single accesses of one form of recovery.
+pub trait Singles: Copy {
+    /// `hlv` of a width, zero-extended.
+    ///
+    /// # Safety
+    ///
+    /// The access window is open.
+    unsafe fn load(self, address: u64, width: Width) -> Result<u64, TrapInfo>;
+
+    /// `hsv` of a width.
+    ///
+    /// # Safety
+    ///
+    /// The access window is open.
+    unsafe fn store(self, address: u64, width: Width, value: u64) -> Result<(), TrapInfo>;
+
+    /// `hlvx.hu`.
+    ///
+    /// # Safety
+    ///
+    /// The access window is open.
+    unsafe fn fetch_parcel(self, address: u64) -> Result<u16, TrapInfo>;
+
+    /// `hlvx.hu` once or twice. The second address does not wrap.
+    ///
+    /// # Safety
+    ///
+    /// The access window is open.
+    unsafe fn fetch_instruction(self, address: u64) -> Result<u32, Interrupted>;
+}
+
+/// What a fault in the scoped form puts back, and room for its vector. The access unit knows the layout.
+#[derive(Debug)]
+#[repr(C)]
+pub struct ExitRecord {
+    stvec: u64,
+    sepc: u64,
+    scause: u64,
+    stval: u64,
+    htval: u64,
+    htinst: u64,
+    sstatus: u64,
+    hstatus: u64,
+    /// Registers of the interrupted routine, while the vector runs.
+    scratch: UnsafeCell<[MaybeUninit<u64>; 4]>,
+}
+
+impl ExitRecord {
+    /// The record as the CSRs of this hart have it.
+    #[inline(always)]
+    pub fn of_this_hart() -> Self {
+        let now = RecordInRegisters::of_this_hart();
+        Self {
+            stvec: read!("stvec"),
+            sepc: now.sepc,
+            scause: now.scause,
+            stval: now.stval,
+            htval: now.htval,
+            htinst: now.htinst,
+            sstatus: now.sstatus,
+            hstatus: now.hstatus,
+            scratch: UnsafeCell::new([MaybeUninit::uninit(); 4]),
+        }
+    }
+}
+
+/// What a fault of a single access puts back.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordInRegisters {
+    sepc: u64,
+    scause: u64,
+    stval: u64,
+    htval: u64,
+    htinst: u64,
+    sstatus: u64,
+    hstatus: u64,
+}
+
+impl RecordInRegisters {
+    /// The record as the CSRs of this hart have it.
+    #[inline(always)]
+    pub fn of_this_hart() -> Self {
+        // htval, htinst and hstatus by their numbers, so that the assembler needs no extension.
+        Self {
+            sepc: read!("sepc"),
+            scause: read!("scause"),
+            stval: read!("stval"),
+            htval: read!("0x643"),
+            htinst: read!("0x64a"),
+            sstatus: read!("sstatus"),
+            hstatus: read!("0x600"),
+        }
+    }
+}
+
+/// The hook's form: the host's trap handler recovers faults.
+#[derive(Clone, Copy, Debug)]
+pub struct Hooked;
+
+/// The scoped form, with the record of the time before a series of accesses.
+#[derive(Clone, Copy, Debug)]
+pub struct Scoped<'r>(pub &'r ExitRecord);
+
+/// The trap in four variables.
+macro_rules! trap {
+    ($scause:ident, $stval:ident, $htval:ident, $htinst:ident) => {
+        TrapInfo {
+            scause: $scause,
+            stval: $stval,
+            htval: $htval,
+            htinst: $htinst,
         }
     };
 }
 
-routines!(
-    __guest_mem_hook_copy_from_1,
-    __guest_mem_hook_copy_from_2,
-    __guest_mem_hook_copy_from_4,
-    __guest_mem_hook_copy_from_8,
-    __guest_mem_hook_copy_to_1,
-    __guest_mem_hook_copy_to_2,
-    __guest_mem_hook_copy_to_4,
-    __guest_mem_hook_copy_to_8,
-    __guest_mem_scoped_copy_from_1,
-    __guest_mem_scoped_copy_from_2,
-    __guest_mem_scoped_copy_from_4,
-    __guest_mem_scoped_copy_from_8,
-    __guest_mem_scoped_copy_to_1,
-    __guest_mem_scoped_copy_to_2,
-    __guest_mem_scoped_copy_to_4,
-    __guest_mem_scoped_copy_to_8,
-    __guest_mem_hook_merge_from,
-    __guest_mem_hook_merge_to,
-    __guest_mem_scoped_merge_from,
-    __guest_mem_scoped_merge_to,
-    __guest_mem_fill_1,
-    __guest_mem_fill_8,
-    __guest_mem_load_1,
-    __guest_mem_load_2,
-    __guest_mem_load_4,
-    __guest_mem_load_8,
-    __guest_mem_store_1,
-    __guest_mem_store_2,
-    __guest_mem_store_4,
-    __guest_mem_store_8,
-    __guest_mem_fetch_2,
-);
-
-unsafe extern "C" {
-    #[link_name = "__guest_mem_scoped_call"]
-    pub fn scoped_call(
-        host: Argument,
-        guest: u64,
-        len: Argument,
-        trap: *mut TrapInfo,
-        routine: Routine,
-    ) -> SingleResult;
+/// Calls a single access with a0 and a1, and what else its form wants in registers. Answers a0, a1 and the trap.
+macro_rules! call_single {
+    ($routine:ident, $value:expr, $address:expr, [$($operands:tt)*]) => {{
+        unsafe extern "C" {
+            fn $routine();
+        }
+        let (value, faulted): (u64, u64);
+        let (scause, stval, htval, htinst): (u64, u64, u64, u64);
+        // SAFETY: the caller's promise. The routine's contract: it changes these registers, memory of the guest, and the
+        // frame's scratch; it needs no stack.
+        unsafe {
+            asm!(
+                "call t0, {routine}",
+                routine = sym $routine,
+                inlateout("a0") $value => value,
+                inlateout("a1") $address => faulted,
+                out("t0") _,
+                lateout("t1") scause,
+                lateout("t2") stval,
+                lateout("t3") htval,
+                lateout("t4") htinst,
+                lateout("t6") _,
+                $($operands)*
+                options(nostack),
+            );
+        }
+        (value, faulted, trap!(scause, stval, htval, htinst))
+    }};
 }
 
-pub const HOOK_COPIES: CopyRoutines = CopyRoutines {
-    from_guest: ToOneSide {
-        elements: [
-            __guest_mem_hook_copy_from_1,
-            __guest_mem_hook_copy_from_2,
-            __guest_mem_hook_copy_from_4,
-            __guest_mem_hook_copy_from_8,
-        ],
-        merge: __guest_mem_hook_merge_from,
-        to_guest: false,
-    },
-    to_guest: ToOneSide {
-        elements: [
-            __guest_mem_hook_copy_to_1,
-            __guest_mem_hook_copy_to_2,
-            __guest_mem_hook_copy_to_4,
-            __guest_mem_hook_copy_to_8,
-        ],
-        merge: __guest_mem_hook_merge_to,
-        to_guest: true,
-    },
-};
+/// Calls a copy or a fill, for the scoped form with the frame in a3.
+macro_rules! call_copy {
+    ($routine:expr, $host:expr, $guest:expr, $len:expr $(, frame $frame:expr)?) => {{
+        let left: usize;
+        let (scause, stval, htval, htinst): (u64, u64, u64, u64);
+        // SAFETY: the caller's promise. The routine's contract: it changes registers that a C function may change, memory of
+        // the guest and of the given host range, and the frame's scratch; it needs no stack.
+        unsafe {
+            asm!(
+                "jalr {routine}",
+                routine = in(reg) $routine,
+                inlateout("a0") $host => left,
+                inlateout("a1") $guest => _,
+                inlateout("a2") $len => _,
+                $(in("a3") core::ptr::from_ref::<ExitRecord>($frame),)?
+                lateout("t1") scause,
+                lateout("t2") stval,
+                lateout("t3") htval,
+                lateout("t4") htinst,
+                clobber_abi("C"),
+                options(nostack),
+            );
+        }
+        Ended {
+            left,
+            trap: trap!(scause, stval, htval, htinst),
+        }
+    }};
+}
 
-pub const SCOPED_COPIES: CopyRoutines = CopyRoutines {
-    from_guest: ToOneSide {
-        elements: [
-            __guest_mem_scoped_copy_from_1,
-            __guest_mem_scoped_copy_from_2,
-            __guest_mem_scoped_copy_from_4,
-            __guest_mem_scoped_copy_from_8,
-        ],
-        merge: __guest_mem_scoped_merge_from,
-        to_guest: false,
-    },
-    to_guest: ToOneSide {
-        elements: [
-            __guest_mem_scoped_copy_to_1,
-            __guest_mem_scoped_copy_to_2,
-            __guest_mem_scoped_copy_to_4,
-            __guest_mem_scoped_copy_to_8,
-        ],
-        merge: __guest_mem_scoped_merge_to,
-        to_guest: true,
-    },
-};
+/// The address of a routine that is not called by name.
+macro_rules! routine {
+    ($name:ident) => {{
+        unsafe extern "C" {
+            fn $name();
+        }
+        $name as Routine
+    }};
+}
 
-/// Fills with a byte in every lane of the value, one element a byte.
-pub const FILL_1: Routine = __guest_mem_fill_1;
-/// Fills with a byte in every lane of the value, one element 8 bytes.
-pub const FILL_8: Routine = __guest_mem_fill_8;
-/// `hlvx.hu`.
-pub const FETCH: Routine = __guest_mem_fetch_2;
+/// [`Copies`] of a form: the names of its routines, and its frame.
+macro_rules! copies {
+    (
+        this: $self:ident;
+        $(frame: $frame:expr;)?
+        from: $from_1:ident $from_2:ident $from_4:ident $from_8:ident $merge_from:ident;
+        to: $to_1:ident $to_2:ident $to_4:ident $to_8:ident $merge_to:ident;
+        fill: $fill_1:ident $fill_8:ident;
+    ) => {
+        const FROM_GUEST: ToOneSide = ToOneSide {
+            elements: [routine!($from_1), routine!($from_2), routine!($from_4), routine!($from_8)],
+            merge: routine!($merge_from),
+            to_guest: false,
+        };
+        const TO_GUEST: ToOneSide = ToOneSide {
+            elements: [routine!($to_1), routine!($to_2), routine!($to_4), routine!($to_8)],
+            merge: routine!($merge_to),
+            to_guest: true,
+        };
+        const FILL_1: Routine = routine!($fill_1);
+        const FILL_8: Routine = routine!($fill_8);
 
-/// `hlv` of a width, zero-extended.
-#[inline(always)]
-pub const fn load(width: Width) -> Routine {
-    match width {
-        Width::Byte => __guest_mem_load_1,
-        Width::Half => __guest_mem_load_2,
-        Width::Word => __guest_mem_load_4,
-        Width::Double => __guest_mem_load_8,
+        #[inline(always)]
+        unsafe fn run($self, routine: Routine, host: usize, guest: u64, len: usize) -> Ended {
+            call_copy!(routine, host, guest, len $(, frame $frame)?)
+        }
+    };
+}
+
+/// [`Singles`] of a form: the names of its routines, and its operands.
+macro_rules! singles {
+    (
+        this: $self:ident;
+        operands: $operands:tt;
+        load: $load_1:ident $load_2:ident $load_4:ident $load_8:ident;
+        store: $store_1:ident $store_2:ident $store_4:ident $store_8:ident;
+        fetch: $fetch_parcel:ident $fetch_instruction:ident;
+    ) => {
+        #[inline(always)]
+        unsafe fn load($self, address: u64, width: Width) -> Result<u64, TrapInfo> {
+            let unused = MaybeUninit::<u64>::uninit();
+            let (value, faulted, trap) = match width {
+                Width::Byte => call_single!($load_1, unused, address, $operands),
+                Width::Half => call_single!($load_2, unused, address, $operands),
+                Width::Word => call_single!($load_4, unused, address, $operands),
+                Width::Double => call_single!($load_8, unused, address, $operands),
+            };
+            if faulted == 0 { Ok(value) } else { Err(trap) }
+        }
+
+        #[inline(always)]
+        unsafe fn store($self, address: u64, width: Width, value: u64) -> Result<(), TrapInfo> {
+            let (_, faulted, trap) = match width {
+                Width::Byte => call_single!($store_1, value, address, $operands),
+                Width::Half => call_single!($store_2, value, address, $operands),
+                Width::Word => call_single!($store_4, value, address, $operands),
+                Width::Double => call_single!($store_8, value, address, $operands),
+            };
+            if faulted == 0 { Ok(()) } else { Err(trap) }
+        }
+
+        #[inline(always)]
+        unsafe fn fetch_parcel($self, address: u64) -> Result<u16, TrapInfo> {
+            let unused = MaybeUninit::<u64>::uninit();
+            let (value, faulted, trap) = call_single!($fetch_parcel, unused, address, $operands);
+            if faulted == 0 { Ok(value as u16) } else { Err(trap) }
+        }
+
+        #[inline(always)]
+        unsafe fn fetch_instruction($self, address: u64) -> Result<u32, Interrupted> {
+            let unused = MaybeUninit::<u64>::uninit();
+            let (value, faulted, trap) = call_single!($fetch_instruction, unused, address, $operands);
+            if faulted == 0 {
+                return Ok(value as u32);
+            }
+            Err(Interrupted {
+                completed: (faulted as usize - 1) * 2,
+                trap,
+            })
+        }
+    };
+}
+
+impl Copies for Hooked {
+    copies! {
+        this: self;
+        from: __guest_mem_hook_copy_from_1 __guest_mem_hook_copy_from_2 __guest_mem_hook_copy_from_4
+            __guest_mem_hook_copy_from_8 __guest_mem_hook_merge_from;
+        to: __guest_mem_hook_copy_to_1 __guest_mem_hook_copy_to_2 __guest_mem_hook_copy_to_4
+            __guest_mem_hook_copy_to_8 __guest_mem_hook_merge_to;
+        fill: __guest_mem_hook_fill_1 __guest_mem_hook_fill_8;
     }
 }
 
-/// `hsv` of a width.
-#[inline(always)]
-pub const fn store(width: Width) -> Routine {
-    match width {
-        Width::Byte => __guest_mem_store_1,
-        Width::Half => __guest_mem_store_2,
-        Width::Word => __guest_mem_store_4,
-        Width::Double => __guest_mem_store_8,
+impl Singles for Hooked {
+    singles! {
+        this: self;
+        operands: [out("t5") _,];
+        load: __guest_mem_hook_load_1 __guest_mem_hook_load_2 __guest_mem_hook_load_4 __guest_mem_hook_load_8;
+        store: __guest_mem_hook_store_1 __guest_mem_hook_store_2 __guest_mem_hook_store_4 __guest_mem_hook_store_8;
+        fetch: __guest_mem_hook_fetch_parcel __guest_mem_hook_fetch_instruction;
+    }
+}
+
+impl Copies for Scoped<'_> {
+    copies! {
+        this: self;
+        frame: self.0;
+        from: __guest_mem_scoped_copy_from_1 __guest_mem_scoped_copy_from_2 __guest_mem_scoped_copy_from_4
+            __guest_mem_scoped_copy_from_8 __guest_mem_scoped_merge_from;
+        to: __guest_mem_scoped_copy_to_1 __guest_mem_scoped_copy_to_2 __guest_mem_scoped_copy_to_4
+            __guest_mem_scoped_copy_to_8 __guest_mem_scoped_merge_to;
+        fill: __guest_mem_scoped_fill_1 __guest_mem_scoped_fill_8;
+    }
+}
+
+impl Singles for Scoped<'_> {
+    singles! {
+        this: self;
+        operands: [in("a3") core::ptr::from_ref::<ExitRecord>(self.0), out("t5") _,];
+        load: __guest_mem_series_load_1 __guest_mem_series_load_2 __guest_mem_series_load_4
+            __guest_mem_series_load_8;
+        store: __guest_mem_series_store_1 __guest_mem_series_store_2 __guest_mem_series_store_4
+            __guest_mem_series_store_8;
+        fetch: __guest_mem_series_fetch_parcel __guest_mem_series_fetch_instruction;
+    }
+}
+
+impl Singles for RecordInRegisters {
+    singles! {
+        this: self;
+        operands: [
+            inlateout("a2") self.sepc => _,
+            inlateout("a3") self.scause => _,
+            inlateout("a4") self.stval => _,
+            inlateout("a5") self.htval => _,
+            inlateout("a6") self.htinst => _,
+            inlateout("a7") self.sstatus => _,
+            inlateout("t5") self.hstatus => _,
+        ];
+        load: __guest_mem_scoped_load_1 __guest_mem_scoped_load_2 __guest_mem_scoped_load_4
+            __guest_mem_scoped_load_8;
+        store: __guest_mem_scoped_store_1 __guest_mem_scoped_store_2 __guest_mem_scoped_store_4
+            __guest_mem_scoped_store_8;
+        fetch: __guest_mem_scoped_fetch_parcel __guest_mem_scoped_fetch_instruction;
     }
 }

@@ -54,10 +54,16 @@ pub fn harts() -> (Riscv64<HandlerHook>, Riscv64<ScopedStvec>) {
 }
 
 /// Counts an access as done, or ends the run.
+#[inline(always)]
 pub fn done<T>(result: Result<T, AccessError>) -> T {
+    #[cold]
+    #[inline(never)]
+    fn fail(error: &AccessError) -> ! {
+        panic!("{error}")
+    }
     match result {
         Ok(value) => value,
-        Err(error) => panic!("{error}"),
+        Err(error) => fail(&error),
     }
 }
 

@@ -5,9 +5,7 @@
 
     .macro LOAD_BATCH fixup, scoped
     SEPARATE
-    .if \scoped
-    csrw    stvec, t5
-    .endif
+    TAKE_VECTOR \scoped
     addi    t3, a1, 56
     GUEST_ACCESS 0, \fixup, hlv.d a4, (a1)
     addi    a5, a1, 8
@@ -42,9 +40,7 @@
     .macro LOAD_SINGLES hlv, st, w, scoped
 2:  beq     a0, a2, 4f
 3:  SEPARATE
-    .if \scoped
-    csrw    stvec, t5
-    .endif
+    TAKE_VECTOR \scoped
     GUEST_ACCESS 0, 6f, \hlv a4, (a1)
     addi    a1, a1, \w
     SEPARATE
@@ -52,22 +48,26 @@
     addi    a0, a0, \w
     bne     a0, a2, 3b
 4:  li      a0, 0
+    END_SCOPE \scoped
     ret
 6:  sub     a0, a2, a0
-    j       .Lguest_mem_save_trap
+    END_SCOPE \scoped
+    ret
     .endm
 
 # A page fault or guest-page fault names its address: that of a1 is the exact one already, and needs no second trap. Any
 # other fault of a batch is redone element by element.
-    .macro REDO_UNLESS_FIRST
-    li      t4, {first_page_fault}
-    bltu    t0, t4, 3b
-    bne     t1, a1, 3b
-    j       6b
+    .macro REDO_UNLESS_FIRST scoped
+    li      t0, {first_page_fault}
+    bltu    t1, t0, 5f
+    beq     t2, a1, 6b
+5:  BEGIN_SCOPE \scoped
+    j       3b
     .endm
 
     .macro COPY_FROM_GUEST name, scoped
     ROUTINE \name
+    BEGIN_SCOPE \scoped
     andi    t4, a2, -256
     add     a2, a2, a0
     beqz    t4, 7f
@@ -94,12 +94,13 @@
 13: addi    a1, a1, -64
 12: addi    a1, a1, -64
 11: addi    a1, a1, -64
-10: REDO_UNLESS_FIRST
+10: REDO_UNLESS_FIRST \scoped
     .size   \name, . - \name
     .endm
 
     .macro COPY_NARROW_FROM_GUEST name, hlv, st, w, scoped
     ROUTINE \name
+    BEGIN_SCOPE \scoped
     add     a2, a2, a0
     LOAD_SINGLES \hlv, \st, \w, \scoped
     .size   \name, . - \name
@@ -159,13 +160,16 @@
     addi    a0, a0, \w
     bne     a0, a2, 3b
 4:  li      a0, 0
+    END_SCOPE \scoped
     ret
 6:  sub     a0, a2, a0
-    j       .Lguest_mem_save_trap
+    END_SCOPE \scoped
+    ret
     .endm
 
     .macro COPY_TO_GUEST name, scoped
     ROUTINE \name
+    BEGIN_SCOPE \scoped
     andi    t4, a2, -256
     add     a2, a2, a0
     beqz    t4, 7f
@@ -192,12 +196,13 @@
 13: addi    a1, a1, -64
 12: addi    a1, a1, -64
 11: addi    a1, a1, -64
-10: REDO_UNLESS_FIRST
+10: REDO_UNLESS_FIRST \scoped
     .size   \name, . - \name
     .endm
 
     .macro COPY_NARROW_TO_GUEST name, hsv, ld, w, scoped
     ROUTINE \name
+    BEGIN_SCOPE \scoped
     add     a2, a2, a0
     STORE_SINGLES \hsv, \ld, \w, \scoped
     .size   \name, . - \name
@@ -216,11 +221,3 @@
 
     BOTH_COPIES hook, 0
     BOTH_COPIES scoped, 1
-
-# The end of a copy that faulted: a0 holds what is left.
-.Lguest_mem_save_trap:
-    sd      t0, 0(a3)
-    sd      t1, 8(a3)
-    sd      t2, 16(a3)
-    sd      t3, 24(a3)
-    ret

@@ -1,13 +1,12 @@
-# The end of the access unit and of its exception table.
+# The end of the access unit and of its exception table, which is as long as the unit may be.
 
     .globl  __guest_mem_access_end
 __guest_mem_access_end:
     .option pop
     .popsection
 
-# The entries of GUEST_ACCESS lie between these two labels: all of them come from this one unit, in the order of their
-# addresses, so that no linker script has to collect or sort anything.
     .pushsection .rodata.guest_mem_extable, "a", @progbits
+    .org    .Lguest_mem_extable + (1 << UNIT_BITS) / 2
     .globl  __guest_mem_extable_end
 __guest_mem_extable_end:
     .popsection

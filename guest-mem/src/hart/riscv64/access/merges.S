@@ -1,7 +1,7 @@
 # Copies between addresses that no common element fits: the side that is written moves by whole doubles, each merged from
 # two neighbouring doubles of the other side. a2 is a multiple of 8, not 0. The first and the last double that are read reach
 # past the bytes that are copied, by less than 8 on either side: the caller has them in its range. Returns in a0 the bytes
-# left, and no TrapInfo: after a fault the caller goes on by bytes, which finds the exact one.
+# left; what t1 to t4 hold is of no use: after a fault the caller goes on by bytes, which finds the exact one.
 
 # t0 holds the bytes of the double before, t2 and t3 the shifts (modulo 64).
     .macro MERGED into, next
@@ -12,9 +12,7 @@
 
     .macro MERGE_LOAD_BATCH at, scoped
     SEPARATE
-    .if \scoped
-    csrw    stvec, t5
-    .endif
+    TAKE_VECTOR \scoped
     addi    a4, a1, 8
     GUEST_ACCESS 0, 6f, hlv.d a4, (a4)
     addi    a5, a1, 16
@@ -37,6 +35,7 @@
 # a0 is a multiple of 8, a1 is not.
     .macro MERGE_FROM_GUEST name, scoped
     ROUTINE \name
+    BEGIN_SCOPE \scoped
     andi    t4, a2, -64
     add     t4, t4, a0
     add     a2, a2, a0
@@ -44,6 +43,7 @@
     neg     t3, t2
     andi    a1, a1, -8
     SEPARATE
+    TAKE_VECTOR \scoped
     GUEST_ACCESS 0, 6f, hlv.d t0, (a1)
     srl     t0, t0, t2
     beq     a0, t4, 2f
@@ -53,9 +53,7 @@
     bne     a0, t4, 1b
 2:  beq     a0, a2, 4f
 3:  SEPARATE
-    .if \scoped
-    csrw    stvec, t5
-    .endif
+    TAKE_VECTOR \scoped
     addi    a1, a1, 8
     GUEST_ACCESS 0, 6f, hlv.d a4, (a1)
     SEPARATE
@@ -64,8 +62,10 @@
     addi    a0, a0, 8
     bne     a0, a2, 3b
 4:  li      a0, 0
+    END_SCOPE \scoped
     ret
 6:  sub     a0, a2, a0
+    END_SCOPE \scoped
     ret
     .size   \name, . - \name
     .endm
@@ -79,9 +79,7 @@
     MERGED  a4, a5
     MERGED  a5, a6
     MERGED  a6, a7
-    .if \scoped
-    csrw    stvec, t5
-    .endif
+    TAKE_VECTOR \scoped
     SEPARATE
     GUEST_ACCESS 2, 6f, hsv.d t1, (a1)
     addi    a7, a1, 8
@@ -97,6 +95,7 @@
 # a1 is a multiple of 8, a0 is not.
     .macro MERGE_TO_GUEST name, scoped
     ROUTINE \name
+    BEGIN_SCOPE \scoped
     andi    t4, a2, -64
     add     t4, t4, a1
     add     a2, a2, a1
@@ -114,17 +113,17 @@
 3:  ld      a4, 8(a0)
     addi    a0, a0, 8
     MERGED  t1, a4
-    .if \scoped
-    csrw    stvec, t5
-    .endif
+    TAKE_VECTOR \scoped
     SEPARATE
     GUEST_ACCESS 2, 6f, hsv.d t1, (a1)
     SEPARATE
     addi    a1, a1, 8
     bne     a1, a2, 3b
 4:  li      a0, 0
+    END_SCOPE \scoped
     ret
 6:  sub     a0, a2, a1
+    END_SCOPE \scoped
     ret
     .size   \name, . - \name
     .endm

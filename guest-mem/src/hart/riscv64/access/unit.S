@@ -6,29 +6,42 @@
 # One assembly unit in six files, in this order: unit.S, copies.S, merges.S, singles.S, scoped.S, end.S.
 #
 # Registers of all routines (the names are the contract):
-#   a0  host pointer, or the value of a single store or a fill; on return the bytes left, or the value of a single load
-#   a1  guest address; on return of a single access 0, or 1 after a fault
+#   a0  host pointer, or the value of a single store or a fill; on return the bytes left, or what a single load found
+#   a1  guest address; on return of a single access 0, or 1 after a fault (of a fetch: 2, if it was the second parcel's)
 #   a2  length in bytes, a multiple of the element (turned into the end pointer)
-#   a3  where to put the TrapInfo of a fault: scause, stval, htval, htinst
-#   a4-a7, t0-t3   data
+#   a3  scoped form: the frame, with the record of the guest's exit; no routine changes it. Single accesses of that form
+#       have the record in registers instead: scoped.S
+#   t1-t4  on return after a fault: scause, stval, htval, htinst; else data
+#   a4-a7, t0  data; t0 is the return address of single accesses
 #   t4  end of the whole batches
 #   t5  scoped form: the address of the vector (in the hook form, data)
-#   t6  scoped form: the base of the host's stvec (nothing in the hook form); never used by a routine
-#   ra  return address
-# No routine uses sp, s0-s11, gp or tp, so the frame of the scoped form is at sp whenever the vector is entered.
+#   t6  scoped form: where a trap that is not ours is forwarded to; never used by a routine
+#   ra  return address of copies and fills
+# No routine uses sp, s0-s11, gp or tp.
 #
-# At a fixup, t0-t3 hold scause, stval, htval, htinst (put there by the handler hook or by the vector), and the other
-# registers are as the faulting instruction found them, but for t4 and t5, which no fixup uses.
+# At a fixup, t1-t4 hold scause, stval, htval, htinst (put there by the handler hook or by the vector), and the other
+# registers are as the faulting instruction found them, but for t5.
 #
 # Host accesses and guest accesses come in groups with at least one other instruction between them, or a fence (SEPARATE):
 # some cores mis-execute neighbours. In the scoped form each group of guest accesses begins by taking the vector back into
 # stvec, since a host fault that was forwarded meanwhile has put the host's own in. A fault inside a batch redoes it element
 # by element, so that what has been copied is exact.
+#
+# The exception table has 16 bits for each instruction of the unit, all of which have 4 bytes: 0 where none may fault, else
+# the fixup's offset from the unit's start plus the kind of access in the two low bits. So it is in order whatever the code
+# is, and a trap's pc is its index. The causes that each kind can raise (I7) lie before it.
 
     .pushsection .rodata.guest_mem_extable, "a", @progbits
     .balign 8
+.Lguest_mem_site_causes:
+    .word   {load_causes}, {fetch_causes}, {store_causes}, 0
+# The unit has less bytes than two to the power of this.
+    .equ UNIT_BITS, 13
+# From the causes to the table.
+    .equ EXTABLE, 16
     .globl  __guest_mem_extable_start
 __guest_mem_extable_start:
+.Lguest_mem_extable:
     .popsection
 
     .pushsection .text.guest_mem_access, "ax", @progbits
@@ -39,15 +52,15 @@ __guest_mem_extable_start:
     .balign 4
     .globl  __guest_mem_access_start
 __guest_mem_access_start:
+.Lguest_mem_access_start:
 
 # One guest access `\insn`, which goes on at `\fixup` after a fault; kind 0 = hlv, 1 = hlvx, 2 = hsv.
     .macro GUEST_ACCESS kind, fixup, insn:vararg
-9990:   \insn
+.Lguest_mem_site\@:
+    \insn
     .pushsection .rodata.guest_mem_extable, "a", @progbits
-    .half   9990b - __guest_mem_access_start
-    .half   \fixup - __guest_mem_access_start
-    .half   \kind
-    .half   0
+    .org    .Lguest_mem_extable + (.Lguest_mem_site\@ - .Lguest_mem_access_start) / 2
+    .half   \fixup - .Lguest_mem_access_start + \kind
     .popsection
     .endm
 
@@ -65,3 +78,38 @@ __guest_mem_access_start:
     .type   \name, @function
 \name:
     .endm
+
+# The scoped form's vector is in t5 from here on; TAKE_VECTOR puts it into stvec.
+    .macro BEGIN_SCOPE scoped
+    .if \scoped
+    lla     t5, .Lguest_mem_scoped_vector
+    .endif
+    .endm
+
+    .macro TAKE_VECTOR scoped
+    .if \scoped
+    csrw    stvec, t5
+    .endif
+    .endm
+
+# The host's vector again.
+    .macro END_SCOPE scoped
+    .if \scoped
+    ld      t5, FRAME_STVEC(a3)
+    csrw    stvec, t5
+    .endif
+    .endm
+
+# The frame of the scoped form: what `ExitRecord` of forms.rs has.
+    .equ FRAME_STVEC, 0
+    .equ FRAME_SEPC, 8
+    .equ FRAME_SCAUSE, 16
+    .equ FRAME_STVAL, 24
+    .equ FRAME_HTVAL, 32
+    .equ FRAME_HTINST, 40
+    .equ FRAME_SSTATUS, 48
+    .equ FRAME_HSTATUS, 56
+    .equ FRAME_T1, 64
+    .equ FRAME_T2, 72
+    .equ FRAME_T3, 80
+    .equ FRAME_T4, 88
