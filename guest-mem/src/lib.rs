@@ -98,6 +98,7 @@ compile_error!("guest-mem is for RV64 hypervisors and 64-bit development machine
 
 pub mod access;
 pub mod address;
+mod atomic;
 pub mod cause;
 pub mod copy;
 pub mod csr;

@@ -54,6 +54,8 @@ pub enum Command {
     Mutants(Mutants),
     /// Run the fuzz targets, with nightly Rust and cargo-fuzz, whose build takes some minutes, so not part of `test`
     Fuzz(Fuzz),
+    /// Run the library's tests of what harts share in every order that the memory model allows, with loom
+    Loom,
     /// Run the library's tests of pointers and races in Miri, with nightly Rust: minutes, so not part of `test`
     Miri(Miri),
     /// Write docs/evidence.md from what `test`, `mutants`, `fuzz` and `miri` saw when they were last run

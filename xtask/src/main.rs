@@ -12,6 +12,7 @@ mod evidence;
 mod fuzz;
 mod guest;
 mod jump_image;
+mod loom;
 mod miri;
 mod mutants;
 mod nightly;
@@ -83,6 +84,7 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
         cli::Command::Test(options) => test::run(&options),
         cli::Command::Bench(options) => bench::run(&options),
         cli::Command::Fuzz(options) => fuzz::run(&options),
+        cli::Command::Loom => loom::run(),
         cli::Command::Miri(options) => miri::run(&options),
         cli::Command::Mutants(options) => mutants::run(&options),
         cli::Command::Evidence => evidence::run(),

@@ -295,15 +295,15 @@ impl<'a> World<'a> {
         if rights & bits::R == 0 {
             rights &= !bits::W;
         }
+        let mut stage = self.stage();
+        stage.set(page, rights);
+        stage.shoot_down();
         if rights & bits::W != 0 {
             reader
                 .guard()
                 .mark_dirty(Gpa::new(GPA_BASE + page as u64 * PAGE));
             self.oracle.borrow_mut().mark(page);
         }
-        let mut stage = self.stage();
-        stage.set(page, rights);
-        stage.shoot_down();
     }
 
     fn change_slots(&self, action: Action) {

@@ -3,11 +3,12 @@
 //! The one idea: the order "data, then bit" for who writes, and "take the bit, protect the page, then read the data" for who
 //! harvests, loses no write: one that the reader of the page missed has set its bit after the bit was taken.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use super::mirror::StageMirror;
 use super::slot::Slot;
 use crate::address::{Gpa, PAGE_SIZE};
+use crate::atomic::AtomicU64;
 
 /// Words of the log that one shootdown covers: 8 MiB of guest memory.
 const BATCH: usize = 32;

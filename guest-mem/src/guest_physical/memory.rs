@@ -6,7 +6,7 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use core::sync::atomic::Ordering;
 
 use super::dirty_log;
 use super::mirror::StageMirror;
@@ -14,6 +14,7 @@ use super::reader::{Reader, ReaderEntry, ReaderUnavailable, Tables};
 use super::slot::{Slot, SlotError};
 use super::table::Table;
 use crate::address::Gpa;
+use crate::atomic::{AtomicBool, AtomicU64, array_of, const_but_for_loom, fence, spin_loop};
 use crate::csr::GMode;
 
 /// A VM's guest-physical memory: up to `SLOTS` slots, up to `READERS` readers (one for each vCPU or hart).
@@ -39,17 +40,19 @@ unsafe impl<const SLOTS: usize, const READERS: usize> Sync
 }
 
 impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS, READERS> {
-    /// Memory without slots, whose addresses have the width of the G-stage's mode (R13). A Bare G-stage has no
-    /// guest-physical space: every slot is refused.
-    pub const fn new(mode: GMode) -> Self {
-        Self {
-            newest: AtomicU64::new(0),
-            changing: AtomicBool::new(false),
-            tables: [
-                UnsafeCell::new(Table::new(mode)),
-                UnsafeCell::new(Table::new(mode)),
-            ],
-            readers: [const { ReaderEntry::new() }; READERS],
+    const_but_for_loom! {
+        /// Memory without slots, whose addresses have the width of the G-stage's mode (R13). A Bare G-stage has no
+        /// guest-physical space: every slot is refused.
+        pub const fn new(mode: GMode) -> Self {
+            Self {
+                newest: AtomicU64::new(0),
+                changing: AtomicBool::new(false),
+                tables: [
+                    UnsafeCell::new(Table::new(mode)),
+                    UnsafeCell::new(Table::new(mode)),
+                ],
+                readers: array_of![ReaderEntry::new(); READERS],
+            }
         }
     }
 
@@ -81,6 +84,9 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// Whatever was taken away before the call (a page entry that was cleared or changed) is no longer used by direct accesses
     /// after it. Harts that access by `hlv`, `hsv` or as the guest are not waited for: those are the shootdown's (R44).
     ///
+    /// Their translation goes after it and not before: a guard that saw the page may be that of a handler that is just putting
+    /// it into the G-stage table ([`PhysicalView::host_page`](super::PhysicalView::host_page)).
+    ///
     /// The caller holds no guard of this memory: it would wait for itself.
     ///
     /// ```
@@ -98,8 +104,8 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// unsafe { pages[0].set(HostPage::Writable(page)) };
     /// // ... the guest runs; then its page is wanted back:
     /// let old = pages[0].clear();
-    /// // (here the G-stage translation goes, with its shootdown)
     /// memory.synchronize(core::hint::spin_loop);
+    /// // (here the G-stage translation goes, with its shootdown)
     /// assert_eq!(old, HostPage::Writable(page)); // and nobody uses it any more
     /// # Ok::<(), guest_mem::guest_physical::SlotError>(())
     /// ```
@@ -341,7 +347,7 @@ impl<'a> Changing<'a> {
             .is_err()
         {
             serve();
-            core::hint::spin_loop();
+            spin_loop();
         }
         Self(lock)
     }

@@ -1,6 +1,7 @@
 //! What the hypervisor's G-stage table has to be told of slots.
 
 use crate::address::Gpa;
+use crate::atomic::spin_loop;
 
 /// The owner of the VM's G-stage table, as far as slots concern it.
 ///
@@ -9,7 +10,8 @@ use crate::address::Gpa;
 /// already judged by the new slots.
 ///
 /// A guest-page fault by a store in a page that was write-protected is the hypervisor's to resolve: if the slot is read-only,
-/// refuse it; else [`mark_dirty`](super::PhysicalView::mark_dirty), then make the page writable, then retry.
+/// refuse it; else make the page writable, *then* [`mark_dirty`](super::PhysicalView::mark_dirty), then retry. In the other
+/// order a harvest in between takes the mark and protects the page before it becomes writable: the store then is in no log.
 pub trait StageMirror {
     /// Takes every translation of the range away. Takes effect with [`shoot_down`](Self::shoot_down).
     fn unmap(&mut self, start: Gpa, len: u64);
@@ -24,7 +26,7 @@ pub trait StageMirror {
     /// Called over and over while a change waits for another hart: serves that hart's shootdown requests, without which two
     /// harts that change slots at once would wait for each other forever.
     fn serve(&mut self) {
-        core::hint::spin_loop();
+        spin_loop();
     }
 }
 

@@ -39,6 +39,7 @@
 
 mod accesses;
 mod cached;
+#[cfg_attr(all(test, loom), path = "direct_model.rs")]
 pub(crate) mod direct;
 mod dirty_log;
 mod memory;
@@ -67,5 +68,7 @@ pub use stage_view::{MachineMemory, StageView};
 pub use unmapped::UnmappedAccess;
 pub use view::PhysicalView;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, loom))]
+mod tests_in_every_order;

@@ -23,11 +23,12 @@
 use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use core::sync::atomic::Ordering;
 
 use super::slot::Slot;
 use super::table::Table;
 use super::view::PhysicalView;
+use crate::atomic::{AtomicBool, AtomicU64, const_but_for_loom, fence, spin_loop};
 
 /// One reader as writers see it. A cache line of its own (and of its neighbour, which some cores prefetch with it), since
 /// its owner writes it twice per guard.
@@ -40,10 +41,12 @@ pub(super) struct ReaderEntry {
 }
 
 impl ReaderEntry {
-    pub(super) const fn new() -> Self {
-        Self {
-            sequence: AtomicU64::new(0),
-            taken: AtomicBool::new(false),
+    const_but_for_loom! {
+        pub(super) const fn new() -> Self {
+            Self {
+                sequence: AtomicU64::new(0),
+                taken: AtomicBool::new(false),
+            }
         }
     }
 
@@ -70,7 +73,7 @@ impl ReaderEntry {
         if seen % 2 == 1 {
             while self.sequence.load(Ordering::Acquire) == seen {
                 serve();
-                core::hint::spin_loop();
+                spin_loop();
             }
         }
     }
@@ -100,8 +103,13 @@ unsafe impl Send for Reader<'_> {}
 impl<'a> Reader<'a> {
     /// Claims the entry, if nobody has it. The tables live for `'a`.
     pub(super) fn claim(tables: Tables<'a>, entry: &'a ReaderEntry) -> Option<Self> {
-        let free = !entry.taken.swap(true, Ordering::Acquire);
-        free.then_some(Self {
+        // Acquire: the owner before has left its guard. Where the claim fails, no reader is made, not even for a moment: its
+        // drop would end the owner's guard.
+        entry
+            .taken
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .ok()?;
+        Some(Self {
             tables,
             entry,
             hint: Cell::new(0),

@@ -2,10 +2,10 @@
 
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicU64;
 
 use super::page_entry::PageEntry;
 use crate::address::{Gpa, PAGE_SIZE};
+use crate::atomic::AtomicU64;
 
 /// What is behind a slot.
 #[derive(Clone, Copy, Debug)]

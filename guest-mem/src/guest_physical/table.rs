@@ -4,6 +4,7 @@ use core::cell::Cell;
 
 use super::slot::{Backing, Slot, SlotError};
 use crate::address::{Gpa, PAGE_SIZE};
+use crate::atomic::{Witness, const_but_for_loom};
 use crate::csr::GMode;
 
 /// A slot table of which the first `len` places are in use; the others hold no address, so that any place may be looked at.
@@ -20,26 +21,33 @@ pub(super) struct Table<S: ?Sized> {
     /// over.
     first_step: usize,
     left_over: usize,
+    /// Of the places, and of all else here.
+    witness: Witness,
     places: S,
 }
 
 impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
-    pub(super) const fn new(mode: GMode) -> Self {
-        Self {
-            generation: 0,
-            limit: match mode {
-                GMode::Bare => 0,
-                _ => 1 << mode.gpa_bits(),
-            },
-            logging: false,
-            len: 0,
-            first_step: 0,
-            left_over: 0,
-            places: [Slot::EMPTY; SLOTS],
+    const_but_for_loom! {
+        pub(super) const fn new(mode: GMode) -> Self {
+            Self {
+                generation: 0,
+                limit: match mode {
+                    GMode::Bare => 0,
+                    _ => 1 << mode.gpa_bits(),
+                },
+                logging: false,
+                len: 0,
+                first_step: 0,
+                left_over: 0,
+                witness: Witness::new(),
+                places: [Slot::EMPTY; SLOTS],
+            }
         }
     }
 
     pub(super) fn copy_slots_from(&mut self, other: &Self) {
+        other.witness.reads();
+        self.witness.writes();
         self.resize(other.len);
         self.logging = other.logging;
         self.places = other.places;
@@ -147,12 +155,14 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
 impl<'m> Table<[Slot<'m>]> {
     #[inline]
     pub(super) fn shared_slots(&self) -> &[Slot<'m>] {
+        self.witness.reads();
         &self.places[..self.len]
     }
 
     /// The slot at a place: in a place that is not in use, one that holds no address.
     #[inline]
     pub(super) fn place(&self, index: usize) -> Option<&Slot<'m>> {
+        self.witness.reads();
         self.places.get(index)
     }
 

@@ -112,16 +112,17 @@ impl<'g> PhysicalView<'g> {
     }
 
     /// Marks the page of `gpa` in its slot's dirty log, if that is logging: for the handler of a store that faulted on a
-    /// write-protected page, before it makes the page writable.
+    /// write-protected page, after it has made the page writable and before the store is retried
+    /// ([`StageMirror`](super::StageMirror)).
     pub fn mark_dirty(&self, gpa: Gpa) {
         if let Some(slot) = self.slot_at(gpa) {
             dirty_log::mark(slot, gpa, 1);
         }
     }
 
-    /// Where the host has the page that holds `gpa`, as its slot says: for whoever fills the G-stage table. The address is good
-    /// while this guard exists, and after that until the slot or the page's entry changes. `None` if no slot holds it or the
-    /// host does not map it.
+    /// Where the host has the page that holds `gpa`, as its slot says: for whoever fills the G-stage table, which is to be done
+    /// under this guard, so that whoever takes the page away waits and then finds the translation. `None` if no slot holds it
+    /// or the host does not map it.
     pub fn host_page(&self, gpa: Gpa) -> Option<HostPage> {
         let slot = self.slot_at(gpa)?;
         let offset = slot.offset_of(gpa.page_base());

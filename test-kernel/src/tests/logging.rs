@@ -137,13 +137,13 @@ fn a_store_by_hsv_to_a_logging_slot_faults_before_it_writes(t: &mut Test) -> Out
             Resolution::Resolve { gpa, access },
         )?;
         t.equal("the page", arena::read(pages[0].spa), 0)?;
-        // What the hypervisor does: mark, make writable, retry.
+        // What the hypervisor does: make writable, mark, retry.
         let Ok(mut reader) = memory.reader(0) else {
             fail!("no reader");
         };
-        reader.guard().mark_dirty(gpa);
         world.map_g(pages[0].gpa, pages[0].spa, USER, 0);
         world.fence();
+        reader.guard().mark_dirty(gpa);
         t.equal("the retry", write(), Ok(()))?;
         let (found, count) = harvest(&memory, &mut world)?;
         t.equal("the log", (found[0], count), (pages[0].gpa, 1))

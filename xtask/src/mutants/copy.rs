@@ -5,11 +5,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, ensure};
 
 use super::list::Mutant;
 use crate::artifacts;
+use crate::loom;
 use crate::process;
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{self, TARGET};
@@ -51,10 +53,22 @@ impl Copy {
 
     /// Builds the library's unit tests; gives the program.
     pub fn build_library_tests(&self) -> anyhow::Result<PathBuf> {
+        self.build_tests(workspace::cargo().arg("test"), "target")
+    }
+
+    /// The same for loom.
+    pub fn build_tests_in_every_order(&self) -> anyhow::Result<PathBuf> {
         let mut cargo = workspace::cargo();
-        cargo.args(["test", "--quiet", "--package", "guest-mem", "--lib"]);
+        cargo.arg("test");
+        loom::build_for_loom(&mut cargo);
+        self.build_tests(&mut cargo, "loom")
+    }
+
+    /// Builds the tests as cargo was told, in a folder beside the copy.
+    fn build_tests(&self, cargo: &mut Command, folder: &str) -> anyhow::Result<PathBuf> {
+        cargo.args(["--quiet", "--package", "guest-mem", "--lib"]);
         cargo.args(["--no-run", "--message-format", "json"]);
-        cargo.env("CARGO_TARGET_DIR", &self.target_dir);
+        cargo.env("CARGO_TARGET_DIR", self.target_dir.with_file_name(folder));
         let messages = process::output(cargo.current_dir(&self.root))?;
         let program = executable(&messages).context("cargo named no test program")?;
         Ok(self.root.join(program))

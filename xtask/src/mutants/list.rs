@@ -8,6 +8,8 @@
 pub enum Caught {
     /// The library's tests on this machine.
     OnHost,
+    /// The library's tests of what harts share, in every order (`cargo xtask loom`): what is broken shows in few of them.
+    InEveryOrder,
     /// The check of the linked test kernel, or the test kernel: what is broken exists on the target only.
     OnTarget,
 }
@@ -35,6 +37,19 @@ const fn on_host(
         file,
         edits,
         caught: Caught::OnHost,
+    }
+}
+
+const fn in_every_order(
+    name: &'static str,
+    file: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+) -> Mutant {
+    Mutant {
+        name,
+        file,
+        edits,
+        caught: Caught::InEveryOrder,
     }
 }
 
@@ -274,6 +289,54 @@ pub const MUTANTS: &[Mutant] = &[
         "guest_physical/reader.rs",
         &[("if seen % 2 == 1 {", "if false {")],
     ),
+    in_every_order(
+        "a guard begins without a fence",
+        "guest_physical/reader.rs",
+        &[(
+            "inside, Ordering::Release);\n        fence(Ordering::SeqCst);",
+            "inside, Ordering::Release);",
+        )],
+    ),
+    in_every_order(
+        "a second guard does not release what the first one did",
+        "guest_physical/reader.rs",
+        &[(
+            "store(inside, Ordering::Release)",
+            "store(inside, Ordering::Relaxed)",
+        )],
+    ),
+    in_every_order(
+        "a guard ends without releasing what it did",
+        "guest_physical/reader.rs",
+        &[(
+            "store(inside + 1, Ordering::Release)",
+            "store(inside + 1, Ordering::Relaxed)",
+        )],
+    ),
+    in_every_order(
+        "a writer that finds no guard does not acquire what the last one did",
+        "guest_physical/reader.rs",
+        &[(
+            "let seen = self.sequence.load(Ordering::Acquire);",
+            "let seen = self.sequence.load(Ordering::Relaxed);",
+        )],
+    ),
+    in_every_order(
+        "a change of the slots is published without a release",
+        "guest_physical/memory.rs",
+        &[(
+            "store(newest + 1, Ordering::Release)",
+            "store(newest + 1, Ordering::Relaxed)",
+        )],
+    ),
+    in_every_order(
+        "a page is found without what was in it",
+        "guest_physical/page_entry.rs",
+        &[(
+            "decode(self.0.load(Ordering::Acquire))",
+            "decode(self.0.load(Ordering::Relaxed))",
+        )],
+    ),
     // The dirty log.
     on_host(
         "the dirty bit of a copy is set before the data",
@@ -306,6 +369,24 @@ pub const MUTANTS: &[Mutant] = &[
                 "        Ok(())",
             ),
         ],
+    ),
+    in_every_order(
+        "the dirty bit of a store in the last slot is set before the data",
+        "guest_physical/accesses.rs",
+        &[(
+            "            unsafe { direct::store(host, width, value, order) };\n            dirty_log::mark(slot, gpa, width.bytes());",
+            "            dirty_log::mark(slot, gpa, width.bytes());\n            unsafe { direct::store(host, width, value, order) };",
+        )],
+    ),
+    in_every_order(
+        "the dirty bit is set without a release",
+        "guest_physical/dirty_log.rs",
+        &[("Ordering::Release", "Ordering::Relaxed")],
+    ),
+    in_every_order(
+        "the dirty bit is taken without an acquire",
+        "guest_physical/dirty_log.rs",
+        &[("swap(0, Ordering::Acquire)", "swap(0, Ordering::Relaxed)")],
     ),
     on_host(
         "a compare-and-exchange in the last slot is not logged",

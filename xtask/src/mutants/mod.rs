@@ -19,7 +19,7 @@ use crate::evidence::{self, Record};
 use crate::qemu::session::{self, Console, Ended};
 use crate::qemu::{self, Qemu};
 use crate::test::target;
-use crate::{cli, progress};
+use crate::{cli, loom, progress};
 
 /// A library test that takes longer than this hangs: a broken library may loop without end.
 const HOST_LIMIT: Duration = Duration::from_secs(100);
@@ -49,7 +49,7 @@ pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
     let machine = Machine::find(&wanted, options)?;
     progress::say("copying the workspace and testing the copy as it is");
     let copy = Copy::make()?;
-    for caught in [Caught::OnHost, Caught::OnTarget] {
+    for caught in [Caught::OnHost, Caught::InEveryOrder, Caught::OnTarget] {
         if wanted.iter().any(|mutant| mutant.caught == caught)
             && let Verdict::Caught(tests) = judge(&copy, caught, &machine)?
         {
@@ -122,7 +122,12 @@ impl Machine {
 
 fn judge(copy: &Copy, caught: Caught, machine: &Machine) -> anyhow::Result<Verdict> {
     let failed = match caught {
-        Caught::OnHost => on_host(copy)?,
+        Caught::OnHost => on_host(copy, Command::new(copy.build_library_tests()?))?,
+        Caught::InEveryOrder => {
+            let mut tests = Command::new(copy.build_tests_in_every_order()?);
+            tests.arg(loom::TESTS);
+            on_host(copy, tests)?
+        }
         Caught::OnTarget => on_target(copy, machine)?,
     };
     Ok(if failed.is_empty() {
@@ -132,9 +137,8 @@ fn judge(copy: &Copy, caught: Caught, machine: &Machine) -> anyhow::Result<Verdi
     })
 }
 
-/// Runs the library's unit tests; gives those that failed.
-fn on_host(copy: &Copy) -> anyhow::Result<Vec<String>> {
-    let mut tests = Command::new(copy.build_library_tests()?);
+/// Runs a program with tests of the library; gives those that failed.
+fn on_host(copy: &Copy, mut tests: Command) -> anyhow::Result<Vec<String>> {
     // What failed is all that is wanted: its reasons are those of a broken library.
     tests
         .current_dir(copy.root())

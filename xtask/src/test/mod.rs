@@ -8,7 +8,7 @@ mod differential;
 mod elf;
 mod end_to_end;
 pub mod host;
-mod tally;
+pub mod tally;
 pub mod target;
 
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use tally::Tally;
 use crate::elf_check::Elsewhere;
 use crate::evidence::Record;
 use crate::qemu::resolve::Candidate;
-use crate::{artifacts, cli, qemu};
+use crate::{artifacts, cli, loom, qemu};
 
 /// The command.
 pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
@@ -34,6 +34,7 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
         return Ok(end(&total));
     }
     total.add("host", host::run()?);
+    total.add("loom", loom::tests()?);
     let kernel = artifacts::build_test_kernel()?;
     let hypervisor = artifacts::build_hypervisor()?;
     total.add(
@@ -89,7 +90,7 @@ fn run_exhaustive(
 }
 
 /// Prints the total; fails if any test failed.
-fn end(total: &Tally) -> ExitCode {
+pub fn end(total: &Tally) -> ExitCode {
     total.print();
     if total.failed == 0 {
         ExitCode::SUCCESS

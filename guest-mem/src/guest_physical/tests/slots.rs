@@ -161,13 +161,41 @@ fn a_change_is_seen_by_later_guards() {
 }
 
 #[test]
+fn a_claim_that_fails_leaves_the_owners_guard_alone() {
+    let frames = Frames::new(1);
+    let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    memory.add(frames.linear(0x1000), &mut NoGStage).unwrap();
+    let mut reader = memory.reader(0).unwrap();
+    let view = reader.guard();
+    assert!(memory.reader(0).is_err());
+    // Whoever waits for the guard now waits until it is gone.
+    let mut asked = 0;
+    std::thread::scope(|scope| {
+        let (waits, waiting) = std::sync::mpsc::channel();
+        scope.spawn(|| {
+            memory.synchronize(|| {
+                asked += 1;
+                let _ = waits.send(());
+            });
+            drop(waits);
+        });
+        assert!(waiting.recv().is_ok(), "nobody was waited for");
+        drop(view);
+    });
+    assert_ne!(asked, 0);
+}
+
+#[test]
 fn a_reader_is_claimed_once_until_it_is_dropped() {
     let memory = GuestPhysicalMemory::<1, 2>::new(GMode::Sv39x4);
     let reader = memory.reader(1).unwrap();
-    assert_eq!(
-        memory.reader(1).unwrap_err(),
-        ReaderUnavailable::Taken { index: 1 }
-    );
+    // As often as one asks: a claim that fails takes nothing from the owner.
+    for _ in 0..2 {
+        assert_eq!(
+            memory.reader(1).unwrap_err(),
+            ReaderUnavailable::Taken { index: 1 }
+        );
+    }
     assert!(memory.reader(0).is_ok());
     drop(reader);
     assert!(memory.reader(1).is_ok());
