@@ -17,7 +17,7 @@ use crate::fault::{AccessError, Fault, FaultKind, Operation};
 use crate::guest_memory::GuestMemory;
 use crate::guest_virtual::BackingMemory;
 use crate::translate::{
-    EntryMemory, GRegime, GStage, GTables, MemoryType, Need, PlainGWalk, Purpose, Refused,
+    EntryMemory, GPage, GRegime, GStage, GTables, MemoryType, Need, PlainGWalk, Purpose, Refused,
 };
 
 /// Machine memory as the host maps it: the tables of a G-stage, and the RAM that they lead to.
@@ -80,6 +80,14 @@ impl<E: MachineMemory> StageView<'_, '_, E> {
             self.tables.memory().read_entry(Spa::new(entry)).ok()
         });
         spa.map(Spa::new)
+    }
+
+    /// Where the host has a byte that the table leads to, if that is RAM of the machine's own memory type.
+    fn ram(&self, page: &GPage) -> Option<NonNull<u8>> {
+        match page.leaf.map(|leaf| leaf.memory_type).unwrap_or_default() {
+            MemoryType::Pma => self.tables.memory().host_address(page.spa),
+            MemoryType::NonCacheable | MemoryType::Io => None,
+        }
     }
 
     /// Calls `part` for each page's piece of a range with where the host has it, or if that is not to be had, with `None`.
@@ -162,11 +170,7 @@ impl<E: MachineMemory> GStage for StageView<'_, '_, E> {
             return Ok(self.tables.memory().host_address(spa));
         }
         let page = self.tables.walk(at, Need::Explicit(purpose))?;
-        let memory_type = page.leaf.map(|leaf| leaf.memory_type);
-        Ok(match memory_type.unwrap_or_default() {
-            MemoryType::Pma => self.tables.memory().host_address(page.spa),
-            MemoryType::NonCacheable | MemoryType::Io => None,
-        })
+        Ok(self.ram(&page))
     }
 }
 
@@ -180,6 +184,11 @@ unsafe impl<E: MachineMemory> BackingMemory for StageView<'_, '_, E> {
     #[inline]
     fn direct(&self, page: &Option<NonNull<u8>>) -> Option<NonNull<u8>> {
         *page
+    }
+
+    fn look(&self, at: Gpa, purpose: Purpose) -> Result<Self::Page, FaultKind> {
+        let page = self.tables.look(at, Need::Explicit(purpose))?;
+        Ok(self.ram(&page))
     }
 
     fn mark_dirty(&self, gpa: Gpa) {

@@ -38,6 +38,16 @@ pub unsafe trait BackingMemory: GStage + GuestMemory<Address = Gpa> {
     /// memory type the G-stage leaves to the machine.
     fn direct(&self, page: &Self::Page) -> Option<NonNull<u8>>;
 
+    /// As [`locate`](GStage::locate), for an access that is not made yet: leaves what it finds as it is, the G-stage's own A and
+    /// D bits too.
+    ///
+    /// # Errors
+    ///
+    /// What refuses.
+    fn look(&self, at: Gpa, purpose: Purpose) -> Result<Self::Page, FaultKind> {
+        self.locate(at, purpose)
+    }
+
     /// Memory in which most entries and pages will be found, if it knows: for speed only.
     fn stretch(&self) -> Option<Stretch> {
         None

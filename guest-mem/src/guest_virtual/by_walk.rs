@@ -17,6 +17,7 @@ use crate::guest_physical::Stretch;
 use crate::hart::Hart;
 use crate::translate::{
     Access, AdPolicy, MemoryType, PlainVsWalk, Purpose, Translation, VsRegime, translate,
+    walk_vs_stage,
 };
 
 /// Why an access goes by a walk.
@@ -135,15 +136,14 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
         reason: Reason,
         access: Access,
     ) -> Result<Reached, Fault> {
-        let walk = |regime: &VsRegime| {
-            translate(regime, self.memory, access).map_err(|fault| Fault { operation, ..fault })
-        };
-        let looked = match walk(&regime.looking()) {
+        let told = |fault| Fault { operation, ..fault };
+        let walk = || translate(regime, self.memory, access);
+        let looked = match self.look(regime, access) {
             Ok(found) => found,
             Err(fault) if reason == Reason::Large && !is_the_walks(fault.kind) => {
                 return Ok(Reached::Hardware(access.gva));
             }
-            Err(fault) => return Err(fault),
+            Err(fault) => return Err(told(fault)),
         };
         if reason != Reason::OnlyWay && !self.is_ordinary(&looked) {
             let hardware = reason == Reason::Large || !is_pma(&looked);
@@ -152,7 +152,7 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
             }
         }
         let found = match regime.rules.ad {
-            AdPolicy::Update => walk(regime)?,
+            AdPolicy::Update => walk().map_err(told)?,
             _ => looked,
         };
         Ok(match self.memory.direct(&found.page) {
@@ -161,6 +161,19 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
             _ if reason == Reason::Large => Reached::Hardware(access.gva),
             _ => Reached::Memory(found.gpa),
         })
+    }
+
+    /// Where the access would lead, leaving A and D bits alone.
+    fn look(&self, regime: &VsRegime, access: Access) -> Result<Translation<M::Page>, Fault> {
+        let gva = regime.effective_address(access);
+        let access = Access { gva, ..access };
+        let (gpa, vs) = walk_vs_stage(&regime.looking(), self.memory, access, &())?;
+        match self.memory.look(gpa, access.purpose) {
+            Ok(page) => Ok(Translation { gva, gpa, vs, page }),
+            Err(kind) => Err(Fault::new(access.purpose.operation(), kind)
+                .at_gva(gva)
+                .at_gpa(gpa)),
+        }
     }
 
     fn is_ordinary(&self, found: &Translation<M::Page>) -> bool {

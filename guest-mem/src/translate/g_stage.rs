@@ -102,7 +102,15 @@ impl<M: EntryMemory, O: Observer> GTables<M, O> {
 
     /// Walks for `need`. What refuses is told as if the access were explicit.
     pub(crate) fn walk(&self, gpa: Gpa, need: Need) -> Result<GPage, FaultKind> {
-        let regime = &self.regime;
+        self.walk_under(&self.regime, gpa, need)
+    }
+
+    /// [`walk`](Self::walk) that leaves A and D bits alone.
+    pub(crate) fn look(&self, gpa: Gpa, need: Need) -> Result<GPage, FaultKind> {
+        self.walk_under(&self.regime.looking(), gpa, need)
+    }
+
+    fn walk_under(&self, regime: &GRegime, gpa: Gpa, need: Need) -> Result<GPage, FaultKind> {
         if let GMode::Bare = regime.mode {
             return Ok(GPage {
                 spa: Spa::new(gpa.value()),

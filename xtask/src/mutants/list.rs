@@ -159,7 +159,10 @@ pub const MUTANTS: &[Mutant] = &[
     on_host(
         "A and D are set before the page itself has agreed",
         "guest_virtual/by_walk.rs",
-        &[("match walk(&regime.looking()) {", "match walk(regime) {")],
+        &[(
+            "let looked = match self.look(regime, access) {",
+            "let looked = match walk() {",
+        )],
     ),
     on_host(
         "a page of another memory type is reached by plain loads and stores",
@@ -187,7 +190,7 @@ pub const MUTANTS: &[Mutant] = &[
         "guest_physical/stage_view.rs",
         &[(
             "MemoryType::NonCacheable | MemoryType::Io => None,",
-            "_ => self.tables.memory().host_address(page.spa),",
+            "MemoryType::NonCacheable | MemoryType::Io => self.tables.memory().host_address(page.spa),",
         )],
     ),
     // Fences.

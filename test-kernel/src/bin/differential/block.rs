@@ -25,9 +25,9 @@ pub struct Seen {
     /// The value of a load (0 for a store), or the trap. `htinst` is 0 where it is the transformed instruction.
     pub outcome: Result<u64, TrapInfo>,
     /// The words of the tables afterwards.
-    entries: [u64; differential::WORDS],
+    pub entries: [u64; differential::WORDS],
     /// Another word that changed: its offset, and what it holds.
-    stored: Option<(u64, u64)>,
+    pub stored: Option<(u64, u64)>,
 }
 
 impl fmt::Display for Seen {

@@ -74,26 +74,9 @@ impl Hardware {
 
     /// Does the access of a case whose words are in memory. No guest is loaded afterwards.
     pub fn execute(&self, world: &World) -> Result<u64, TrapInfo> {
-        let host = bits(world.host_sum, STATUS_SUM) | bits(world.host_mxr, STATUS_MXR);
-        let guest = bits(world.vs_sum, STATUS_SUM) | bits(world.vs_mxr, STATUS_MXR);
-        // SAFETY: `vsatp` is off while `hgatp` changes (R32); the tables lead to the block, or to what the machine refuses.
-        // The host has no pages that SUM or MXR would open.
-        unsafe {
-            csr::vsatp::write(0);
-            csr::hgatp::write(world.hgatp);
-            csr::vsatp::write(world.vsatp);
-            csr::vsstatus::write(guest);
-            csr::sstatus::set(host);
-        }
-        act_as_supervisor(world.supervisor);
-        boot::fence_everything();
-        let result = access(world.instruction)(world.address, world.value);
-        // SAFETY: no guest.
-        unsafe {
-            csr::sstatus::clear(host);
-            csr::vsatp::write(0);
-            csr::hgatp::write(0);
-        }
+        let result = with_guest(world, || {
+            access(world.instruction)(world.address, world.value)
+        });
         match result {
             Ok(_) if world.instruction.stores() => Ok(0),
             Ok(value) => Ok(value),
@@ -120,6 +103,31 @@ impl Hardware {
             false => htinst,
         }
     }
+}
+
+/// Runs `body` with the guest of a case in this hart's CSRs, and nothing of any guest cached. No guest is loaded afterwards.
+pub fn with_guest<T>(world: &World, body: impl FnOnce() -> T) -> T {
+    let host = bits(world.host_sum, STATUS_SUM) | bits(world.host_mxr, STATUS_MXR);
+    let guest = bits(world.vs_sum, STATUS_SUM) | bits(world.vs_mxr, STATUS_MXR);
+    // SAFETY: `vsatp` is off while `hgatp` changes (R32); the tables lead to the block, or to what the machine refuses.
+    // The host has no pages that SUM or MXR would open.
+    unsafe {
+        csr::vsatp::write(0);
+        csr::hgatp::write(world.hgatp);
+        csr::vsatp::write(world.vsatp);
+        csr::vsstatus::write(guest);
+        csr::sstatus::set(host);
+    }
+    act_as_supervisor(world.supervisor);
+    boot::fence_everything();
+    let result = body();
+    // SAFETY: no guest.
+    unsafe {
+        csr::sstatus::clear(host);
+        csr::vsatp::write(0);
+        csr::hgatp::write(0);
+    }
+    result
 }
 
 const fn bits(set: bool, bits: u64) -> u64 {

@@ -10,6 +10,8 @@
 #[cfg(target_os = "none")]
 mod block;
 #[cfg(target_os = "none")]
+mod by_walk;
+#[cfg(target_os = "none")]
 mod deviating;
 #[cfg(target_os = "none")]
 mod deviations;
@@ -26,9 +28,10 @@ mod kernel {
     use test_kernel::deviation::{Deviation, Machine};
     use test_kernel::global::Global;
     use test_kernel::harness::{self, Outcome, Runner, Test};
-    use test_kernel::{arena, boot, panic, println, trap};
+    use test_kernel::{arena, boot, csr, panic, println, trap};
 
     use crate::block::{Block, Seen};
+    use crate::by_walk::{self, ByWalk};
     use crate::deviations::Deviations;
     use crate::hardware::{Hardware, offer};
     use crate::options::Options;
@@ -54,6 +57,8 @@ mod kernel {
         left_out: u64,
         /// Of those that agree: no fault.
         works: u64,
+        /// Copies by walk that came out as the hardware's access, and as specified where that deviates.
+        copies: [u64; 2],
         /// By deviation.
         by: [u64; Deviation::COUNT],
     }
@@ -65,6 +70,7 @@ mod kernel {
         disagree: 0,
         left_out: 0,
         works: 0,
+        copies: [0; 2],
         by: [0; Deviation::COUNT],
     });
 
@@ -121,10 +127,22 @@ mod kernel {
         block: Block,
         hardware: Hardware,
         walk: Walk,
+        by_walk: ByWalk,
+    }
+
+    /// How a case that agrees came out.
+    struct Agreement {
+        /// What it takes for that.
+        deviations: Deviations,
+        worked: bool,
+        /// Whether the copy by walk came out as the hardware's access; `None` if the case is none.
+        copy_as_hardware: Option<bool>,
     }
 
     fn compare_all(machine: &Machine, options: &Options) -> Outcome {
         let walk = Walk::measure()?;
+        let by_walk = ByWalk::new(walk.oracle())?;
+        boot::reset_csrs(csr::satp::read());
         arena::release_all();
         let mut comparison = Comparison {
             machine,
@@ -132,6 +150,7 @@ mod kernel {
             block: Block::take(),
             hardware: Hardware::new(),
             walk,
+            by_walk,
         };
         println!(
             "differential: seed {} cases {} to {}, block at {:#x}",
@@ -149,8 +168,12 @@ mod kernel {
             };
             match comparison.one(&case) {
                 Ok(None) => counts.left_out += 1,
-                Ok(Some((deviations, worked))) => {
-                    counts.works += u64::from(worked);
+                Ok(Some(agreement)) => {
+                    let deviations = agreement.deviations;
+                    counts.works += u64::from(agreement.worked);
+                    if let Some(as_hardware) = agreement.copy_as_hardware {
+                        counts.copies[usize::from(!as_hardware)] += 1;
+                    }
                     if deviations.is_empty() {
                         counts.agree += 1;
                     } else {
@@ -200,6 +223,10 @@ mod kernel {
             "counted: {} cases that come out as listed deviations have it",
             counts.deviate
         );
+        let [as_hardware, as_specified] = counts.copies;
+        println!(
+            "differential: copies by walk: {as_hardware} as the hardware's access, {as_specified} as specified or as a page's own refusal where that deviates as named here"
+        );
         for deviation in Deviation::ALL {
             let count = counts.by[deviation as usize];
             if count > 0 {
@@ -210,22 +237,66 @@ mod kernel {
     }
 
     impl Comparison<'_> {
-        /// The deviations that explain the case, and whether the access worked; `None` if it is not to be run; or a
-        /// disagreement.
-        fn one(&mut self, case: &Case) -> Result<Option<(Deviations, bool)>, ()> {
+        /// How the case agrees; `None` if it is not to be run; or a disagreement.
+        fn one(&mut self, case: &Case) -> Result<Option<Agreement>, ()> {
             let world = case.world(&self.offer, &self.block.place);
             if self.leads_outside(&world) {
                 self.block.put_back(&world);
                 return Ok(None);
             }
             let seen = self.hardware(&world);
-            let worked = seen.outcome.is_ok();
-            let result = self.explain(&world, &seen);
+            let result = self.agreement(&world, &seen);
             self.block.put_back(&world);
             if result.is_err() {
                 self.block.clear();
             }
-            result.map(|deviations| Some((deviations, worked)))
+            result.map(Some)
+        }
+
+        fn agreement(&mut self, world: &World, seen: &Seen) -> Result<Agreement, ()> {
+            let deviations = self.explain(world, seen)?;
+            let copy_as_hardware = match self.by_walk.covers(world) {
+                true => Some(self.copy_as_hardware(world, seen, deviations)?),
+                false => None,
+            };
+            Ok(Agreement {
+                deviations,
+                worked: seen.outcome.is_ok(),
+                copy_as_hardware,
+            })
+        }
+
+        /// Whether the copy by walk comes out as the hardware's access did. If not, and not as specified by reason of
+        /// `deviations` either, it is a disagreement.
+        fn copy_as_hardware(
+            &mut self,
+            world: &World,
+            seen: &Seen,
+            deviations: Deviations,
+        ) -> Result<bool, ()> {
+            let copy = self.copied(world);
+            if by_walk::agrees(&copy, seen) {
+                return Ok(true);
+            }
+            // What it leaves to the hardware comes with the type of the access put right.
+            if deviations.has(Deviation::ImplicitIsLoad)
+                && by_walk::agrees(&copy, &by_walk::as_store(*seen))
+            {
+                return Ok(false);
+            }
+            let specified = self.software(world, Deviations::NONE);
+            let explained = !deviations.is_empty() && by_walk::agrees(&copy, &specified)
+                || by_walk::refused_for_the_page(&copy, &specified);
+            match explained {
+                true => Ok(false),
+                false => Err(()),
+            }
+        }
+
+        fn copied(&mut self, world: &World) -> Seen {
+            self.block.put(world);
+            let outcome = self.by_walk.execute(&self.block, world);
+            self.block.seen(world, outcome)
         }
 
         /// Whether the access may reach devices or the kernel, as specified or with this machine's deviations.
@@ -283,6 +354,10 @@ mod kernel {
             println!("  hardware    {seen}");
             println!("  as specified {specified}");
             println!("  as deviating {deviating}");
+            if self.by_walk.covers(&world) {
+                let copy = self.copied(&world);
+                println!("  copy by walk {copy}");
+            }
             self.block.put(&world);
             println!("{}", self.walk.trace(&self.block, &world));
             self.block.put_back(&world);

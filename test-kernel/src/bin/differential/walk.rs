@@ -3,7 +3,7 @@
 //! The one idea: a deviation changes what the walk is asked (the purpose, SUM, MXR), what it reads ([`Machine`] stands between
 //! it and memory), or how its fault is reported; never whether a case is looked at.
 
-use differential::World;
+use differential::{Instruction, World};
 use guest_mem::cause;
 use guest_mem::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SUM};
 use guest_mem::translate::{
@@ -35,6 +35,11 @@ impl Walk {
             oracle: Oracle::measure()?,
             stale: TrapInfo::default(),
         })
+    }
+
+    /// What was measured.
+    pub fn oracle(&self) -> Oracle {
+        self.oracle
     }
 
     /// Does the access of a case whose words are in memory, as software.
@@ -137,12 +142,7 @@ impl Walk {
             );
             return Some(0);
         }
-        let value = old >> shift & mask;
-        let unused = 64 - 8 * instruction.bytes();
-        Some(match instruction.extends_sign() {
-            true => ((value << unused).cast_signed() >> unused).cast_unsigned(),
-            false => value,
-        })
+        Some(extended(old >> shift & mask, instruction))
     }
 
     fn regimes(&self, world: &World, deviations: Deviations) -> (VsRegime, GRegime) {
@@ -194,6 +194,15 @@ impl Walk {
         // The trace is the answer.
         let _ = translate_observed(&vs.looking(), &tables, access, &trace);
         trace
+    }
+}
+
+/// What a load leaves in its register of the bytes that it found.
+pub fn extended(value: u64, instruction: Instruction) -> u64 {
+    let unused = 64 - 8 * instruction.bytes();
+    match instruction.extends_sign() {
+        true => ((value << unused).cast_signed() >> unused).cast_unsigned(),
+        false => value,
     }
 }
 
