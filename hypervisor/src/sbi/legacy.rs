@@ -116,7 +116,7 @@ fn on_harts(
             }
         }
         (LEGACY_REMOTE_FENCE_I, _) => vcpu.vm.fences().fence_i(harts),
-        (_, Some(range)) => vcpu.vm.fences().sfence_vma(harts, range, asid),
+        (_, Some(range)) => vcpu.vm.remote_sfence(harts, range, asid),
         (_, None) => return INVALID_ADDRESS,
     }
     0

@@ -23,7 +23,7 @@ impl Call<'_, '_> {
         let Some(range) = FenceRange::new(start, size) else {
             return SbiRet::invalid_address();
         };
-        self.vm().fences().sfence_vma(harts, range, asid);
+        self.vm().remote_sfence(harts, range, asid);
         SbiRet::success(0)
     }
 }

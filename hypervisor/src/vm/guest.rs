@@ -19,7 +19,7 @@ use crate::console;
 use crate::csr;
 use crate::devices::BusError;
 use crate::memory::host::HostTables;
-use crate::sbi::arguments::HartSet;
+use crate::sbi::arguments::{FenceRange, HartSet};
 use crate::statistics::{Counter, Exits, MemoryUse};
 use crate::vcpu::grant::Grant;
 
@@ -171,6 +171,13 @@ impl Vm {
     /// Fences on its harts.
     pub fn fences(&self) -> GuestHarts<'_> {
         GuestHarts(&self.host_harts[..self.harts])
+    }
+
+    /// The guest's `sfence.vma` on some of its harts. When it returns, no hart uses an older translation: not the hardware, and
+    /// not a copy by a walk that was under way.
+    pub fn remote_sfence(&self, harts: HartSet, range: FenceRange, asid: Option<usize>) {
+        self.fences().sfence_vma(harts, range, asid);
+        self.ram.wait_for_guards();
     }
 
     /// Asks something of the vCPU of hart `index`, and interrupts that wherever it is.

@@ -137,6 +137,12 @@ impl<M: FrameMemory> GuestRam<M> {
         self.slots.reader(index).ok()
     }
 
+    /// Waits for every read guard that exists: what a hart reaches through a walk in software, it reaches under one, and no fence
+    /// of the hardware stops it. The caller holds none.
+    pub fn wait_for_guards(&self) {
+        self.slots.synchronize(core::hint::spin_loop);
+    }
+
     /// The index of the reader that is for no hart.
     pub const LOADER: usize = MAX_HARTS;
 
