@@ -1,30 +1,37 @@
 //! One access through the hardware's translation, whichever of the two spaces it is in.
 //!
-//! The one idea: a [`HardwareSpace`] says what to check, what to borrow and how to read a trap; the loop over pages, the
-//! window and the exact count are the same for both.
+//! The one idea: a [`HardwareSpace`] says what to check, what window to open and how to read a trap; the loop over pages and
+//! the exact count are the same for all.
 
 use core::sync::atomic::{Ordering, fence};
 
-use super::LoadedVcpu;
-use super::window::{Borrow, Window};
 use crate::access::Width;
 use crate::address::{Address, PAGE_SIZE, Piece, Pieces};
 use crate::fault::{AccessError, Fault, FaultKind, Operation, TrapInfo};
 use crate::hart::{Hart, Interrupted};
 
 /// A space that `hlv` and `hsv` reach.
-pub(super) trait HardwareSpace<'h>: Copy {
-    type Hart: Hart + 'h;
+pub(super) trait HardwareSpace: Copy {
+    type Hart: Hart;
     type Address: Address;
+
+    /// While it lives, the CSRs are as an access needs them.
+    type Window;
 
     /// Whether no access finds the CSRs as it needs them.
     const ALWAYS_BORROWS: bool;
 
-    /// The vCPU whose translation is used.
-    fn vcpu(&self) -> &LoadedVcpu<'h, Self::Hart>;
+    /// What accesses are made with.
+    fn hart(&self) -> &Self::Hart;
 
-    /// What the window has to borrow.
-    fn borrow(&self) -> Borrow;
+    /// Opens a window, with a fence if the hart needs one, for the part of a range that begins after `offset` bytes.
+    fn open(&self, offset: usize) -> Self::Window;
+
+    /// The same on a hart that needs no fences (R35).
+    fn open_unfenced(&self) -> Self::Window;
+
+    /// Whether the CSRs are as an access needs them, so that it needs no window.
+    fn is_open_anyway(&self) -> bool;
 
     /// Whether the access has nothing to be refused for and needs no fence: most have not.
     fn is_plain(&self, address: Self::Address, len: usize) -> bool;
@@ -41,7 +48,7 @@ pub(super) trait HardwareSpace<'h>: Copy {
 
 /// Runs `part` on each page's piece of a range, inside a window of its own.
 #[inline]
-pub(super) fn for_each_page<'h, S: HardwareSpace<'h>>(
+pub(super) fn for_each_page<S: HardwareSpace>(
     space: S,
     operation: Operation,
     address: S::Address,
@@ -62,11 +69,10 @@ pub(super) fn for_each_page<'h, S: HardwareSpace<'h>>(
         if S::ALWAYS_BORROWS {
             return in_window(space, operation, piece, part);
         }
-        let vcpu = space.vcpu();
-        if !Window::is_open_anyway(vcpu.hart, &vcpu.csrs, space.borrow()) {
+        if !space.is_open_anyway() {
             return in_window_of_its_own(space, operation, piece, part);
         }
-        return part(vcpu.hart, piece)
+        return part(space.hart(), piece)
             .map_err(|interrupted| faulted(space, operation, &interrupted, 0));
     }
     for_each_of_many(space, operation, address, len, part)
@@ -74,23 +80,21 @@ pub(super) fn for_each_page<'h, S: HardwareSpace<'h>>(
 
 /// Runs `part` on a piece inside a window, on a hart that needs no fences.
 #[inline(always)]
-fn in_window<'h, S: HardwareSpace<'h>>(
+fn in_window<S: HardwareSpace>(
     space: S,
     operation: Operation,
     piece: Piece<S::Address>,
     mut part: impl FnMut(&S::Hart, Piece<S::Address>) -> Result<(), Interrupted>,
 ) -> Result<(), AccessError> {
-    let vcpu = space.vcpu();
-    // SAFETY: the token promises that its CSRs are in the hart.
-    let window = unsafe { Window::open_unfenced(vcpu.hart, &vcpu.csrs, space.borrow()) };
-    let result = part(vcpu.hart, piece);
+    let window = space.open_unfenced();
+    let result = part(space.hart(), piece);
     drop(window);
     result.map_err(|interrupted| faulted(space, operation, &interrupted, 0))
 }
 
 /// [`in_window`], so that what needs no window is spared the registers of one.
 #[inline(never)]
-fn in_window_of_its_own<'h, S: HardwareSpace<'h>>(
+fn in_window_of_its_own<S: HardwareSpace>(
     space: S,
     operation: Operation,
     piece: Piece<S::Address>,
@@ -101,7 +105,7 @@ fn in_window_of_its_own<'h, S: HardwareSpace<'h>>(
 
 /// [`for_each_page`] for any range, refused ones included.
 #[inline(never)]
-fn for_each_of_many<'h, S: HardwareSpace<'h>>(
+fn for_each_of_many<S: HardwareSpace>(
     space: S,
     operation: Operation,
     address: S::Address,
@@ -112,11 +116,9 @@ fn for_each_of_many<'h, S: HardwareSpace<'h>>(
     let pieces = Pieces::new(address, len)
         .ok_or_else(|| refuse(Fault::new(operation, FaultKind::OutOfRange)))?;
     space.check(operation, address, len).map_err(refuse)?;
-    let vcpu = space.vcpu();
     for piece in pieces {
-        // SAFETY: the token promises that its CSRs are in the hart.
-        let window = unsafe { Window::open(vcpu.hart, &vcpu.csrs, space.borrow()) };
-        let result = part(vcpu.hart, piece);
+        let window = space.open(piece.offset);
+        let result = part(space.hart(), piece);
         drop(window);
         result.map_err(|interrupted| faulted(space, operation, &interrupted, piece.offset))?;
     }
@@ -125,7 +127,7 @@ fn for_each_of_many<'h, S: HardwareSpace<'h>>(
 
 /// Runs one naturally aligned access inside a window.
 #[inline(always)]
-pub(super) fn single<'h, S: HardwareSpace<'h>, T>(
+pub(super) fn single<S: HardwareSpace, T>(
     space: S,
     operation: Operation,
     address: S::Address,
@@ -134,10 +136,8 @@ pub(super) fn single<'h, S: HardwareSpace<'h>, T>(
 ) -> Result<T, AccessError> {
     let aligned = address.to_u64() & (width.bytes() as u64 - 1) == 0;
     if aligned && space.is_plain(address, width.bytes()) {
-        let vcpu = space.vcpu();
-        // SAFETY: the token promises that its CSRs are in the hart.
-        let window = unsafe { Window::open_unfenced(vcpu.hart, &vcpu.csrs, space.borrow()) };
-        let result = access(vcpu.hart);
+        let window = space.open_unfenced();
+        let result = access(space.hart());
         drop(window);
         return result.map_err(|trap| {
             let interrupted = Interrupted { completed: 0, trap };
@@ -150,7 +150,7 @@ pub(super) fn single<'h, S: HardwareSpace<'h>, T>(
 /// [`single`] for any access, refused ones and those that need fences included.
 #[cold]
 #[inline(never)]
-fn single_otherwise<'h, S: HardwareSpace<'h>, T>(
+fn single_otherwise<S: HardwareSpace, T>(
     space: S,
     operation: Operation,
     address: S::Address,
@@ -164,10 +164,8 @@ fn single_otherwise<'h, S: HardwareSpace<'h>, T>(
     space
         .check(operation, address, width.bytes())
         .map_err(refuse)?;
-    let vcpu = space.vcpu();
-    // SAFETY: the token promises that its CSRs are in the hart.
-    let window = unsafe { Window::open(vcpu.hart, &vcpu.csrs, space.borrow()) };
-    let result = access(vcpu.hart);
+    let window = space.open(0);
+    let result = access(space.hart());
     drop(window);
     result.map_err(|trap| faulted(space, operation, &Interrupted { completed: 0, trap }, 0))
 }
@@ -175,7 +173,7 @@ fn single_otherwise<'h, S: HardwareSpace<'h>, T>(
 /// The error of an access that trapped, of the part that begins `offset` bytes into its range.
 #[cold]
 #[inline(never)]
-fn faulted<'h, S: HardwareSpace<'h>>(
+fn faulted<S: HardwareSpace>(
     space: S,
     operation: Operation,
     interrupted: &Interrupted,
@@ -187,7 +185,7 @@ fn faulted<'h, S: HardwareSpace<'h>>(
 }
 
 #[inline]
-pub(super) fn read<'h, S: HardwareSpace<'h>>(
+pub(super) fn read<S: HardwareSpace>(
     space: S,
     address: S::Address,
     destination: &mut [u8],
@@ -201,7 +199,7 @@ pub(super) fn read<'h, S: HardwareSpace<'h>>(
 }
 
 #[inline]
-pub(super) fn write<'h, S: HardwareSpace<'h>>(
+pub(super) fn write<S: HardwareSpace>(
     space: S,
     address: S::Address,
     source: &[u8],
@@ -220,7 +218,7 @@ pub(super) fn write<'h, S: HardwareSpace<'h>>(
 }
 
 #[inline]
-pub(super) fn fill<'h, S: HardwareSpace<'h>>(
+pub(super) fn fill<S: HardwareSpace>(
     space: S,
     address: S::Address,
     byte: u8,
@@ -234,7 +232,7 @@ pub(super) fn fill<'h, S: HardwareSpace<'h>>(
 
 /// `hlv` is a plain load to the memory model, so that an ordering takes fences.
 #[inline(always)]
-pub(super) fn load<'h, S: HardwareSpace<'h>>(
+pub(super) fn load<S: HardwareSpace>(
     space: S,
     address: S::Address,
     width: Width,
@@ -259,7 +257,7 @@ pub(super) fn load<'h, S: HardwareSpace<'h>>(
 
 /// `hsv` is a plain store to the memory model, so that an ordering takes fences.
 #[inline(always)]
-pub(super) fn store<'h, S: HardwareSpace<'h>>(
+pub(super) fn store<S: HardwareSpace>(
     space: S,
     address: S::Address,
     width: Width,
@@ -284,7 +282,7 @@ pub(super) fn store<'h, S: HardwareSpace<'h>>(
 }
 
 /// No `hlv` or `hsv` form reads and writes (R17).
-pub(super) fn no_compare_exchange<'h, S: HardwareSpace<'h>>(
+pub(super) fn no_compare_exchange<S: HardwareSpace>(
     space: S,
     address: S::Address,
     width: Width,

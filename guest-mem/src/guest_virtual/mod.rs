@@ -21,6 +21,7 @@ mod backed;
 mod by_walk;
 mod environment;
 mod fetch;
+mod open;
 mod physical;
 mod resolving;
 // Under loom guest memory is a model that `hlv` does not know.
@@ -31,6 +32,7 @@ mod window;
 
 pub use backed::{BackedVirtual, BackingMemory};
 pub use environment::VsEnvironment;
+pub use open::OpenWindow;
 pub use physical::LoadedPhysical;
 pub use resolving::ResolvingVirtual;
 pub use view::GuestVirtual;

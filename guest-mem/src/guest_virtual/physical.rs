@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::LoadedVcpu;
 use super::access::{self, HardwareSpace};
-use super::window::Borrow;
+use super::window::{Borrow, Window};
 use crate::access::Width;
 use crate::address::{Gpa, last_byte};
 use crate::fault::{AccessError, Fault, Operation, Space, TrapInfo};
@@ -42,20 +42,34 @@ impl<'v, 'h, H: Hart> LoadedPhysical<'v, 'h, H> {
     }
 }
 
-impl<'h, H: Hart> HardwareSpace<'h> for LoadedPhysical<'_, 'h, H> {
+impl<'h, H: Hart> HardwareSpace for LoadedPhysical<'_, 'h, H> {
     type Hart = H;
     type Address = Gpa;
 
+    type Window = Window<'h, H>;
+
     const ALWAYS_BORROWS: bool = true;
 
-    #[inline]
-    fn vcpu(&self) -> &LoadedVcpu<'h, H> {
-        self.vcpu
+    #[inline(always)]
+    fn hart(&self) -> &H {
+        self.vcpu.hart
     }
 
-    #[inline]
-    fn borrow(&self) -> Borrow {
-        Borrow::Physical
+    #[inline(always)]
+    fn open(&self, _: usize) -> Window<'h, H> {
+        // SAFETY: the token promises that its CSRs are in the hart.
+        unsafe { Window::open(self.vcpu.hart, &self.vcpu.csrs, Borrow::Physical) }
+    }
+
+    #[inline(always)]
+    fn open_unfenced(&self) -> Window<'h, H> {
+        // SAFETY: the token promises that its CSRs are in the hart.
+        unsafe { Window::open_unfenced(self.vcpu.hart, &self.vcpu.csrs, Borrow::Physical) }
+    }
+
+    #[inline(always)]
+    fn is_open_anyway(&self) -> bool {
+        Window::is_open_anyway(self.vcpu.hart, &self.vcpu.csrs, Borrow::Physical)
     }
 
     #[inline(always)]

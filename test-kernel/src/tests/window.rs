@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use guest_mem::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SUM};
+use guest_mem::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SIE, STATUS_SUM};
 use guest_mem::hart::riscv64::HandlerHook;
 use guest_mem::hart::{Csr, Hart};
 use guest_mem::translate::AdPolicy;
@@ -13,7 +13,7 @@ use crate::harness::{Outcome, Test, cases, check};
 use crate::library::{Spy, in_both_forms, loaded, probed};
 use crate::tables::bits::{SUPERVISOR, USER};
 use crate::tables::{SAME, World, two_pages};
-use crate::{arena, csr, storm};
+use crate::{arena, boot, csr, storm};
 
 cases![
     r34_the_boot_probe_knows_this_machine,
@@ -26,6 +26,8 @@ cases![
     r26_i2_an_interrupt_inside_a_window_waits_for_its_end,
     r9_the_library_refuses_a_big_endian_guest_without_an_access,
     r4_i8_a_window_clears_the_hosts_mxr,
+    r26_i2_i3_an_open_window_goes_on_after_faults_and_puts_everything_back,
+    r27_a_host_fault_in_an_open_window_is_the_hosts,
 ];
 
 use GuestPrivilege::{Supervisor, User};
@@ -249,7 +251,7 @@ fn r26_i2_i3_a_window_puts_everything_back_also_after_a_fault(t: &mut Test) -> O
                 csr::hgatp::read(),
                 csr::vsstatus::read(),
                 csr::hstatus::read() & HSTATUS_SPVP,
-                csr::sstatus::read() & (guest_mem::csr::STATUS_SIE | STATUS_MXR),
+                csr::sstatus::read() & (STATUS_SIE | STATUS_MXR),
                 csr::stvec::read(),
             )
         };
@@ -259,9 +261,9 @@ fn r26_i2_i3_a_window_puts_everything_back_also_after_a_fault(t: &mut Test) -> O
         for interrupts in [false, true] {
             // SAFETY: no interrupt is enabled in sie.
             unsafe {
-                csr::sstatus::clear(guest_mem::csr::STATUS_SIE);
+                csr::sstatus::clear(STATUS_SIE);
                 if interrupts {
-                    csr::sstatus::set(guest_mem::csr::STATUS_SIE);
+                    csr::sstatus::set(STATUS_SIE);
                 }
             }
             let vcpu = loaded(hart);
@@ -282,7 +284,7 @@ fn r26_i2_i3_a_window_puts_everything_back_also_after_a_fault(t: &mut Test) -> O
             }
         }
         // SAFETY: as everywhere else.
-        unsafe { csr::sstatus::clear(guest_mem::csr::STATUS_SIE) };
+        unsafe { csr::sstatus::clear(STATUS_SIE) };
         Ok(())
     }
     in_both_forms!(t, body)
@@ -380,6 +382,107 @@ fn r9_the_library_refuses_a_big_endian_guest_without_an_access(t: &mut Test) -> 
                 t.equal(what, spy.accesses.get(), 0)?;
             }
         }
+        Ok(())
+    }
+    in_both_forms!(t, body)
+}
+
+fn r26_i2_i3_an_open_window_goes_on_after_faults_and_puts_everything_back(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let all = || {
+            (
+                csr::vsatp::read(),
+                csr::hgatp::read(),
+                csr::vsstatus::read(),
+                csr::hstatus::read() & HSTATUS_SPVP,
+                csr::sstatus::read() & (STATUS_SIE | STATUS_MXR),
+                csr::stvec::read(),
+            )
+        };
+        let (_world, page, _) = two_pages();
+        let missing = Gva::new(0x7000_0000);
+        for interrupts in [false, true] {
+            // SAFETY: no interrupt is enabled in sie.
+            unsafe {
+                csr::sstatus::clear(STATUS_SIE);
+                if interrupts {
+                    csr::sstatus::set(STATUS_SIE);
+                }
+                csr::hstatus::clear(HSTATUS_SPVP);
+            }
+            let mut vcpu = loaded(hart);
+            let before = all();
+            let window = vcpu.open_window(Supervisor);
+            let inside = all();
+            t.equal(
+                "SPVP and SIE inside",
+                (inside.3, inside.4),
+                (HSTATUS_SPVP, 0),
+            )?;
+            for round in 0..5u64 {
+                let stored = window.store(Gva::new(SAME), round, Ordering::Relaxed);
+                t.equal("a store", (stored, arena::read(page.spa)), (Ok(()), round))?;
+                let kinds = [
+                    window.load::<u64>(missing, Ordering::Relaxed).map(drop),
+                    window.store(missing, 0u8, Ordering::Relaxed),
+                    window.read(missing, &mut [0; 100]),
+                    window.write(missing, &[0; 3]),
+                    window.fill(missing, 0, 100),
+                ]
+                .map(|result| result.map_err(|error| (error.completed, error.fault.gva)));
+                t.equal("the faults", kinds, [Err((0, Some(missing))); 5])?;
+                t.equal("the CSRs inside", all(), inside)?;
+                let loaded = window.load::<u64>(Gva::new(SAME), Ordering::Relaxed);
+                t.equal("a load", loaded, Ok(round))?;
+                let mut buffer = [0; 8];
+                let read = window.read(Gva::new(SAME), &mut buffer);
+                t.equal(
+                    "a read",
+                    (read, u64::from_le_bytes(buffer)),
+                    (Ok(()), round),
+                )?;
+            }
+            drop(window);
+            t.equal("the CSRs afterwards", all(), before)?;
+        }
+        // SAFETY: as everywhere else.
+        unsafe { csr::sstatus::clear(STATUS_SIE) };
+        Ok(())
+    }
+    in_both_forms!(t, body)
+}
+
+fn r27_a_host_fault_in_an_open_window_is_the_hosts(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let (_world, page, _) = two_pages();
+        let mut vcpu = loaded(hart);
+        let window = vcpu.open_window(Supervisor);
+        // Between two accesses, and as the destination of one: a page that the host's handler gives to itself.
+        for by_copy in [false, true] {
+            let backing = arena::page();
+            boot::arm_demand_page(backing);
+            arena::write(page.spa, 0x1234_5678_9abc_def0u64);
+            if by_copy {
+                // SAFETY: the page is there as soon as it is touched, and nothing else uses it.
+                let buffer =
+                    unsafe { core::slice::from_raw_parts_mut(boot::DEMAND_PAGE as *mut u8, 512) };
+                t.equal("a read", window.read(Gva::new(SAME), buffer), Ok(()))?;
+            } else {
+                let value = window.load::<u64>(Gva::new(SAME), Ordering::Relaxed);
+                // SAFETY: as above.
+                unsafe { (boot::DEMAND_PAGE as *mut u64).write_volatile(value.unwrap_or(0)) };
+            }
+            boot::arm_demand_page(0);
+            t.equal(
+                "the host's page",
+                arena::read(backing),
+                0x1234_5678_9abc_def0u64,
+            )?;
+            let missing = window.load::<u64>(Gva::new(0x7000_0000), Ordering::Relaxed);
+            check!(missing.is_err(), "no fault");
+            t.equal("stvec", csr::stvec::read(), crate::trap::entry())?;
+        }
+        drop(window);
         Ok(())
     }
     in_both_forms!(t, body)

@@ -27,6 +27,7 @@ mod by_walk;
 mod copies;
 mod faults;
 mod fetch;
+mod open;
 mod races;
 mod refusals;
 mod resolving;

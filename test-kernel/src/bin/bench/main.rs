@@ -19,6 +19,8 @@ mod memory;
 mod single;
 #[cfg(target_os = "none")]
 mod slots;
+#[cfg(target_os = "none")]
+mod window;
 
 #[cfg(target_os = "none")]
 mod program {
@@ -26,7 +28,7 @@ mod program {
 
     use crate::measure::{Bench, Measure};
     use crate::memory::Guest;
-    use crate::{copies, single, slots};
+    use crate::{copies, single, slots, window};
 
     /// Rust's entry, from `boot`.
     // SAFETY: no other program part defines a function of this name; `boot` calls it with these arguments.
@@ -53,6 +55,7 @@ mod program {
         let guest = Guest::load();
         copies::run(&bench, &guest);
         single::run(&bench, &guest);
+        window::run(&bench, &guest);
         slots::run(&bench, &guest);
         println!("bench: {} lines", bench.lines());
     }

@@ -97,10 +97,47 @@ impl Bench {
         self.average(name, operation, environment, &[address], buffer, len);
     }
 
+    /// Measures one call that does `shares` operations, as one of them.
+    #[expect(clippy::too_many_arguments, reason = "those of a row, and the shares")]
+    pub fn shared<E>(
+        &self,
+        name: Name,
+        shares: usize,
+        operation: Operation<E>,
+        environment: &E,
+        address: u64,
+        buffer: *mut u8,
+        len: usize,
+    ) {
+        self.measure(
+            name,
+            shares,
+            operation,
+            environment,
+            &[address],
+            buffer,
+            len,
+        );
+    }
+
     /// Measures one operation at each of the addresses in turn.
     pub fn average<E>(
         &self,
         name: Name,
+        operation: Operation<E>,
+        environment: &E,
+        addresses: &[u64],
+        buffer: *mut u8,
+        len: usize,
+    ) {
+        self.measure(name, 1, operation, environment, addresses, buffer, len);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "those of a row, and the shares")]
+    fn measure<E>(
+        &self,
+        name: Name,
+        shares: usize,
         operation: Operation<E>,
         environment: &E,
         addresses: &[u64],
@@ -140,6 +177,7 @@ impl Bench {
             size,
             shape,
         } = name;
+        let calls = calls * shares;
         println!("bench {operation} {path} {size} {shape} {value} {calls}");
         self.lines.set(self.lines.get() + 1);
     }

@@ -48,6 +48,15 @@ fn fault<R: Recovery>(vcpu: &Vcpu<'_, R>, at: u64, buffer: *mut u8, len: usize) 
     }
 }
 
+/// A single load that has to fault.
+fn fault_of_load<R: Recovery>(vcpu: &Vcpu<'_, R>, at: u64, _: *mut u8, _: usize) -> u64 {
+    let space = vcpu.guest_virtual(SUPERVISOR);
+    match space.load::<u64>(Gva::new(at), Ordering::Relaxed) {
+        Err(error) => error.completed as u64,
+        Ok(_) => panic!("no fault at {at:#x}"),
+    }
+}
+
 /// Both stages of the guest as the walk sees them.
 struct Tables {
     vs: VsRegime,
@@ -122,6 +131,12 @@ fn of_form<R: Recovery>(
         ..Name::plain("fetch", gva, 4)
     };
     row(crossing, fetch, guest.gva + 4094, 0);
+    row(
+        Name::plain("fault-of-load", gva, 8),
+        fault_of_load,
+        guest.lost,
+        8,
+    );
     row(
         Name::plain("fault-at-first", gva, 64),
         fault,
