@@ -187,6 +187,10 @@ impl Recipe {
             self.harts,
             self.plan.entry
         );
+        let (environment, counters) = (self.grant.environment, self.grant.counters);
+        let extensions = features::guest_extensions(self.machine.isa, environment, counters);
+        let withheld = features::withheld(self.machine.isa, &extensions);
+        log::info!("withheld from it: {}", withheld.join(" "));
     }
 
     /// What the guest is told of its machine: what it was granted, and nothing else.

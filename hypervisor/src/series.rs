@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use guest_mem::cause;
 use log::LevelFilter;
 use sbi_rt::HartMask;
 
@@ -25,6 +26,9 @@ use crate::{power, vcpu};
 
 /// Milliseconds that a guest of a series has, if the bundle does not say.
 const TIME_LIMIT: u64 = 20;
+
+/// `scause` of an `ecall` from VS-mode.
+const ECALL_FROM_VS: u64 = 10;
 
 /// Guests in a row of dots.
 const ROW: u64 = 50;
@@ -172,6 +176,11 @@ struct Account {
     heap_lost: u64,
     overwritten: u64,
     exits: u64,
+    sbi_calls: u64,
+    guest_page_faults: u64,
+    illegal: u64,
+    device_accesses: u64,
+    done_wrong: u64,
     endings: [u64; Ending::ALL.len()],
 }
 
@@ -184,7 +193,7 @@ impl Account {
         vm.time_limit = Some(TimeLimit::new(ticks));
         let vm = run(recipe, vm);
         let ending = vm.ending();
-        self.exits += vm.exits.total();
+        self.count(&vm);
         // SAFETY: every hart has left it, with its memory unloaded.
         unsafe { guest::unmake(vm) };
 
@@ -218,6 +227,25 @@ impl Account {
         }
     }
 
+    /// Adds up what the guest made the hypervisor do.
+    fn count(&mut self, vm: &Vm) {
+        let of = |causes: &[u64]| {
+            let each = causes.iter();
+            each.map(|&cause| vm.exits.exceptions(cause as usize))
+                .sum::<u64>()
+        };
+        self.exits += vm.exits.total();
+        self.sbi_calls += of(&[ECALL_FROM_VS]);
+        self.guest_page_faults += of(&[
+            cause::INSTRUCTION_GUEST_PAGE,
+            cause::LOAD_GUEST_PAGE,
+            cause::STORE_GUEST_PAGE,
+        ]);
+        self.illegal += of(&[cause::ILLEGAL_INSTRUCTION, cause::VIRTUAL_INSTRUCTION]);
+        self.device_accesses += vm.memory_use.device_accesses.get();
+        self.done_wrong += vm.complaints();
+    }
+
     fn tell(&self, seed: u64, what: fmt::Arguments<'_>) {
         if self.not_clean + self.frames_lost + self.heap_lost + self.overwritten <= TOLD {
             log::error!("FAILED: guest with seed {seed}: {what}");
@@ -229,13 +257,19 @@ impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} run, {} pages lost, {} bytes of heap lost, {} free pages written, {} not clean; {} exits; ended:",
+            "{} run, {} pages lost, {} bytes of heap lost, {} free pages written, {} not clean; {} exits: {} SBI calls, {} \
+             guest-page faults, {} illegal instructions; {} device accesses, {} things done wrong; ended:",
             self.run,
             self.frames_lost,
             self.heap_lost,
             self.overwritten,
             self.not_clean,
             self.exits,
+            self.sbi_calls,
+            self.guest_page_faults,
+            self.illegal,
+            self.device_accesses,
+            self.done_wrong,
         )?;
         let endings = Ending::ALL.iter().zip(self.endings);
         for (index, (ending, count)) in endings.filter(|&(_, count)| count > 0).enumerate() {

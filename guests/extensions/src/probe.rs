@@ -129,7 +129,7 @@ pub fn area_word(index: usize) -> u64 {
 /// Executes instructions of an extension, with two operands in a0 and a1; gives what is then in a2, and the trap that it met.
 #[macro_export]
 macro_rules! execute {
-    ($arch:literal, $first:expr, $second:expr, $($instruction:literal),+) => {
+    ($arch:literal, $first:expr, $second:expr, $($instruction:expr),+) => {
         guest_kit::trap::catch_first(|| {
             let (first, second) = (u64::from($first), u64::from($second));
             let result: u64;

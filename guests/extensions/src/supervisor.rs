@@ -9,6 +9,15 @@ use crate::{execute, gives};
 
 const SENVCFG: &str = "the guest needs senvcfg for its U-mode, which has this bit, too";
 
+const PROMISE: &str = "it promises how S-mode behaves; the hypervisor does not";
+
+/// An extension whose sign is a CSR.
+macro_rules! csr {
+    ($name:literal, $csr:literal) => {
+        Probe::new($name, gives!(0; "+m", 0u32, 0u32, concat!("csrr a2, ", $csr)))
+    };
+}
+
 /// The probes.
 pub const PROBES: &[Probe] = &[
     Probe::new("sstc", timer),
@@ -42,13 +51,18 @@ pub const PROBES: &[Probe] = &[
         "h",
         gives!(0; "+h", crate::probe::area(&[0]), 0u32, "hlv.d a2, (a0)"),
     ),
-    Probe::part_of("sha", &["h"], gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x680")),
-    Probe::new("shvstvala", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x243")),
-    Probe::new("ssaia", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0xdb0")),
-    Probe::new("sscsrind", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x151")),
-    Probe::new("ssccfg", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x120")),
-    Probe::new("ssstateen", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x10c")),
-    Probe::new("ssctr", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x14e")),
+    csr!("sha", "0x680"),
+    csr!("shcounterenw", "0x606"),
+    csr!("shgatpa", "0x680"),
+    csr!("shtvala", "0x643"),
+    csr!("shvsatpa", "0x280"),
+    csr!("shvstvala", "0x243"),
+    csr!("shvstvecd", "0x205"),
+    csr!("ssaia", "0xdb0"),
+    csr!("sscsrind", "0x151"),
+    csr!("ssccfg", "0x120"),
+    csr!("ssstateen", "0x10c"),
+    csr!("ssctr", "0x14e"),
     Probe::new("sscofpmf", || {
         bits(execute!("+m", 0u32, 0u32, "csrr a2, 0xda0"), u64::MAX)
     }),
@@ -64,22 +78,29 @@ pub const PROBES: &[Probe] = &[
         );
         bits(seen, SDT)
     }),
-    Probe::new("sdtrig", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x5a8")),
-    Probe::new("smaia", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x350")),
-    Probe::new("smepmp", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x747")),
-    Probe::new("smrnmi", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x744")),
-    Probe::open("ssnpm", SENVCFG, || {
-        const PMM: u64 = 3 << 32;
-        let seen = execute!(
-            "+m",
-            PMM,
-            0u32,
-            "csrs 0x10a, a0",
-            "csrr a2, 0x10a",
-            "csrc 0x10a, a0"
-        );
-        bits(seen, PMM)
-    }),
+    csr!("sdtrig", "0x5a8"),
+    csr!("smaia", "0x350"),
+    csr!("smcdeleg", "0x120"),
+    csr!("smcntrpmf", "0x321"),
+    csr!("smcsrind", "0x350"),
+    csr!("smctr", "0x34e"),
+    csr!("smmpm", "0x747"),
+    csr!("smnpm", "0x30a"),
+    csr!("smstateen", "0x30c"),
+    csr!("smepmp", "0x747"),
+    csr!("smrnmi", "0x744"),
+    Probe::open("ssnpm", SENVCFG, pointer_masks),
+    Probe::open("supm", SENVCFG, pointer_masks),
+    Probe::open(
+        "sspm",
+        "henvcfg masks no pointer, which nobody can see",
+        || Outcome::Works,
+    ),
+    Probe::open("ssccptr", PROMISE, || Outcome::Works),
+    Probe::open("sscounterenw", PROMISE, || Outcome::Works),
+    Probe::open("sstvala", PROMISE, || Outcome::Works),
+    Probe::open("sstvecd", PROMISE, || Outcome::Works),
+    Probe::open("ssu64xl", PROMISE, || Outcome::Works),
 ];
 
 /// A deadline that has passed interrupts. (QEMU 7.2 does not show it in `sip`.)
@@ -100,6 +121,20 @@ fn timer() -> Outcome {
         came
     };
     expect((came.into(), None), 1)
+}
+
+/// `senvcfg.PMM`: U-mode's pointers are masked.
+fn pointer_masks() -> Outcome {
+    const PMM: u64 = 3 << 32;
+    let seen = execute!(
+        "+m",
+        PMM,
+        0u32,
+        "csrs 0x10a, a0",
+        "csrr a2, 0x10a",
+        "csrc 0x10a, a0"
+    );
+    bits(seen, PMM)
 }
 
 /// State that stays zero is not there.

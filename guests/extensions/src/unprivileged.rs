@@ -6,6 +6,7 @@ use crate::{execute, gives};
 
 const HINT: &str = "its instructions are hints, which every hart executes as nothing";
 const PROPERTY: &str = "it promises how memory behaves, and has no instruction of its own";
+const NAME: &str = "it is a name for others, which are tried one by one";
 const NO_ENABLE: &str = "it has no state and no enable bit";
 
 /// They have the vector registers as their only state.
@@ -77,6 +78,13 @@ pub const PROBES: &[Probe] = &[
     Probe::new(
         "zbc",
         gives!(1; "+zbc", 1u64 << 63, 2u32, "clmulh a2, a0, a1"),
+    ),
+    Probe::open("zkn", NAME, || Outcome::Works),
+    Probe::open("zks", NAME, || Outcome::Works),
+    Probe::open(
+        "zk",
+        "it is a name for others and for Zkr, which is hidden",
+        || Outcome::Works,
     ),
     Probe::part_of(
         "zbkb",
@@ -222,8 +230,28 @@ pub const PROBES: &[Probe] = &[
     ),
     // State that the hypervisor does not keep for a guest.
     Probe::new("v", VECTOR),
-    Probe::part_of("zve32x", &["v"], VECTOR),
-    Probe::part_of("zve64d", &["v"], VECTOR),
+    vector("zve32x"),
+    vector("zve32f"),
+    vector("zve64x"),
+    vector("zve64f"),
+    vector("zve64d"),
+    vector("zvfhmin"),
+    vector("zvfbfmin"),
+    vector("zvfbfwma"),
+    vector("zvbc"),
+    vector("zvkb"),
+    vector("zvkg"),
+    vector("zvkn"),
+    vector("zvknc"),
+    vector("zvkng"),
+    vector("zvknha"),
+    vector("zvknhb"),
+    vector("zvks"),
+    vector("zvksc"),
+    vector("zvksed"),
+    vector("zvksg"),
+    vector("zvksh"),
+    vector("zvkt"),
     Probe::new("zvfh", gives!(0; "+m", 0u32, 0u32, ".4byte 0x02009057")), // vfadd.vv v0, v0, v1
     Probe::new("zvbb", gives!(0; "+m", 0u32, 0u32, ".4byte 0x06008057")), // vandn.vv v0, v0, v1
     Probe::new("zvkned", gives!(0; "+m", 0u32, 0u32, ".4byte 0xa200a077")), // vaesdm.vv v0, v0
@@ -240,6 +268,11 @@ pub const PROBES: &[Probe] = &[
         gives!(0; "+m", 0u32, 0u32, ".4byte 0x06000053"),
     ), // fadd.q
 ];
+
+/// A part of the vector extension: without `vsetivli` there is no way to begin.
+const fn vector(name: &'static str) -> Probe {
+    Probe::new(name, VECTOR)
+}
 
 fn atomic_add() -> Outcome {
     let added = execute!(

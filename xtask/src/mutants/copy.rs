@@ -43,7 +43,7 @@ impl Copy {
         mutant: &Mutant,
         test: impl FnOnce(&Self) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let file = self.root.join("guest-mem/src").join(mutant.file);
+        let file = self.root.join(mutant.folder()).join(mutant.file);
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         fs::write(&file, mutated(&text, mutant)?)?;
         let result = test(self);
@@ -74,15 +74,15 @@ impl Copy {
         Ok(self.root.join(program))
     }
 
-    /// Builds the test kernel; gives its ELF file.
-    pub fn build_test_kernel(&self) -> anyhow::Result<PathBuf> {
+    /// Builds a bare-metal program, the test kernel or the hypervisor; gives its ELF file.
+    pub fn build(&self, program: &str) -> anyhow::Result<PathBuf> {
         let (mut cargo, _) = Toolchain::resolve()?.cargo()?;
         cargo
             .args(artifacts::BUILD)
-            .args(["--quiet", "--package", "test-kernel"]);
+            .args(["--quiet", "--package", program]);
         cargo.env("CARGO_TARGET_DIR", &self.target_dir);
         process::output(cargo.current_dir(&self.root))?;
-        Ok(self.target_dir.join(TARGET).join("release/test-kernel"))
+        Ok(self.target_dir.join(TARGET).join("release").join(program))
     }
 
     /// Where the copy's tests run.

@@ -3,6 +3,8 @@
 //! The one idea: an edit names a text that occurs once in its file, so that a change of that place is noticed here, by a
 //! test, and not by a mutant that silently is none.
 
+use super::hypervisor::OF_HYPERVISOR;
+
 /// Which tests a mutant has to be caught by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caught {
@@ -12,19 +14,31 @@ pub enum Caught {
     InEveryOrder,
     /// The check of the linked test kernel, or the test kernel: what is broken exists on the target only.
     OnTarget,
+    /// Guests of the hypervisor: hostile ones, and the one that tries ISA extensions. What is broken is the hypervisor.
+    ByGuests,
 }
 
-/// One broken copy of the library.
+/// One broken copy of the library, or of the hypervisor.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutant {
     /// What is wrong.
     pub name: &'static str,
-    /// The file, below `guest-mem/src`.
+    /// The file, below [`Mutant::folder`].
     pub file: &'static str,
     /// What is replaced by what. Each text occurs once.
     pub edits: &'static [(&'static str, &'static str)],
     /// Which tests see it.
     pub caught: Caught,
+}
+
+impl Mutant {
+    /// Where its file is.
+    pub const fn folder(&self) -> &'static str {
+        match self.caught {
+            Caught::OnHost | Caught::InEveryOrder | Caught::OnTarget => "guest-mem/src",
+            Caught::ByGuests => "hypervisor/src",
+        }
+    }
 }
 
 const fn on_host(
@@ -67,7 +81,12 @@ const fn on_target(
 }
 
 /// All of them.
-pub const MUTANTS: &[Mutant] = &[
+pub fn all() -> impl Iterator<Item = &'static Mutant> {
+    MUTANTS.iter().chain(OF_HYPERVISOR)
+}
+
+/// Those of the library.
+const MUTANTS: &[Mutant] = &[
     // How far a copy got.
     on_host(
         "`completed` is one too many",
@@ -442,8 +461,8 @@ mod tests {
 
     #[test]
     fn each_edit_finds_its_place_once_and_changes_it() {
-        for mutant in MUTANTS {
-            let file = workspace::root().join("guest-mem/src").join(mutant.file);
+        for mutant in all() {
+            let file = workspace::root().join(mutant.folder()).join(mutant.file);
             let text = std::fs::read_to_string(file).unwrap();
             let mutated = mutated(&text, mutant).unwrap();
             assert_ne!(mutated, text, "{}", mutant.name);
@@ -452,7 +471,7 @@ mod tests {
 
     #[test]
     fn each_mutant_has_its_own_name() {
-        let names: HashSet<_> = MUTANTS.iter().map(|mutant| mutant.name).collect();
-        assert_eq!(names.len(), MUTANTS.len());
+        let names: HashSet<_> = all().map(|mutant| mutant.name).collect();
+        assert_eq!(names.len(), all().count());
     }
 }

@@ -1,9 +1,10 @@
-//! `cargo xtask mutants`: breaks copies of the library on purpose, and shows which tests notice.
+//! `cargo xtask mutants`: breaks copies of the library and of the hypervisor on purpose, and shows which tests notice.
 //!
 //! The one idea: a test that has never failed proves little. Each mutant of [`list`] must make at least one test fail; one
 //! that survives is a test that is missing.
 
 mod copy;
+mod hypervisor;
 mod list;
 
 use std::process::{Command, ExitCode};
@@ -12,13 +13,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use copy::Copy;
-use list::{Caught, MUTANTS, Mutant};
+use list::{Caught, Mutant};
 
 use crate::elf_check::{self, Elsewhere};
 use crate::evidence::{self, Record};
 use crate::qemu::session::{self, Console, Ended};
 use crate::qemu::{self, Qemu};
-use crate::test::target;
+use crate::test::{end_to_end, target};
 use crate::{cli, loom, progress};
 
 /// A library test that takes longer than this hangs: a broken library may loop without end.
@@ -34,8 +35,7 @@ enum Verdict {
 
 /// The command.
 pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
-    let wanted: Vec<_> = MUTANTS
-        .iter()
+    let wanted: Vec<_> = list::all()
         .filter(|mutant| {
             options
                 .name
@@ -49,7 +49,12 @@ pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
     let machine = Machine::find(&wanted, options)?;
     progress::say("copying the workspace and testing the copy as it is");
     let copy = Copy::make()?;
-    for caught in [Caught::OnHost, Caught::InEveryOrder, Caught::OnTarget] {
+    for caught in [
+        Caught::OnHost,
+        Caught::InEveryOrder,
+        Caught::OnTarget,
+        Caught::ByGuests,
+    ] {
         if wanted.iter().any(|mutant| mutant.caught == caught)
             && let Verdict::Caught(tests) = judge(&copy, caught, &machine)?
         {
@@ -100,7 +105,7 @@ pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What the test kernel runs on; nothing if no mutant needs it.
+/// What the test kernel and the hypervisor run on; nothing if no mutant needs it.
 struct Machine {
     qemu: Option<Qemu>,
     options: cli::Machine,
@@ -111,7 +116,7 @@ impl Machine {
         let options = options.machine.clone();
         let needed = mutants
             .iter()
-            .any(|mutant| mutant.caught == Caught::OnTarget);
+            .any(|mutant| matches!(mutant.caught, Caught::OnTarget | Caught::ByGuests));
         let qemu = match needed {
             true => Some(qemu::resolve::for_running(options.qemu.as_deref())?),
             false => None,
@@ -129,6 +134,7 @@ fn judge(copy: &Copy, caught: Caught, machine: &Machine) -> anyhow::Result<Verdi
             on_host(copy, tests)?
         }
         Caught::OnTarget => on_target(copy, machine)?,
+        Caught::ByGuests => by_guests(copy, machine)?,
     };
     Ok(if failed.is_empty() {
         Verdict::Survived
@@ -180,9 +186,23 @@ fn hanging(line: &str) -> Option<&str> {
 /// Checks the linked test kernel, and if there is nothing wrong with it, runs it; gives what failed.
 fn on_target(copy: &Copy, machine: &Machine) -> anyhow::Result<Vec<String>> {
     let qemu = machine.qemu.as_ref().context("no QEMU was looked for")?;
-    let kernel = copy.build_test_kernel()?;
+    let kernel = copy.build("test-kernel")?;
     if elf_check::check(&std::fs::read(&kernel)?, Elsewhere::Allowed).is_err() {
         return Ok(vec!["the check of the linked test kernel".to_owned()]);
     }
     target::failures(qemu, &kernel, &machine.options)
+}
+
+/// Runs guests in the hypervisor; gives those whose run fails.
+fn by_guests(copy: &Copy, machine: &Machine) -> anyhow::Result<Vec<String>> {
+    let qemu = machine.qemu.as_ref().context("no QEMU was looked for")?;
+    let hypervisor = copy.build("hypervisor")?;
+    let mut failed = Vec::new();
+    for (name, plan) in end_to_end::short_runs(qemu, &machine.options)? {
+        let plan = plan.in_hypervisor(hypervisor.clone());
+        if plan.carry_out(qemu, &mut std::io::sink()).is_err() {
+            failed.push(name);
+        }
+    }
+    Ok(failed)
 }

@@ -256,13 +256,24 @@ impl Plan {
         self
     }
 
+    /// Runs it in another hypervisor.
+    pub fn in_hypervisor(mut self, hypervisor: PathBuf) -> Self {
+        self.machine.kernel = hypervisor;
+        self
+    }
+
     /// Expects the guest to end otherwise than the options suggest.
     pub fn expecting(self, expected: Expected) -> Self {
         Self { expected, ..self }
     }
 
     /// Starts the machine, shows its console on `screen`, and judges what was seen.
-    pub fn carry_out(self, qemu: &Qemu, screen: &mut dyn Write) -> anyhow::Result<()> {
+    /// Gives what a good run counted.
+    pub fn carry_out(
+        self,
+        qemu: &Qemu,
+        screen: &mut dyn Write,
+    ) -> anyhow::Result<Vec<(String, u64)>> {
         let mut seen = Seen::default();
         let ended = session::run(
             self.machine.command(qemu),
@@ -282,7 +293,8 @@ impl Plan {
             Ended::Failed => bail!("QEMU failed"),
             Ended::ByItself => {}
         }
-        self.expected.judge(&seen)
+        self.expected.judge(&seen)?;
+        Ok(seen.counted())
     }
 }
 
@@ -309,7 +321,7 @@ impl Guest<'_> {
             cmdline: self.cmdline,
             series: self.series,
         };
-        write("bundle.cpio", &bundle.to_bytes())
+        write(&format!("{}.cpio", self.name), &bundle.to_bytes())
     }
 }
 

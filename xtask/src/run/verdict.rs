@@ -1,5 +1,6 @@
 //! Judges a run by what was seen on its console: every run ends QEMU with exit code 0 whatever happened.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use anyhow::{bail, ensure};
@@ -15,6 +16,8 @@ pub struct Expected {
     pub userspace_harts: Option<u32>,
     /// The guest must have said that none of its steps went wrong.
     pub steps: bool,
+    /// The guest must have tried every extension that is withheld from it.
+    pub extensions: bool,
     /// So many guests must have run one after another, and nothing of any of them may be left.
     pub series: Option<u64>,
     /// The user at the console may have quit.
@@ -51,6 +54,17 @@ impl Expected {
                 None => bail!("the guest's report never came"),
             }
         }
+        if self.extensions {
+            let Some(withheld) = &seen.withheld else {
+                bail!("the hypervisor did not say what it withholds");
+            };
+            for name in withheld {
+                ensure!(
+                    seen.hidden.contains(name),
+                    "{name} is withheld from the guest, which did not try it"
+                );
+            }
+        }
         if let Some(count) = self.series {
             let Some(series) = &seen.series else {
                 bail!("the series did not come to its end{}", seen.newest_guest());
@@ -85,6 +99,9 @@ pub struct Seen {
     series: Option<Series>,
     /// Last words of the hypervisor.
     panics: u64,
+    /// ISA extensions that the guest is not given, and those that it tried and found hidden.
+    withheld: Option<Vec<String>>,
+    hidden: HashSet<String>,
     /// The seed of the newest guest of a series: the first one of its row, and the dots that followed.
     seed: Option<u64>,
 }
@@ -95,6 +112,7 @@ struct Series {
     name: String,
     run: u64,
     wrong: u64,
+    exits: u64,
     /// In its words, without the name.
     text: String,
 }
@@ -106,11 +124,12 @@ impl fmt::Display for Series {
 }
 
 impl Series {
-    /// The numbers in `hypervisor: series of NAME: N run, N pages lost, ...; N exits; ...`: none but the first may count.
+    /// The numbers in `hypervisor: series of NAME: N run, N pages lost, ...; N exits: ...`: none but the first may count.
     fn parse(line: &str) -> Option<Self> {
         let rest = line.strip_prefix("hypervisor: series of ")?;
         let (name, text) = rest.split_once(": ")?;
-        let (counts, _) = text.split_once(';')?;
+        let (counts, rest) = text.split_once("; ")?;
+        let (exits, _) = rest.split_once(" exits: ")?;
         let mut numbers = Vec::new();
         for count in counts.split(", ") {
             numbers.push(count.split(' ').next()?.parse().ok()?);
@@ -120,12 +139,21 @@ impl Series {
             name: name.to_owned(),
             run,
             wrong: wrong.iter().sum(),
+            exits: exits.parse().ok()?,
             text: text.trim_end().to_owned(),
         })
     }
 }
 
 impl Seen {
+    /// What the run went through.
+    pub fn counted(&self) -> Vec<(String, u64)> {
+        let series = self.series.as_ref();
+        let guests = series.map(|series| (format!("{} guests", series.name), series.run));
+        let exits = series.map(|series| (format!("exits of {} guests", series.name), series.exits));
+        guests.into_iter().chain(exits).collect()
+    }
+
     /// Which guest of a series was the last to run, for a run that did not come to its end.
     pub fn newest_guest(&self) -> String {
         match self.seed {
@@ -143,6 +171,13 @@ impl Seen {
         }
         self.userspace_harts = initramfs::harts_of_first_line(line).or(self.userspace_harts);
         self.steps = steps(line).or(self.steps);
+        if let Some(names) = line.strip_prefix("hypervisor: withheld from it: ") {
+            self.withheld = Some(names.split_whitespace().map(String::from).collect());
+        }
+        if let Some((name, _)) = line.split_once(": hidden, ") {
+            self.hidden
+                .extend(name.split_whitespace().last().map(String::from));
+        }
         if let Some(seed) = line.strip_prefix("hypervisor: seed ") {
             self.seed = seed.trim_end_matches([':', ' ']).parse().ok();
         } else if !line.is_empty() && line.bytes().all(|byte| byte == b'.') {
@@ -242,7 +277,7 @@ mod tests {
             series: Some(50),
             ..Expected::default()
         };
-        let rest = "; 99 exits; ended: 3 shutdown, 47 its time is over";
+        let rest = "; 99 exits: 9 SBI calls; ended: 3 shutdown, 47 its time is over";
         for (line, good) in [
             ("50 run, 0 pages lost, 0 not clean", true),
             ("50 run, 1 pages lost, 0 not clean", false),
@@ -254,6 +289,29 @@ mod tests {
             assert_eq!(expected.judge(&seen).is_ok(), good, "{line}");
         }
         assert!(expected.judge(&seen(&[])).is_err());
+    }
+
+    #[test]
+    fn an_extension_that_is_withheld_must_have_been_tried() {
+        let expected = Expected {
+            extensions: true,
+            ..Expected::default()
+        };
+        let withheld = "hypervisor: withheld from it: h v zkr";
+        let (traps, open) = (
+            "  ok    h: hidden, traps",
+            "  -     v: hidden, it works; why",
+        );
+        for (lines, good) in [
+            (
+                &[withheld, traps, open, "  ok    zkr: hidden, traps"][..],
+                true,
+            ),
+            (&[withheld, traps, open], false),
+            (&[traps, open], false),
+        ] {
+            assert_eq!(expected.judge(&seen(lines)).is_ok(), good, "{lines:?}");
+        }
     }
 
     #[test]

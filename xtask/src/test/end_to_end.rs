@@ -16,6 +16,9 @@ const VECTOR: &str = "rv64,h=true,v=true";
 const MOST_FEATURES: &str = "rv64,h=true,v=true,Zfh=true,zbkb=true,zbkc=true,zbkx=true,zknd=true,zkne=true,zknh=true,\
                              zksed=true,zksh=true,zkr=true,svinval=true,svnapot=true,svpbmt=true";
 
+/// Seconds within which a run of a mutant has to end.
+const SHORT_RUN: u64 = 60;
+
 /// Hostile guests on each number of harts.
 const HOSTILE_GUESTS: u64 = 1000;
 
@@ -24,6 +27,7 @@ const LOST: Expected = Expected {
     end: Some("faults at its own trap vector for ever"),
     userspace_harts: None,
     steps: false,
+    extensions: false,
     series: None,
     may_quit: false,
 };
@@ -90,39 +94,13 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
         );
     }
 
-    let extensions = artifacts::build_extensions_guest()?;
-    let (all, since) = ALL_FEATURES;
-    let most = match qemu.major_version() {
-        Some(major) if major >= since => all,
-        _ => MOST_FEATURES,
-    };
-    for cpu in [most, VECTOR] {
-        let options = cli::Run {
-            guest: extensions.clone(),
-            memory: Some(ByteSize::mebibytes(64)),
-            machine: cli::Machine {
-                cpu: Some(cpu.into()),
-                ..machine.clone()
-            },
-            ..tour.clone()
-        };
-        one(
-            &format!("run extensions --cpu {cpu}"),
-            Plan::new(&options)?.expecting(SURVIVES),
-            qemu,
-            &mut tally,
-        );
+    for cpu in [most_features(qemu), VECTOR] {
+        let (name, plan) = extensions(cpu, machine)?;
+        one(&name, plan, qemu, &mut tally);
     }
-
     for harts in [1, 2] {
-        let options = cli::Run {
-            guest: "hostile".into(),
-            count: Some(HOSTILE_GUESTS),
-            harts: Some(harts),
-            ..tour.clone()
-        };
-        let name = format!("run hostile --count {HOSTILE_GUESTS} --harts {harts}");
-        one(&name, Plan::new(&options)?, qemu, &mut tally);
+        let (name, plan) = hostile(HOSTILE_GUESTS, harts, machine)?;
+        one(&name, plan, qemu, &mut tally);
     }
 
     let files = linux::Files::get(None, None);
@@ -144,12 +122,69 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
+/// Runs that find out within seconds whether the hypervisor is broken.
+pub fn short_runs(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Vec<(String, Plan)>> {
+    let machine = cli::Machine {
+        timeout: machine.timeout.or(Some(SHORT_RUN)),
+        ..machine.clone()
+    };
+    Ok(vec![
+        hostile(60, 2, &machine)?,
+        extensions(most_features(qemu), &machine)?,
+        extensions(VECTOR, &machine)?,
+    ])
+}
+
+/// The run of hostile guests.
+fn hostile(count: u64, harts: u32, machine: &cli::Machine) -> anyhow::Result<(String, Plan)> {
+    let options = cli::Run {
+        guest: "hostile".into(),
+        count: Some(count),
+        harts: Some(harts),
+        machine: machine.clone(),
+        ..cli::Run::default()
+    };
+    let name = format!("run hostile --count {count} --harts {harts}");
+    Ok((name, Plan::new(&options)?))
+}
+
+/// The run of the guest that tries ISA extensions.
+fn extensions(cpu: &str, machine: &cli::Machine) -> anyhow::Result<(String, Plan)> {
+    let options = cli::Run {
+        guest: artifacts::build_extensions_guest()?,
+        memory: Some(ByteSize::mebibytes(64)),
+        machine: cli::Machine {
+            cpu: Some(cpu.into()),
+            ..machine.clone()
+        },
+        ..cli::Run::default()
+    };
+    let plan = Plan::new(&options)?.expecting(Expected {
+        extensions: true,
+        ..SURVIVES
+    });
+    let plan = plan.unattended();
+    Ok((format!("run extensions --cpu {cpu}"), plan))
+}
+
+/// The processor with the most extensions.
+fn most_features(qemu: &Qemu) -> &'static str {
+    let (all, since) = ALL_FEATURES;
+    match qemu.major_version() {
+        Some(major) if major >= since => all,
+        _ => MOST_FEATURES,
+    }
+}
+
 /// One run; what its console showed is printed only if it failed.
 fn one(name: &str, plan: Plan, qemu: &Qemu, tally: &mut Tally) {
     let mut screen = Vec::new();
     let message = format!("{name}, on QEMU {}", qemu.version);
     match progress::step(&message, || plan.unattended().carry_out(qemu, &mut screen)) {
-        Ok(()) => tally.pass_aloud(name),
+        Ok(counted) => {
+            tally.counted.extend(counted);
+            tally.pass_aloud(name);
+        }
         Err(error) => {
             println!("{}", String::from_utf8_lossy(&screen));
             println!("test {name} ... FAILED: {error:#}");

@@ -6,7 +6,7 @@
 mod budgets;
 mod differential;
 mod elf;
-mod end_to_end;
+pub mod end_to_end;
 pub mod host;
 pub mod tally;
 pub mod target;

@@ -1,0 +1,131 @@
+//! The mutants of the hypervisor: what it owes a guest that comes after another, and what it hides from one.
+
+use super::list::{Caught, Mutant};
+
+const fn by_guests(
+    name: &'static str,
+    file: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+) -> Mutant {
+    Mutant {
+        name,
+        file,
+        edits,
+        caught: Caught::ByGuests,
+    }
+}
+
+/// All of them.
+pub const OF_HYPERVISOR: &[Mutant] = &[
+    // What a new guest finds.
+    by_guests(
+        "a page of a guest is not zeroed",
+        "memory/host.rs",
+        &[(
+            "        allocate_zeroed(1, FRAME)\n",
+            "        FRAMES.lock().allocate(1, FRAME)\n",
+        )],
+    ),
+    by_guests(
+        "floating-point registers are not reset",
+        "vcpu/reset.rs",
+        &[(r"fmv.d.x f\n, zero", "nop")],
+    ),
+    by_guests(
+        "fcsr is not reset",
+        "vcpu/reset.rs",
+        &[("\"fscsr zero\"", "\"nop\"")],
+    ),
+    by_guests(
+        "vsscratch is not reset",
+        "vcpu/reset.rs",
+        &[("        csr::write!(\"vsscratch\", 0);\n", "")],
+    ),
+    by_guests(
+        "scounteren is not reset",
+        "vcpu/reset.rs",
+        &[("        csr::write!(\"scounteren\", 0);\n", "")],
+    ),
+    by_guests(
+        "a register of the host shows in a new guest",
+        "vcpu/reset.rs",
+        &[(
+            "    context.x[10] = index as u64;\n",
+            "    context.x[10] = index as u64;\n    context.x[5] = hgatp;\n",
+        )],
+    ),
+    // What comes back when it is over.
+    by_guests(
+        "the frame of a page does not come back",
+        "vm/guest_ram.rs",
+        &[(
+            "unsafe { memory.free_frame(leaf.physical) };",
+            "let _ = leaf.physical;",
+        )],
+    ),
+    by_guests(
+        "a table below the root does not come back",
+        "memory/page_table.rs",
+        &[(
+            "unsafe { free_tables(memory, target(entry), 4096, level - 1) };",
+            "let _ = target(entry);",
+        )],
+    ),
+    by_guests(
+        "the page array does not come back",
+        "guest.rs",
+        &[(
+            "        host::free_page_entries(pages);\n",
+            "        let _ = pages;\n",
+        )],
+    ),
+    by_guests(
+        "a guest's object on the heap does not come back",
+        "guest.rs",
+        &[(
+            "    let Vm { ram, .. } = *vm;\n",
+            "    let Vm { ram, name, .. } = *vm;\n    core::mem::forget(name);\n",
+        )],
+    ),
+    by_guests(
+        "a frame is given back before the guest is over",
+        "vm/guest_ram.rs",
+        &[(
+            "                    unsafe { g_stage.memory.free_frame(frame) };\n                    return Err(error.into());\n                }\n",
+            "                    unsafe { g_stage.memory.free_frame(frame) };\n                    return Err(error.into());\n                }\n                unsafe { g_stage.memory.free_frame(frame) };\n",
+        )],
+    ),
+    // What a guest is given.
+    by_guests(
+        "hstateen0 hides nothing",
+        "vcpu/grant.rs",
+        &[(
+            "csr::write!(\"hstateen0\", STATEEN_ENVCFG);",
+            "csr::write!(\"hstateen0\", STATEEN_ENVCFG | 1 << 63);",
+        )],
+    ),
+    by_guests(
+        "every counter is given",
+        "vcpu/grant.rs",
+        &[(
+            "csr::write!(\"hcounteren\", self.counters.bits());",
+            "csr::write!(\"hcounteren\", u64::MAX);",
+        )],
+    ),
+    by_guests(
+        "a memory type is advertised and not granted",
+        "features.rs",
+        &[(
+            "(\"svpbmt\", Need::Environment(Henvcfg::PBMTE)),",
+            "(\"svpbmt\", Need::Nothing),",
+        )],
+    ),
+    by_guests(
+        "the guest's vector unit is on",
+        "vcpu/context.rs",
+        &[(
+            "self.sstatus |= csr::SSTATUS_FS;",
+            "self.sstatus |= csr::SSTATUS_FS | csr::SSTATUS_VS;",
+        )],
+    ),
+];
