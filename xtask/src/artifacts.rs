@@ -38,12 +38,17 @@ pub fn build_test_kernel() -> anyhow::Result<PathBuf> {
     Ok(build("test-kernel", None)?.join("test-kernel"))
 }
 
-/// Builds the test kernel with a jump from the start of RAM; gives its ELF file.
-pub fn build_jump_image() -> anyhow::Result<PathBuf> {
-    let kernel = build_test_kernel()?;
-    let image = kernel.with_file_name("test-kernel-jump.elf");
-    fs::write(&image, jump_image::add_jump(&fs::read(&kernel)?)?)?;
-    Ok(image)
+/// Builds the test kernel and the bench with a jump from the start of RAM; gives their ELF files.
+pub fn build_jump_images() -> anyhow::Result<[PathBuf; 2]> {
+    let with_jump = |program: PathBuf, name| {
+        let image = program.with_file_name(name);
+        fs::write(&image, jump_image::add_jump(&fs::read(&program)?)?)?;
+        anyhow::Ok(image)
+    };
+    Ok([
+        with_jump(build_test_kernel()?, "test-kernel-jump.elf")?,
+        with_jump(build_bench()?, "bench-jump.elf")?,
+    ])
 }
 
 /// Builds the differential test; gives its ELF file.

@@ -26,7 +26,7 @@ pub enum Command {
     Setup,
     /// Build the hypervisor (with the tour guest inside) and the test kernel for the bare-metal target
     Build {
-        /// Write the test kernel, too, as an ELF file for a boot ROM that jumps to 0x80000000
+        /// Write the test kernel and the bench, too, as ELF files for a boot ROM that jumps to 0x80000000
         #[arg(long)]
         jump_image: bool,
     },
@@ -215,6 +215,8 @@ pub enum Subject {
     /// Guest accesses, beside a byte loop and the machine's own copy
     #[default]
     Accesses,
+    /// A few guest accesses without firmware, in cycles: the program to take to instruction-set and RTL simulators
+    Standalone,
     /// Linux under the hypervisor, beside the same kernel on the bare machine
     Linux,
 }

@@ -51,8 +51,9 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
         cli::Command::Build { jump_image } => {
             artifacts::build_all()?;
             if jump_image {
-                let image = artifacts::build_jump_image()?;
-                progress::say(&format!("wrote {}", image.display()));
+                for image in artifacts::build_jump_images()? {
+                    progress::say(&format!("wrote {}", image.display()));
+                }
             }
             Ok(ExitCode::SUCCESS)
         }

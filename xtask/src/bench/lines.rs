@@ -63,6 +63,7 @@ impl Reader {
         let measure = match self.measure {
             Measure::Instructions => "instructions",
             Measure::Ticks => "ticks",
+            Measure::Cycles => "cycles",
         };
         if let Some(measurement) = line.strip_prefix("bench ").and_then(parse) {
             self.found.0.push(measurement);

@@ -8,6 +8,7 @@ mod chart;
 mod lines;
 mod linux;
 mod report;
+mod standalone;
 
 use std::fs;
 use std::path::Path;
@@ -34,12 +35,15 @@ pub enum Measure {
     Instructions,
     /// Ticks of `time`.
     Ticks,
+    /// Cycles, of a small run without firmware.
+    Cycles,
 }
 
 /// The command.
 pub fn run(options: &cli::Bench) -> anyhow::Result<ExitCode> {
     match options.subject {
         cli::Subject::Accesses => accesses(options),
+        cli::Subject::Standalone => standalone::run(options),
         cli::Subject::Linux => {
             linux::run(options)?;
             Ok(ExitCode::SUCCESS)
@@ -80,25 +84,39 @@ fn accesses(options: &cli::Bench) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// One run of the program.
+/// One run of the program under firmware.
 pub fn measure_on(
     qemu: &Qemu,
     program: &Path,
     measure: Measure,
     options: &cli::Machine,
 ) -> anyhow::Result<Measurements> {
+    let append = (measure == Measure::Ticks).then(|| "time".into());
+    let (measurements, _) = one_run(qemu, program, Board::Virt, measure, append, options)?;
+    Ok(measurements)
+}
+
+/// One run of the program: what it measured, and all it printed.
+fn one_run(
+    qemu: &Qemu,
+    program: &Path,
+    board: Board,
+    measure: Measure,
+    append: Option<String>,
+    options: &cli::Machine,
+) -> anyhow::Result<(Measurements, String)> {
     let machine = Machine {
-        board: Board::Virt,
+        board,
         cpu: options.cpu.clone().unwrap_or(CPU.into()),
         harts: 1,
         memory: ByteSize::mebibytes(256),
         kernel: program.to_owned(),
         initrd: None,
-        append: (measure == Measure::Ticks).then(|| "time".into()),
+        append,
         bios: options.bios.clone(),
     };
     let mut command = machine.command(qemu);
-    if measure == Measure::Instructions {
+    if measure != Measure::Ticks {
         command.args(["-icount", "shift=0"]);
     }
     let mut reader = lines::Reader::new(measure);
@@ -111,10 +129,11 @@ pub fn measure_on(
         &mut screen,
         |line| reader.line(line),
     )?;
+    let screen = String::from_utf8_lossy(&screen).into_owned();
     match reader.finish() {
-        Some(measurements) if ended == Ended::ByItself => Ok(measurements),
+        Some(measurements) if ended == Ended::ByItself => Ok((measurements, screen)),
         _ => {
-            eprintln!("{}", String::from_utf8_lossy(&screen));
+            eprintln!("{screen}");
             bail!("the bench did not end well: {ended:?}")
         }
     }

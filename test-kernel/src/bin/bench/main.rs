@@ -1,8 +1,14 @@
 //! Measures what guest accesses cost: the library beside the byte loop that it replaces and beside the machine's own copy.
 //!
-//! The one idea: one line a measurement, `bench OPERATION PATH SIZE SHAPE VALUE CALLS`, where VALUE for CALLS calls is in
-//! instructions, or with the boot argument `time` in ticks of `time`. Instructions mean something under QEMU's
-//! `-icount shift=0` with one hart; the first line says which it was, the last how many lines there are.
+//! The one idea: one line a measurement, `bench OPERATION PATH SIZE SHAPE VALUE CALLS`, where VALUE for CALLS calls is in the
+//! unit that the first line names; the last line says how many there are. Boot arguments choose:
+//!
+//! - `instructions`, the unit under firmware without another word: they mean something under QEMU's `-icount shift=0` with
+//!   one hart;
+//! - `time`: ticks of `time`;
+//! - `cycles`, the unit without firmware: for simulators and real cores;
+//! - `small`: few rows in less than two million cycles, and `full`: all of them. Without firmware and without either the run
+//!   is small, since the simulators that have no boot arguments are slow.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -24,9 +30,9 @@ mod window;
 
 #[cfg(target_os = "none")]
 mod program {
-    use test_kernel::{boot, panic, println, trap};
+    use test_kernel::{boot, machine, panic, println, trap};
 
-    use crate::measure::{Bench, Measure};
+    use crate::measure::{Bench, Measure, cycle};
     use crate::memory::Guest;
     use crate::{copies, single, slots, window};
 
@@ -36,27 +42,34 @@ mod program {
     extern "C" fn kernel_main(_hart: usize, device_tree: *const u8) -> ! {
         boot::set_up();
         // SAFETY: the firmware passes its device tree, a machine without one its own or null, which nothing changes or moves.
-        let time = unsafe { boot::arguments_hold(device_tree, "time") };
-        let measure = if time {
+        unsafe { boot::keep_arguments(device_tree) };
+        let standalone = machine::is_standalone();
+        let measure = if boot::asked_for("time") {
             Measure::Time
+        } else if boot::asked_for("cycles") || standalone && !boot::asked_for("instructions") {
+            Measure::Cycles
         } else {
             Measure::Instructions
         };
-        let result = trap::catch(|| run(measure));
+        let small = boot::asked_for("small") || standalone && !boot::asked_for("full");
+        let result = trap::catch(|| run(measure, small));
         if let Err(trap) = result {
             println!("bench: ended by {trap:?} {}", panic::take().as_str());
         }
         boot::power_off(result.is_ok())
     }
 
-    fn run(measure: Measure) {
+    fn run(measure: Measure, small: bool) {
         println!("\nbench: {measure}");
-        let bench = Bench::new(measure);
-        let guest = Guest::load();
+        let bench = Bench::new(measure, small);
+        let guest = Guest::load(small);
         copies::run(&bench, &guest);
         single::run(&bench, &guest);
         window::run(&bench, &guest);
         slots::run(&bench, &guest);
+        if measure == Measure::Cycles {
+            println!("bench: {} cycles since reset", cycle());
+        }
         println!("bench: {} lines", bench.lines());
     }
 }

@@ -17,6 +17,8 @@ pub type Operation<E> = fn(&E, u64, *mut u8, usize) -> u64;
 pub enum Measure {
     /// `instret`: exact under `-icount shift=0` with one hart.
     Instructions,
+    /// `cycle`: of a simulator or a real core.
+    Cycles,
     /// `time`.
     Time,
 }
@@ -25,6 +27,7 @@ impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Instructions => "instructions",
+            Self::Cycles => "cycles",
             Self::Time => "ticks",
         })
     }
@@ -55,8 +58,10 @@ impl Name {
     }
 }
 
-/// Calls before the one that counts: caches, TLBs and lazily made translations are warm.
+/// Calls before the one that counts: caches, TLBs and lazily made translations are warm. One has to do where each cycle is
+/// simulated.
 const WARM: usize = 3;
+const WARM_IN_SMALL: usize = 1;
 
 /// Ticks that a timed run takes at least: 2 ms at QEMU's 10 MHz.
 const ENOUGH_TICKS: u64 = 20_000;
@@ -67,16 +72,23 @@ const RUNS: usize = 3;
 /// Measures and prints.
 pub struct Bench {
     measure: Measure,
+    small: bool,
     lines: Cell<usize>,
 }
 
 impl Bench {
-    /// For a measure.
-    pub fn new(measure: Measure) -> Self {
+    /// For a measure; a small run is one of few rows and few cycles.
+    pub fn new(measure: Measure, small: bool) -> Self {
         Self {
             measure,
+            small,
             lines: Cell::new(0),
         }
+    }
+
+    /// Whether the run is a small one.
+    pub fn is_small(&self) -> bool {
+        self.small
     }
 
     /// Lines printed.
@@ -144,19 +156,24 @@ impl Bench {
         buffer: *mut u8,
         len: usize,
     ) {
-        let one = |address| instructions(operation, environment, address, buffer, len);
-        let nothing = |address| instructions(empty, environment, address, buffer, len);
-        for _ in 0..WARM {
+        let counter = match self.measure {
+            Measure::Cycles => cycle,
+            Measure::Instructions | Measure::Time => instret,
+        };
+        let one = |address| counted(counter, operation, environment, address, buffer, len);
+        let nothing = |address| counted(counter, empty, environment, address, buffer, len);
+        let warm = if self.small { WARM_IN_SMALL } else { WARM };
+        for _ in 0..warm {
             for &address in addresses {
                 one(address);
                 nothing(address);
             }
         }
         let (value, calls) = match self.measure {
-            Measure::Instructions => (
-                addresses.iter().map(|&at| one(at) - nothing(at)).sum(),
-                addresses.len(),
-            ),
+            Measure::Instructions | Measure::Cycles => {
+                let net = |&at| one(at).saturating_sub(nothing(at));
+                (addresses.iter().map(net).sum(), addresses.len())
+            }
             Measure::Time => {
                 let all = |operation: Operation<E>, rounds: usize| {
                     ticks(operation, environment, addresses, rounds, buffer, len)
@@ -187,9 +204,10 @@ fn empty<E>(_: &E, _: u64, _: *mut u8, _: usize) -> u64 {
     0
 }
 
-/// Instructions of one call.
+/// What a counter counts during one call.
 #[inline(never)]
-fn instructions<E>(
+fn counted<E>(
+    counter: fn() -> u64,
     operation: Operation<E>,
     environment: &E,
     address: u64,
@@ -197,9 +215,9 @@ fn instructions<E>(
     len: usize,
 ) -> u64 {
     let operation = black_box(operation);
-    let before = instret();
+    let before = counter();
     let answer = operation(environment, address, buffer, len);
-    let after = instret();
+    let after = counter();
     black_box(answer);
     after - before
 }
@@ -222,6 +240,14 @@ fn ticks<E>(
         }
     }
     machine::time() - before
+}
+
+/// Cycles of this hart until now.
+pub fn cycle() -> u64 {
+    let value: u64;
+    // SAFETY: reading a counter changes nothing. Not `nomem`: memory accesses stay on their side of it.
+    unsafe { asm!("rdcycle {}", out(reg) value, options(nostack, preserves_flags)) };
+    value
 }
 
 fn instret() -> u64 {

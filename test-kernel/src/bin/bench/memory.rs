@@ -12,10 +12,13 @@ use test_kernel::{arena, csr};
 /// Bytes of guest memory: the largest copy and room around it.
 const LEN: u64 = 0x20_0000;
 
+/// The same in a small run.
+const SMALL_LEN: u64 = 0x4000;
+
 /// Where the guest has it as a virtual address.
 const GVA: u64 = 0x40_0000;
 
-/// The loaded guest: [`LEN`] bytes that both stages map by 4 KiB pages, and a page after them that only the VS-stage maps.
+/// The loaded guest: bytes that both stages map by 4 KiB pages, and a page after them that only the VS-stage maps.
 pub struct Guest {
     /// The first byte as a guest-virtual address.
     pub gva: u64,
@@ -23,6 +26,8 @@ pub struct Guest {
     pub gpa: u64,
     /// The first byte as the host has it.
     pub spa: u64,
+    /// How many there are.
+    pub len: u64,
     /// As many bytes of the host's own.
     pub buffer: *mut u8,
     /// Guest-virtual address of the page without memory.
@@ -31,16 +36,17 @@ pub struct Guest {
 
 impl Guest {
     /// Makes it and puts it into this hart's CSRs, which are then as they are after an exit from VS-mode.
-    pub fn load() -> Self {
-        let spa = arena::take(LEN);
-        let buffer = arena::take(LEN) as *mut u8;
+    pub fn load(small: bool) -> Self {
+        let len = if small { SMALL_LEN } else { LEN };
+        let spa = arena::take(len);
+        let buffer = arena::take(len) as *mut u8;
         let gpa = RAM + (spa - arena::start());
         let mut world = World::sv39();
-        for at in (0..LEN).step_by(4096) {
+        for at in (0..len).step_by(4096) {
             world.map_g(gpa + at, spa + at, USER, 0);
             world.map(GVA + at, gpa + at, SUPERVISOR, 0);
         }
-        world.map(GVA + LEN, gpa + LEN, SUPERVISOR, 0);
+        world.map(GVA + len, gpa + len, SUPERVISOR, 0);
         world.load();
         // SAFETY: read by guest accesses only.
         unsafe { csr::hstatus::set(HSTATUS_SPVP) };
@@ -48,8 +54,9 @@ impl Guest {
             gva: GVA,
             gpa,
             spa,
+            len,
             buffer,
-            lost: GVA + LEN,
+            lost: GVA + len,
         }
     }
 
