@@ -120,11 +120,12 @@ fn summary(vm: &Vm) {
         used.refused.get()
     );
     log::info!(
-        "  pages brought in: {} as zero page, {} as frames ({} of them in place of the zero page), {} made executable; {} \
-         faults found their page ready",
+        "  pages brought in: {} as zero page, {} as frames ({} of them in place of the zero page), {} blocks of 2 MiB, {} made \
+         executable; {} faults found their page ready",
         pages.zero.get(),
         pages.frames.get(),
         pages.replaced.get(),
+        pages.blocks.get(),
         pages.executable.get(),
         pages.spurious.get()
     );
@@ -147,7 +148,7 @@ fn summary(vm: &Vm) {
     );
     log::info!(
         "  {} KiB of {} KiB guest RAM have frames; {} KiB of the machine are free",
-        pages.frames.get() * 4,
+        pages.frames.get() * 4 + pages.blocks.get() * 2048,
         vm.ram.byte_len() >> 10,
         host::free_bytes() >> 10
     );

@@ -14,11 +14,14 @@ use talc::TalcLock;
 use talc::source::Manual;
 
 use super::frames::{FRAME, FrameAllocator, Range};
-use super::page_table::{FrameMemory, MapError, TableMemory};
+use super::page_table::{FrameMemory, MapError, PageSize, TableMemory};
 use super::returned::{Overwritten, Returned};
 
 /// Bytes of the heap: guest device tree, parsed bundle, and the objects of one guest.
 const HEAP_BYTES: u64 = 4 << 20;
+
+/// Frames of a block.
+const BLOCK_FRAMES: u64 = PageSize::Large.bytes() / FRAME;
 
 /// What was free at boot: everything that frames can be made of.
 static RAM: Once<Vec<Range>> = Once::new();
@@ -36,12 +39,33 @@ struct Frames {
 
 impl Frames {
     fn allocate(&mut self, frames: u64, alignment: u64) -> Option<Spa> {
+        self.take(frames, alignment)
+            .or_else(|| self.never_used.allocate(frames, alignment))
+            .or_else(|| self.break_block(frames))
+    }
+
+    fn take(&mut self, frames: u64, alignment: u64) -> Option<Spa> {
         match self.returned.take(frames, alignment) {
-            Ok(Some(piece)) => Some(piece),
-            Ok(None) => self.never_used.allocate(frames, alignment),
+            Ok(piece) => piece,
             // The host's isolation has failed: nothing that runs here can be trusted any more.
             Err(overwritten) => panic!("{overwritten}"),
         }
+    }
+
+    /// A single frame out of a block that came back, when there is no other: the block's other frames are single from then on.
+    fn break_block(&mut self, frames: u64) -> Option<Spa> {
+        if frames != 1 {
+            return None;
+        }
+        let block = self.take(BLOCK_FRAMES, FRAME)?;
+        for frame in 1..BLOCK_FRAMES {
+            // SAFETY: a frame of the block, which nobody owns.
+            unsafe {
+                self.returned
+                    .put(Spa::new(block.value() + frame * FRAME), 1)
+            };
+        }
+        Some(block)
     }
 }
 
@@ -217,6 +241,19 @@ unsafe impl FrameMemory for HostTables {
 
     fn host_page(&self, frame: Spa) -> NonNull<u8> {
         NonNull::new(frame.value() as *mut u8).expect("no RAM is at address 0")
+    }
+
+    fn allocate_block(&mut self) -> Option<Spa> {
+        allocate_zeroed(BLOCK_FRAMES, PageSize::Large.bytes())
+    }
+
+    unsafe fn free_block(&mut self, block: Spa) {
+        // SAFETY: by this function's contract.
+        unsafe { free(block, BLOCK_FRAMES) };
+    }
+
+    fn free_frames(&self) -> u64 {
+        free_bytes() / FRAME
     }
 }
 

@@ -144,8 +144,21 @@ pub unsafe trait FrameMemory: TableMemory {
     /// included.
     unsafe fn free_frame(&mut self, frame: Spa);
 
-    /// Where the host has a frame.
+    /// Where the host has a frame, of a block too.
     fn host_page(&self, frame: Spa) -> NonNull<u8>;
+
+    /// As many zeroed frames as a page of [`PageSize::Large`] has, in one piece that is aligned to its size.
+    fn allocate_block(&mut self) -> Option<Spa>;
+
+    /// Takes a block back, whole.
+    ///
+    /// # Safety
+    ///
+    /// As [`free_frame`](Self::free_frame), for [`allocate_block`](Self::allocate_block).
+    unsafe fn free_block(&mut self, block: Spa);
+
+    /// How many frames nobody owns.
+    fn free_frames(&self) -> u64;
 }
 
 /// Why a page could not be mapped.
@@ -280,6 +293,24 @@ impl PageTable {
             done += size.bytes();
         }
         Ok(())
+    }
+
+    /// Whether nothing at all is mapped where a page of `size` would translate `address`, so that one can be.
+    pub fn is_vacant(&self, memory: &impl TableMemory, address: u64, size: PageSize) -> bool {
+        let mut table = self.root;
+        for level in (size.level()..=2).rev() {
+            // SAFETY: an aligned entry of a table of this memory: the root, or one that `map` linked.
+            let entry = unsafe { memory.read_entry(self.slot(table, address, level)) };
+            let flags = Flags::from_bits_truncate(entry);
+            if !flags.contains(Flags::VALID) {
+                return true;
+            }
+            if flags.intersects(Flags::LEAF) {
+                return false;
+            }
+            table = target(entry);
+        }
+        false
     }
 
     /// The leaf that translates `address`, if there is one.

@@ -6,6 +6,11 @@
 //!
 //! What decides is the type of the access that faulted: a load maps the zero page, a store gives the page a frame, and the
 //! first fetch makes a page executable, which is where the host owes the harts a `fence.i` for what it wrote there (R48).
+//!
+//! A guest that has shown that it wants memory is given it by the block: 512 frames in one piece, one entry of the G-stage
+//! table, one fault. Only as long as the machine could back the rest of the guest too, so that a block never takes a frame that
+//! a page will need; and only where nothing is mapped yet, so that no page moves. A block is of one kind: all of it is writable,
+//! and its first fetch makes all of it executable.
 
 use core::fmt;
 
@@ -19,7 +24,7 @@ use spin::Mutex;
 use crate::boot::machine::MAX_HARTS;
 use crate::memory::frames::FRAME;
 use crate::memory::page_table::{
-    Flags, FrameMemory, MODE_SV39, MapError, PageSize, PageTable, Stage,
+    Flags, FrameMemory, Leaf, MODE_SV39, MapError, PageSize, PageTable, Stage,
 };
 use crate::statistics::Counter;
 
@@ -35,7 +40,9 @@ pub enum PageIn {
     Frame,
     /// The page got a frame in place of the zero page: other harts may still translate to that.
     Replaced,
-    /// The page may be executed from now on.
+    /// The page and all others of its block got frames; none of them had anything.
+    Block,
+    /// The page, or its whole block, may be executed from now on.
     Executable,
     /// Another hart had done it already, or this one remembered an old translation.
     Nothing,
@@ -52,7 +59,7 @@ pub enum PageInError {
 
 impl From<MapError> for PageInError {
     fn from(_: MapError) -> Self {
-        // Addresses are checked, and only small pages are mapped: no other error is left.
+        // Addresses are checked, and large pages are mapped where nothing is: no other error is left.
         Self::OutOfMemory
     }
 }
@@ -66,11 +73,23 @@ pub struct PageIns {
     pub frames: Counter,
     /// Of those, the ones that had the zero page.
     pub replaced: Counter,
+    /// Blocks that got frames.
+    pub blocks: Counter,
     /// Pages that became executable.
     pub executable: Counter,
     /// Faults that found their page ready.
     pub spurious: Counter,
 }
+
+/// Single frames that a guest is given before it gets blocks: a guest that does little leaves little to clear and to give back.
+const SINGLE_FRAMES: u64 = 128;
+
+/// Frames that are left for tables and for the rest of the hypervisor when blocks are handed out.
+const TABLE_FRAMES: u64 = 1024;
+
+/// Bytes of a block, and its pages.
+const BLOCK: u64 = PageSize::Large.bytes();
+const BLOCK_PAGES: usize = (BLOCK / FRAME) as usize;
 
 /// The RAM of one guest, whose frames and tables are in `M`.
 pub struct GuestRam<M> {
@@ -91,17 +110,24 @@ type Slots = GuestPhysicalMemory<'static, 1, { MAX_HARTS + 1 }>;
 struct GStage<M> {
     table: PageTable,
     memory: M,
+    /// Pages that have a frame of their own.
+    backed: u64,
 }
 
 impl<M: FrameMemory> GStage<M> {
     fn map(&mut self, page: Gpa, frame: Spa, flags: Flags) -> Result<(), MapError> {
-        self.table.map(
-            &mut self.memory,
-            page.value(),
-            frame,
-            PageSize::Small,
-            flags,
-        )
+        self.map_sized(page, frame, PageSize::Small, flags)
+    }
+
+    fn map_sized(
+        &mut self,
+        page: Gpa,
+        frame: Spa,
+        size: PageSize,
+        flags: Flags,
+    ) -> Result<(), MapError> {
+        self.table
+            .map(&mut self.memory, page.value(), frame, size, flags)
     }
 }
 
@@ -125,7 +151,11 @@ impl<M: FrameMemory> GuestRam<M> {
             len: pages.len() as u64 * FRAME,
             hgatp: MODE_SV39 << 60 | vmid << 44 | table.root().page_number(),
             zero_page,
-            table: Mutex::new(GStage { table, memory }),
+            table: Mutex::new(GStage {
+                table,
+                memory,
+                backed: 0,
+            }),
             pages,
             slots,
             page_ins: PageIns::default(),
@@ -177,6 +207,12 @@ impl<M: FrameMemory> GuestRam<M> {
         let page = gpa.page_base();
         let entry = &self.pages[((page.value() - RAM_BASE.value()) / FRAME) as usize];
         let mut g_stage = self.table.lock();
+        if entry.get() == HostPage::Absent
+            && self.bring_in_block(&mut g_stage, page)
+            && access != AccessKind::Fetch
+        {
+            return Ok(PageIn::Block);
+        }
         let old = entry.get();
         let leaf = g_stage.table.lookup(&g_stage.memory, page.value());
         let executable = leaf.is_some_and(|leaf| leaf.flags.contains(Flags::EXECUTE));
@@ -192,6 +228,7 @@ impl<M: FrameMemory> GuestRam<M> {
                     unsafe { g_stage.memory.free_frame(frame) };
                     return Err(error.into());
                 }
+                g_stage.backed += 1;
                 self.page_ins.frames.add_one();
                 let replaced = old != HostPage::Absent;
                 if replaced {
@@ -214,12 +251,14 @@ impl<M: FrameMemory> GuestRam<M> {
                 PageIn::Zero
             }
             (AccessKind::Fetch, _) if !executable => {
-                let (physical, flags) = match leaf {
-                    Some(leaf) => (leaf.physical, leaf.flags),
-                    None => (self.zero_page, Flags::READ),
-                };
+                let leaf = leaf.unwrap_or(Leaf {
+                    physical: self.zero_page,
+                    flags: Flags::READ,
+                    size: PageSize::Small,
+                });
+                let start = Gpa::new(page.value() & !(leaf.size.bytes() - 1));
                 fences.instructions_changed(page);
-                g_stage.map(page, physical, flags | Flags::EXECUTE)?;
+                g_stage.map_sized(start, leaf.physical, leaf.size, leaf.flags | Flags::EXECUTE)?;
                 if old == HostPage::Absent {
                     self.show_zero_page(&g_stage, entry);
                 }
@@ -236,20 +275,67 @@ impl<M: FrameMemory> GuestRam<M> {
         Ok(done)
     }
 
+    /// Gives the block around `page` its frames, if the guest is to have blocks and nothing of this one is mapped.
+    fn bring_in_block(&self, g_stage: &mut GStage<M>, page: Gpa) -> bool {
+        let start = Gpa::new(page.value() & !(BLOCK - 1));
+        let wanted = self.pages.len() as u64 - g_stage.backed;
+        if g_stage.backed < SINGLE_FRAMES
+            || !self.contains(start, BLOCK)
+            || !g_stage
+                .table
+                .is_vacant(&g_stage.memory, start.value(), PageSize::Large)
+            || g_stage.memory.free_frames() < wanted + TABLE_FRAMES
+        {
+            return false;
+        }
+        let Some(block) = g_stage.memory.allocate_block() else {
+            return false;
+        };
+        let flags = Flags::READ | Flags::WRITE;
+        if g_stage
+            .map_sized(start, block, PageSize::Large, flags)
+            .is_err()
+        {
+            // SAFETY: just allocated, and mapped nowhere.
+            unsafe { g_stage.memory.free_block(block) };
+            return false;
+        }
+        let first = ((start.value() - RAM_BASE.value()) / FRAME) as usize;
+        for (index, entry) in (0..).zip(&self.pages[first..first + BLOCK_PAGES]) {
+            let frame = Spa::new(block.value() + index * FRAME);
+            // SAFETY: as for a single frame in `page_in`.
+            unsafe { entry.set(HostPage::Writable(g_stage.memory.host_page(frame))) };
+        }
+        g_stage.backed += BLOCK_PAGES as u64;
+        self.page_ins.blocks.add_one();
+        true
+    }
+
     /// Gives back every frame and every table, and answers the page array, which is the caller's again.
     ///
     /// # Safety
     ///
     /// The guest is over: no hart has this RAM loaded or remembers how it translates, and no reader of it is left.
     pub unsafe fn free(self) -> &'static [PageEntry] {
-        let GStage { table, mut memory } = self.table.into_inner();
+        let GStage {
+            table, mut memory, ..
+        } = self.table.into_inner();
         for (index, entry) in (0..).zip(self.pages) {
             if let HostPage::Writable(_) = entry.clear() {
                 let page = RAM_BASE.value() + index * FRAME;
                 let leaf = table.lookup(&memory, page);
                 let leaf = leaf.expect("a page with a frame is mapped");
-                // SAFETY: `page_in` allocated the frame for this page alone; by the contract nobody uses it.
-                unsafe { memory.free_frame(leaf.physical) };
+                // SAFETY: `page_in` allocated the frame for this page alone, or the block for its pages, of which the last is
+                // cleared here; by the contract nobody uses it.
+                unsafe {
+                    match leaf.size {
+                        PageSize::Small => memory.free_frame(leaf.physical),
+                        _ if (page + FRAME).is_multiple_of(BLOCK) => {
+                            memory.free_block(leaf.physical);
+                        }
+                        _ => {}
+                    }
+                }
             }
         }
         // SAFETY: as above; only pages of this RAM showed the zero page, and only they were in the table.

@@ -10,8 +10,11 @@ use std::vec::Vec;
 use guest_mem::guest_physical::{HostPage, PageEntry};
 use guest_mem::{AccessKind, Gpa, GuestMemory, Spa};
 
-use super::{Fences, GuestRam, PageIn, PageInError, RAM_BASE};
-use crate::memory::page_table::{Flags, FrameMemory, TableMemory};
+use super::{
+    BLOCK, BLOCK_PAGES, Fences, GuestRam, PageIn, PageInError, RAM_BASE, SINGLE_FRAMES,
+    TABLE_FRAMES,
+};
+use crate::memory::page_table::{Flags, FrameMemory, PageSize, TableMemory};
 
 /// Machine addresses of frames begin here; those of tables lie far above.
 const FRAMES_AT: u64 = 0x10_0000;
@@ -29,6 +32,8 @@ struct Machine {
     frames: NonNull<[Frame]>,
     used: usize,
     tables_left: usize,
+    /// No block is in one piece.
+    broken: bool,
     given: Rc<RefCell<BTreeSet<Spa>>>,
 }
 
@@ -70,6 +75,23 @@ unsafe impl FrameMemory for Machine {
         // SAFETY: the frame was allocated, so it is one of them.
         unsafe { self.frames.cast::<Frame>().add(index as usize).cast() }
     }
+    fn allocate_block(&mut self) -> Option<Spa> {
+        let next = FRAMES_AT + 4096 * self.used as u64;
+        let start = next.next_multiple_of(BLOCK);
+        let index = ((start - FRAMES_AT) / 4096) as usize;
+        (!self.broken && index + BLOCK_PAGES <= self.frames.len()).then(|| {
+            self.used = index + BLOCK_PAGES;
+            self.given.borrow_mut().insert(Spa::new(start));
+            Spa::new(start)
+        })
+    }
+    unsafe fn free_block(&mut self, block: Spa) {
+        assert!(block.is_aligned_to(BLOCK));
+        assert!(self.given.borrow_mut().remove(&block), "{block:#x}");
+    }
+    fn free_frames(&self) -> u64 {
+        (self.frames.len() - self.used) as u64
+    }
 }
 
 /// RAM of 4 pages on a machine with `frames` frames, of which the zero page takes one.
@@ -86,6 +108,7 @@ fn machine(frames: usize) -> Machine {
         frames: NonNull::from(Box::leak(frames.into_boxed_slice())),
         used: 0,
         tables_left: usize::MAX,
+        broken: false,
         given: Rc::default(),
     }
 }
@@ -320,4 +343,113 @@ fn what_was_taken_for_a_change_that_fails_is_given_back() {
         Err(PageInError::OutOfMemory)
     );
     assert_eq!(*given.borrow(), before);
+}
+
+/// RAM of three blocks on a machine that has frames for all of it and `spare` more. The first frames of the first block are there.
+fn large_ram(spare: usize) -> (GuestRam<Machine>, &'static [PageEntry]) {
+    let pages: Vec<_> = (0..3 * BLOCK_PAGES).map(|_| PageEntry::absent()).collect();
+    let pages: &[PageEntry] = Box::leak(pages.into_boxed_slice());
+    let machine = machine(pages.len() + spare);
+    let ram = GuestRam::new(machine, pages, 1).unwrap();
+    for page in 0..SINGLE_FRAMES {
+        let gpa = Gpa::new(RAM_BASE.value() + page * 4096);
+        let single = ram.page_in(gpa, AccessKind::Store, &Notes::default());
+        assert_eq!(single, Ok(PageIn::Frame));
+    }
+    (ram, pages)
+}
+
+/// Frames beyond the guest's own that are plenty: for tables, and for what aligning a block skips.
+const PLENTY: usize = TABLE_FRAMES as usize + 2 * BLOCK_PAGES;
+
+const BLOCK_1: Gpa = Gpa::new(RAM_BASE.value() + BLOCK);
+const INSIDE_BLOCK_1: Gpa = Gpa::new(BLOCK_1.value() + 0x5678);
+
+#[test]
+fn a_guest_that_wants_memory_gets_it_by_the_block() {
+    let (ram, pages) = large_ram(PLENTY);
+    let notes = Notes::default();
+    let done = ram.page_in(INSIDE_BLOCK_1, AccessKind::Load, &notes);
+    assert_eq!(done, Ok(PageIn::Block));
+    // One entry of the table, and all of the array.
+    let g_stage = ram.table.lock();
+    let leaf = g_stage
+        .table
+        .lookup(&g_stage.memory, BLOCK_1.value())
+        .unwrap();
+    assert_eq!(leaf.size, PageSize::Large);
+    assert_eq!(leaf.flags & (RW | Flags::EXECUTE), RW);
+    for (index, page) in pages[BLOCK_PAGES..2 * BLOCK_PAGES].iter().enumerate() {
+        let frame = Spa::new(leaf.physical.value() + 4096 * index as u64);
+        assert_eq!(
+            page.get(),
+            HostPage::Writable(g_stage.memory.host_page(frame))
+        );
+    }
+    assert!(
+        pages[2 * BLOCK_PAGES..]
+            .iter()
+            .all(|page| page.get() == HostPage::Absent)
+    );
+    drop(g_stage);
+    // Nothing was mapped there, so nobody has to forget anything.
+    assert!(notes.asked.borrow().is_empty());
+    let again = ram.page_in(BLOCK_1, AccessKind::Store, &notes);
+    assert_eq!(again, Ok(PageIn::Nothing));
+    // Where single pages are, there is no block.
+    let first = Gpa::new(RAM_BASE.value() + SINGLE_FRAMES * 4096);
+    let single = ram.page_in(first, AccessKind::Store, &notes);
+    assert_eq!(single, Ok(PageIn::Frame));
+}
+
+#[test]
+fn r48_the_first_fetch_makes_all_of_a_block_executable_after_a_fence_i() {
+    let (ram, _) = large_ram(PLENTY);
+    let notes = Notes::default();
+    let executable = RW.union(Flags::EXECUTE);
+    // One that is there, and one that is not.
+    ram.page_in(BLOCK_1, AccessKind::Store, &notes).unwrap();
+    let absent = Gpa::new(BLOCK_1.value() + BLOCK + 0x3000);
+    for gpa in [INSIDE_BLOCK_1, absent] {
+        notes.asked.borrow_mut().clear();
+        let done = ram.page_in(gpa, AccessKind::Fetch, &notes);
+        assert_eq!(done, Ok(PageIn::Executable));
+        assert_eq!(*notes.asked.borrow(), [("instructions", gpa.page_base())]);
+        let start = Gpa::new(gpa.value() & !(BLOCK - 1));
+        assert_eq!(flags(&ram, start), Some(executable));
+    }
+}
+
+#[test]
+fn a_machine_that_could_not_back_the_rest_of_the_guest_gives_no_blocks() {
+    // One frame less than it takes beside the zero page.
+    let (ram, _) = large_ram(TABLE_FRAMES as usize);
+    let notes = Notes::default();
+    let done = ram.page_in(INSIDE_BLOCK_1, AccessKind::Load, &notes);
+    assert_eq!(done, Ok(PageIn::Zero));
+    let (ram, _) = large_ram(TABLE_FRAMES as usize + 1);
+    let done = ram.page_in(INSIDE_BLOCK_1, AccessKind::Load, &notes);
+    assert_eq!(done, Ok(PageIn::Block));
+}
+
+#[test]
+fn without_a_block_in_one_piece_pages_are_brought_in() {
+    let (ram, _) = large_ram(PLENTY);
+    ram.table.lock().memory.broken = true;
+    let done = ram.page_in(INSIDE_BLOCK_1, AccessKind::Store, &Notes::default());
+    assert_eq!(done, Ok(PageIn::Frame));
+}
+
+#[test]
+fn blocks_are_given_back_whole() {
+    let (ram, pages) = large_ram(PLENTY);
+    let given = ram.table.lock().memory.given.clone();
+    let notes = Notes::default();
+    ram.page_in(INSIDE_BLOCK_1, AccessKind::Store, &notes)
+        .unwrap();
+    assert_eq!(ram.page_ins.blocks.get(), 1);
+    // SAFETY: there is no hart.
+    unsafe { ram.free() };
+    assert_eq!(*given.borrow(), BTreeSet::new());
+    assert!(pages.iter().all(|page| page.get() == HostPage::Absent));
 }
