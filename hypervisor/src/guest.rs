@@ -257,6 +257,7 @@ fn load(vm: &Vm, plan: &LoadPlan<'_>, tree: &[u8]) -> Result<(), AccessError> {
         .reader(GuestRam::<HostTables>::LOADER)
         .expect("the guest is loaded once");
     for piece in plan.pieces() {
+        vm.ram.prepare(piece.gpa, piece.content.len());
         match piece.content {
             Content::Bytes(bytes) => write(vm, &mut reader, piece.gpa, bytes)?,
             // RAM is zero until somebody writes to it, but a page may hold the end of the bytes before.

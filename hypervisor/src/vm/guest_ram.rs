@@ -208,6 +208,7 @@ impl<M: FrameMemory> GuestRam<M> {
         let entry = &self.pages[((page.value() - RAM_BASE.value()) / FRAME) as usize];
         let mut g_stage = self.table.lock();
         if entry.get() == HostPage::Absent
+            && g_stage.backed >= SINGLE_FRAMES
             && self.bring_in_block(&mut g_stage, page)
             && access != AccessKind::Fetch
         {
@@ -275,12 +276,26 @@ impl<M: FrameMemory> GuestRam<M> {
         Ok(done)
     }
 
-    /// Gives the block around `page` its frames, if the guest is to have blocks and nothing of this one is mapped.
+    /// Brings in the blocks of which `[gpa, gpa + len)` is half or more, as far as there are to be blocks: for whoever is about to
+    /// fill them.
+    pub fn prepare(&self, gpa: Gpa, len: u64) {
+        let end = gpa.value().saturating_add(len);
+        let mut g_stage = self.table.lock();
+        let first = gpa.value() & !(BLOCK - 1);
+        for start in (first..end).step_by(BLOCK as usize) {
+            let filled = end.min(start + BLOCK) - gpa.value().max(start);
+            if filled >= BLOCK / 2 {
+                // What does not come now comes by pages.
+                let _ = self.bring_in_block(&mut g_stage, Gpa::new(start));
+            }
+        }
+    }
+
+    /// Gives the block around `page` its frames, if the machine has plenty and nothing of the block is mapped.
     fn bring_in_block(&self, g_stage: &mut GStage<M>, page: Gpa) -> bool {
         let start = Gpa::new(page.value() & !(BLOCK - 1));
         let wanted = self.pages.len() as u64 - g_stage.backed;
-        if g_stage.backed < SINGLE_FRAMES
-            || !self.contains(start, BLOCK)
+        if !self.contains(start, BLOCK)
             || !g_stage
                 .table
                 .is_vacant(&g_stage.memory, start.value(), PageSize::Large)

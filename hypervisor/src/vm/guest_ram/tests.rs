@@ -453,3 +453,19 @@ fn blocks_are_given_back_whole() {
     assert_eq!(*given.borrow(), BTreeSet::new());
     assert!(pages.iter().all(|page| page.get() == HostPage::Absent));
 }
+
+#[test]
+fn what_is_about_to_be_filled_comes_by_blocks_that_it_fills_by_half() {
+    let pages: Vec<_> = (0..3 * BLOCK_PAGES).map(|_| PageEntry::absent()).collect();
+    let pages: &[PageEntry] = Box::leak(pages.into_boxed_slice());
+    let ram = GuestRam::new(machine(pages.len() + PLENTY), pages, 1).unwrap();
+    let start = Gpa::new(RAM_BASE.value() + BLOCK / 2 + 1);
+    ram.prepare(start, 3 * BLOCK / 2 + BLOCK / 2 - 2);
+    let there: Vec<_> = [0, 1, 2]
+        .map(|block| pages[block * BLOCK_PAGES].get() != HostPage::Absent)
+        .into();
+    assert_eq!(there, [false, true, false]);
+    // What is there, or not RAM, is left alone.
+    ram.prepare(RAM_BASE, 4 * BLOCK);
+    assert_eq!(ram.page_ins.blocks.get(), 3);
+}
