@@ -59,8 +59,8 @@ pub const OF_HYPERVISOR: &[Mutant] = &[
         "the frame of a page does not come back",
         "vm/guest_ram.rs",
         &[(
-            "unsafe { memory.free_frame(leaf.physical) };",
-            "let _ = leaf.physical;",
+            "PageSize::Small => memory.free_frame(leaf.physical),",
+            "PageSize::Small => {}",
         )],
     ),
     by_guests(
