@@ -114,7 +114,10 @@ unsafe extern "C" {
 /// Microseconds after which code that goes in circles is ended.
 const PATIENCE: u64 = 100;
 
-/// Writes `words` across the end of the first code page or to its start, and runs them.
+/// What ends code that goes in circles.
+pub const TIMER: u64 = 1 << interrupt::TIMER;
+
+/// Writes `words` at an offset into the two code pages and runs them, with `interrupts` in `sie`.
 pub fn run(
     machine: &Machine,
     layout: &Layout,
@@ -122,6 +125,7 @@ pub fn run(
     at: u64,
     registers: &[u64; 31],
     paging: &Paging,
+    interrupts: u64,
 ) {
     const SPIE: u64 = 1 << 5;
     const SPP: u64 = 1 << 8;
@@ -144,7 +148,7 @@ pub fn run(
             target.add(1).write_volatile((word >> 16) as u16);
         }
         asm!("fence.i");
-        csr_write!("sie", 1u64 << interrupt::TIMER);
+        csr_write!("sie", interrupts);
         csr_set!("sstatus", UNITS_ON);
         hostile_run(code + at, registers, paging.satp, status);
     }

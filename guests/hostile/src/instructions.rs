@@ -173,12 +173,15 @@ pub fn step(
             register(layout, random, reckless)
         }
     });
+    let random_bits = random.next();
     // Where another hart rewrites it, the instruction is where that expects it.
     let at = match diet {
         Diet::Rewritten => 0,
         _ => random.one_of(&[0, 2, 0xff0, 0xff6, 0xffa, 0xffe]),
     };
-    execute::run(machine, layout, &words, at, &registers, paging);
+    // Any other interrupt ends the code as well.
+    let interrupts = execute::TIMER | random.one_of(&[0, 0, 0, random_bits]);
+    execute::run(machine, layout, &words, at, &registers, paging, interrupts);
 }
 
 /// A register that does not, if that can be helped, lead into this program.

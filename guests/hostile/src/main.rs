@@ -22,6 +22,8 @@ mod random;
 #[cfg(target_os = "none")]
 mod second;
 #[cfg(target_os = "none")]
+mod sharing;
+#[cfg(target_os = "none")]
 mod stamp;
 #[cfg(target_os = "none")]
 mod tables;
@@ -99,11 +101,10 @@ mod guest {
     fn look(machine: &Machine, layout: &Layout, random: &mut Random) -> Result<(), Finding> {
         found::hart(machine, 0, layout.device_tree)?;
         found::devices()?;
-        memory::look(layout, random)?;
         if machine.harts > 1 {
-            second::look(machine, random)?;
+            second::look(machine, layout, random)?;
         }
-        Ok(())
+        memory::look(layout, random)
     }
 
     fn act(kind: Kind, machine: &Machine, layout: &Layout, random: &mut Random) {
@@ -112,7 +113,7 @@ mod guest {
             Kind::Tables | Kind::Buffers => Task::Tables,
             Kind::Rewriting => Task::Rewrite,
         };
-        second::set(task, layout, random.next());
+        second::set(task, random.next());
         // A few guests take the risk of ending at once.
         let reckless = random.one_in(8);
         let diet = match kind {

@@ -66,8 +66,8 @@ impl Layout {
         }
     }
 
-    /// Some page that nobody has touched, of all that there are.
-    fn untouched(&self, random: &mut Random) -> u64 {
+    /// Some page that this program has no content in.
+    pub fn untouched(&self, random: &mut Random) -> u64 {
         let below_image = (0x8020_0000 - self.ram.start) / PAGE;
         let page = random.below(below_image + (self.free.end - self.tables.start) / PAGE);
         if page < below_image {

@@ -13,7 +13,7 @@ use crate::found::{self, Finding, Place};
 use crate::instructions;
 use crate::memory::Layout;
 use crate::random::Random;
-use crate::{stamp, tables};
+use crate::{sharing, stamp, tables};
 
 /// What it does.
 #[derive(Clone, Copy, Debug)]
@@ -32,26 +32,28 @@ static ARRIVED: AtomicU64 = AtomicU64::new(0);
 /// What it is to do, once it is told.
 static TASK: AtomicU64 = AtomicU64::new(0);
 static SEED: AtomicU64 = AtomicU64::new(0);
-static LAYOUT: AtomicU64 = AtomicU64::new(0);
 
-/// Starts it, and looks at what it found.
-pub fn look(machine: &Machine, random: &mut Random) -> Result<(), Finding> {
+/// Seconds to wait for the other hart, which may share its processor with others on the machine below.
+pub const PATIENCE: u64 = 3;
+
+/// Starts it, looks at what it found, and at memory that both write to. `layout` lives as long as the guest.
+pub fn look(machine: &Machine, layout: &Layout, random: &mut Random) -> Result<(), Finding> {
     let opaque = random.next();
     let answer = sbi::hart_start(1, found::entry(), opaque);
     let arrived = || ARRIVED.load(Ordering::Acquire) != 0;
-    if answer.error != 0 || !wait_until(machine.timebase_frequency / 10, arrived) {
+    if answer.error != 0 || !wait_until(PATIENCE * machine.timebase_frequency, arrived) {
         return Err(Finding {
             place: Place::NoSecondHart,
             value: answer.error as u64,
         });
     }
-    found::hart(machine, 1, opaque)
+    found::hart(machine, 1, opaque)?;
+    sharing::look(machine, layout, random)
 }
 
-/// Tells it what to do, if it is there. `layout` lives as long as the guest.
-pub fn set(task: Task, layout: &Layout, seed: u64) {
+/// Tells it what to do, if it is there.
+pub fn set(task: Task, seed: u64) {
     SEED.store(seed, Ordering::Relaxed);
-    LAYOUT.store(core::ptr::from_ref(layout) as u64, Ordering::Relaxed);
     TASK.store(task as u64, Ordering::Release);
 }
 
@@ -73,13 +75,12 @@ hostile_step_over:
 #[unsafe(no_mangle)]
 extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
     ARRIVED.store(1, Ordering::Release);
+    let layout = sharing::take_part();
     while TASK.load(Ordering::Acquire) == 0 {
         core::hint::spin_loop();
     }
     let mut random = Random::new(SEED.load(Ordering::Relaxed));
     stamp::registers(SEED.load(Ordering::Relaxed));
-    // SAFETY: the first hart's, which keeps it to the end.
-    let layout = unsafe { &*(LAYOUT.load(Ordering::Relaxed) as *const Layout) };
     // SAFETY: this hart takes no trap that means anything.
     unsafe {
         asm!("la {0}, hostile_step_over", "csrw stvec, {0}", out(reg) _);
@@ -87,7 +88,13 @@ extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
     }
     loop {
         match TASK.load(Ordering::Relaxed) {
-            1 => call(layout, &mut random),
+            1 => {
+                call(layout, &mut random);
+                if random.one_in(64) {
+                    // Until the first hart starts it again, if it does.
+                    sbi::hart_stop();
+                }
+            }
             2 => {
                 for _ in 0..random.below(64) {
                     tables::scribble(layout, &mut random);

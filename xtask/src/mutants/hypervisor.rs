@@ -54,6 +54,14 @@ pub const OF_HYPERVISOR: &[Mutant] = &[
             "    context.x[10] = index as u64;\n    context.x[5] = hgatp;\n",
         )],
     ),
+    by_guests(
+        "a page that replaces the zero page is not fenced on the other harts",
+        "vm/guest_ram.rs",
+        &[(
+            "fences.translations_changed(page);",
+            "fences.forget_here(page);",
+        )],
+    ),
     // What comes back when it is over.
     by_guests(
         "the frame of a page does not come back",

@@ -4,7 +4,7 @@
 use super::tally::Tally;
 use super::target::ALL_FEATURES;
 use crate::guest::linux;
-use crate::qemu::Qemu;
+use crate::qemu::{CPU, Qemu};
 use crate::run::{Expected, Plan};
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress};
@@ -19,8 +19,8 @@ const MOST_FEATURES: &str = "rv64,h=true,v=true,Zfh=true,zbkb=true,zbkc=true,zbk
 /// Seconds within which a run of a mutant has to end.
 const SHORT_RUN: u64 = 60;
 
-/// Hostile guests on each number of harts.
-const HOSTILE_GUESTS: u64 = 1000;
+/// Hostile guests on one hart, and on two, where each takes twice the time.
+const HOSTILE_GUESTS: [u64; 2] = [1400, 600];
 
 /// How the hypervisor ends a guest that can do nothing any more but fault.
 const LOST: Expected = Expected {
@@ -98,8 +98,9 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
         let (name, plan) = extensions(cpu, machine)?;
         one(&name, plan, qemu, &mut tally);
     }
-    for harts in [1, 2] {
-        let (name, plan) = hostile(HOSTILE_GUESTS, harts, machine)?;
+    let processors = [(1, most_features(qemu)), (2, CPU)];
+    for ((harts, cpu), count) in processors.into_iter().zip(HOSTILE_GUESTS) {
+        let (name, plan) = hostile(count, harts, cpu, machine)?;
         one(&name, plan, qemu, &mut tally);
     }
 
@@ -129,22 +130,30 @@ pub fn short_runs(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Vec<(St
         ..machine.clone()
     };
     Ok(vec![
-        hostile(60, 2, &machine)?,
+        hostile(60, 2, CPU, &machine)?,
         extensions(most_features(qemu), &machine)?,
         extensions(VECTOR, &machine)?,
     ])
 }
 
 /// The run of hostile guests.
-fn hostile(count: u64, harts: u32, machine: &cli::Machine) -> anyhow::Result<(String, Plan)> {
+fn hostile(
+    count: u64,
+    harts: u32,
+    cpu: &str,
+    machine: &cli::Machine,
+) -> anyhow::Result<(String, Plan)> {
     let options = cli::Run {
         guest: "hostile".into(),
         count: Some(count),
         harts: Some(harts),
-        machine: machine.clone(),
+        machine: cli::Machine {
+            cpu: Some(cpu.into()),
+            ..machine.clone()
+        },
         ..cli::Run::default()
     };
-    let name = format!("run hostile --count {count} --harts {harts}");
+    let name = format!("run hostile --count {count} --harts {harts} --cpu {cpu}");
     Ok((name, Plan::new(&options)?))
 }
 
