@@ -6,6 +6,7 @@
 //! [`compare_exchange`](GuestMemory::compare_exchange)) are naturally aligned, never tear, and take an ordering. A ring index
 //! is never copied.
 
+use core::ffi::CStr;
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering;
 
@@ -298,8 +299,9 @@ pub trait GuestMemory {
             let part = &mut buffer[piece.offset..piece.offset + piece.len];
             self.read(piece.address, part)
                 .map_err(|error| error.later(piece.offset))?;
-            if let Some(end) = part.iter().position(|&byte| byte == 0) {
-                return Ok(Some(piece.offset + end));
+            // Looks at whole words, unlike a search with `position`.
+            if let Ok(string) = CStr::from_bytes_until_nul(part) {
+                return Ok(Some(piece.offset + string.count_bytes()));
             }
         }
         if reachable < buffer.len() {

@@ -138,9 +138,10 @@ fn summary(vm: &Vm) {
     .map(|cause| exits.exceptions(cause as usize))
     .sum();
     log::info!(
-        "  exits: {} SBI calls, {guest_page_faults} guest-page faults, {} virtual instructions, {} illegal instructions, {} \
+        "  exits: {} SBI calls, {guest_page_faults} guest-page faults ({} of them accesses to devices), {} virtual instructions, {} illegal instructions, {} \
          interrupts; {} things done wrong by the guest",
         exits.exceptions(10),
+        used.device_accesses.get(),
         exits.exceptions(cause::VIRTUAL_INSTRUCTION as usize),
         exits.exceptions(cause::ILLEGAL_INSTRUCTION as usize),
         exits.interrupts(),

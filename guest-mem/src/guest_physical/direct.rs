@@ -35,15 +35,6 @@ unsafe fn get_word(at: *const u8) -> u64 {
 
 /// # Safety
 ///
-/// `at` is valid for an atomic write of a byte.
-#[inline]
-unsafe fn put_byte(at: *mut u8, byte: u8) {
-    // SAFETY: by the contract.
-    unsafe { AtomicU8::from_ptr(at) }.store(byte, Ordering::Relaxed);
-}
-
-/// # Safety
-///
 /// `at` is aligned to 8 and valid for an atomic write of 8 bytes.
 #[inline]
 unsafe fn put_word(at: *mut u8, word: u64) {
@@ -51,38 +42,35 @@ unsafe fn put_word(at: *mut u8, word: u64) {
     unsafe { AtomicU64::from_ptr(at.cast()) }.store(word, Ordering::Relaxed);
 }
 
-/// The widest unit that `len` bytes at the guest's `address` begin with: what an aligned access of the guest's moves whole.
-#[inline]
-fn unit(address: *const u8, len: usize) -> Width {
-    let fits = (address.addr() | WORD).trailing_zeros().min(len.ilog2());
-    Width::ALL[fits as usize]
-}
-
-/// Where the bytes of a register are that hold its `len` low ones.
-#[inline]
-fn low_bytes(len: usize) -> core::ops::Range<usize> {
-    if cfg!(target_endian = "little") {
-        0..len
-    } else {
-        WORD - len..WORD
-    }
-}
-
-/// Reads ends of a range, by the widest units that are aligned in guest memory.
+/// Reads ends of a range, by the widest units that are aligned in guest memory: what an aligned access of the guest's moves
+/// whole stays whole.
 ///
 /// # Safety
 ///
 /// As [`copy_from`].
 #[inline]
 unsafe fn units_from(mut source: *const u8, mut destination: &mut [u8]) {
-    while !destination.is_empty() {
-        let width = unit(source, destination.len());
-        // SAFETY: by the contract; aligned.
-        let value = unsafe { load(source.cast_mut(), width, Ordering::Relaxed) };
-        let (part, rest) = destination.split_at_mut(width.bytes());
-        part.copy_from_slice(&value.to_ne_bytes()[low_bytes(part.len())]);
-        source = source.wrapping_add(part.len());
-        destination = rest;
+    macro_rules! unit {
+        ($kind:ident, $bytes:literal, $condition:ident ($wanted:expr)) => {
+            $condition destination.len() >= $bytes && $wanted {
+                let (part, rest) = destination.split_at_mut($bytes);
+                // SAFETY: by the contract; aligned.
+                let value = unsafe { $kind::from_ptr(source.cast_mut().cast()) }.load(Ordering::Relaxed);
+                part.copy_from_slice(&value.to_ne_bytes());
+                destination = rest;
+                source = source.wrapping_add($bytes);
+            }
+        };
+    }
+    unit!(AtomicU8, 1, if (source.addr() & 1 != 0));
+    unit!(AtomicU16, 2, if (source.addr() & 2 != 0));
+    unit!(AtomicU32, 4, if (source.addr() & 4 != 0));
+    unit!(AtomicU64, 8, while (true));
+    unit!(AtomicU32, 4, if (true));
+    unit!(AtomicU16, 2, if (true));
+    if let Some(last) = destination.first_mut() {
+        // SAFETY: by the contract.
+        *last = unsafe { AtomicU8::from_ptr(source.cast_mut()) }.load(Ordering::Relaxed);
     }
 }
 
@@ -93,22 +81,26 @@ unsafe fn units_from(mut source: *const u8, mut destination: &mut [u8]) {
 /// As [`copy_to`].
 #[inline]
 unsafe fn units_to(mut destination: *mut u8, mut source: &[u8]) {
-    while !source.is_empty() {
-        let width = unit(destination, source.len());
-        let (part, rest) = source.split_at(width.bytes());
-        let mut value = [0; WORD];
-        value[low_bytes(part.len())].copy_from_slice(part);
-        // SAFETY: by the contract; aligned.
-        unsafe {
-            store(
-                destination,
-                width,
-                u64::from_ne_bytes(value),
-                Ordering::Relaxed,
-            )
+    macro_rules! unit {
+        ($kind:ident, $integer:ident, $bytes:literal, $condition:ident ($wanted:expr)) => {
+            $condition $wanted && let Some((part, rest)) = source.split_first_chunk::<$bytes>() {
+                let value = $integer::from_ne_bytes(*part);
+                // SAFETY: by the contract; aligned.
+                unsafe { $kind::from_ptr(destination.cast()) }.store(value, Ordering::Relaxed);
+                source = rest;
+                destination = destination.wrapping_add($bytes);
+            }
         };
-        destination = destination.wrapping_add(part.len());
-        source = rest;
+    }
+    unit!(AtomicU8, u8, 1, if (destination.addr() & 1 != 0));
+    unit!(AtomicU16, u16, 2, if (destination.addr() & 2 != 0));
+    unit!(AtomicU32, u32, 4, if (destination.addr() & 4 != 0));
+    unit!(AtomicU64, u64, 8, while (true));
+    unit!(AtomicU32, u32, 4, if (true));
+    unit!(AtomicU16, u16, 2, if (true));
+    if let Some(&last) = source.first() {
+        // SAFETY: by the contract.
+        unsafe { AtomicU8::from_ptr(destination) }.store(last, Ordering::Relaxed);
     }
 }
 
@@ -322,18 +314,30 @@ unsafe fn words_to(mut destination: *mut u8, source: &[u64]) {
 /// # Safety
 ///
 /// The `len` bytes at `destination` are valid for atomic writes.
-pub(crate) unsafe fn fill(destination: *mut u8, byte: u8, len: usize) {
-    let word = u64::from_ne_bytes([byte; WORD]);
-    let body = head(destination, len);
-    let tail = len - (len - body) % WORD;
-    for at in (0..body).chain(tail..len) {
-        // SAFETY: within the range of the contract.
-        unsafe { put_byte(destination.add(at), byte) };
+pub(crate) unsafe fn fill(mut destination: *mut u8, byte: u8, len: usize) {
+    let word = [byte; WORD];
+    let head = head(destination, len);
+    let (batches, rest) = (
+        (len - head) / (UNROLL * WORD),
+        (len - head) % (UNROLL * WORD),
+    );
+    // SAFETY: within the range of the contract; ends of less than a word.
+    unsafe { units_to(destination, &word[..head]) };
+    destination = destination.wrapping_add(head);
+    for _ in 0..batches {
+        for at in 0..UNROLL {
+            // SAFETY: within the range of the contract; aligned by `head`.
+            unsafe { put_word(destination.add(at * WORD), u64::from_ne_bytes(word)) };
+        }
+        destination = destination.wrapping_add(UNROLL * WORD);
     }
-    for at in (body..tail).step_by(WORD) {
-        // SAFETY: within the range of the contract; aligned by `head`.
-        unsafe { put_word(destination.add(at), word) };
+    for _ in 0..rest / WORD {
+        // SAFETY: as above.
+        unsafe { put_word(destination, u64::from_ne_bytes(word)) };
+        destination = destination.wrapping_add(WORD);
     }
+    // SAFETY: as above.
+    unsafe { units_to(destination, &word[..rest % WORD]) };
 }
 
 /// Runs `$body` with `$atomic` bound to the atomic of `$width` bits at `$at`.

@@ -114,6 +114,17 @@ fn direct_write(view: &PhysicalView<'_>, at: u64, buffer: *mut u8, len: usize) -
     0
 }
 
+fn direct_fill(view: &PhysicalView<'_>, at: u64, _: *mut u8, len: usize) -> u64 {
+    done(view.fill(Gpa::new(at), 0x5a, len));
+    0
+}
+
+/// Looks for the end of a string that does not end within `len` bytes.
+fn direct_scan(view: &PhysicalView<'_>, at: u64, buffer: *mut u8, len: usize) -> u64 {
+    let end = done(view.read_cstr(Gpa::new(at), bytes(buffer, len)));
+    end.map_or(0, |end| end as u64)
+}
+
 type Walked<'w, R> = BackedVirtual<'w, 'w, Riscv64<R>, PhysicalView<'w>>;
 
 fn walk_read(space: &Walked<'_, HandlerHook>, at: u64, buffer: *mut u8, len: usize) -> u64 {
@@ -150,6 +161,15 @@ pub fn run(bench: &Bench, guest: &Guest) {
 
     let small = bench.is_small();
     let sizes: &[usize] = if small { &SMALL_SIZES } else { &SIZES };
+    for size in [64, 4096] {
+        let row = |name, operation| {
+            let name = Name::plain(name, "gpa-direct", size);
+            bench.row(name, operation, &view, guest.gpa, guest.buffer, size);
+        };
+        row("fill", direct_fill);
+        row("scan", direct_scan);
+    }
+
     for (shape, shape_name) in Shape::ALL {
         for &size in sizes {
             // Printing takes most of a small run's cycles: one row of what differs little.
