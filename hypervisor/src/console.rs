@@ -155,6 +155,11 @@ fn message(console: &mut Console, arguments: fmt::Arguments<'_>) {
     let _ = writeln!(console, "hypervisor: {arguments}");
 }
 
+/// Says something that no level of `log` keeps back.
+pub fn say(arguments: fmt::Arguments<'_>) {
+    message(&mut CONSOLE.lock(), arguments);
+}
+
 /// Says the last words of a hart that panics: the lock may be its own, so it is not waited for.
 pub fn last_words(arguments: fmt::Arguments<'_>) {
     for _ in 0..1_000_000 {

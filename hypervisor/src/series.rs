@@ -138,7 +138,7 @@ fn series(recipe: &Recipe, count: u64) {
     );
     let ticks = (recipe.timebase_frequency() / 1000).saturating_mul(limit);
     watch_some_frames();
-    // What the guests do wrong is not told, one by one.
+    // What the guests do wrong is counted, and not told one by one.
     log::set_max_level(LevelFilter::Error);
     IN_SERIES.store(true, Ordering::Relaxed);
     let mut account = Account::default();
@@ -146,7 +146,7 @@ fn series(recipe: &Recipe, count: u64) {
         let seed = bundle.seed.wrapping_add(number);
         SEED.store(seed, Ordering::Relaxed);
         if number.is_multiple_of(ROW) {
-            log::error!("seed {seed}: ");
+            console::say(format_args!("seed {seed}: "));
         }
         console::dot();
         account.guest(recipe, seed, ticks);
@@ -248,7 +248,7 @@ impl Account {
 
     fn tell(&self, seed: u64, what: fmt::Arguments<'_>) {
         if self.not_clean + self.frames_lost + self.heap_lost + self.overwritten <= TOLD {
-            log::error!("FAILED: guest with seed {seed}: {what}");
+            console::say(format_args!("FAILED: guest with seed {seed}: {what}"));
         }
     }
 }

@@ -1,10 +1,9 @@
 //! SBI calls with arguments that nobody asked for.
 
-use guest_kit::machine::Machine;
 use guest_kit::sbi;
 use guest_kit::trap::catch;
 use guest_kit::{csr_write, now};
-use sbi_spec::{base, dbcn, hsm, legacy, pmu, rfnc, spi, srst, sta, susp, time};
+use sbi_spec::{base, dbcn, hsm, legacy, nacl, pmu, rfnc, spi, srst, sta, susp, time};
 
 use crate::found;
 use crate::memory::Layout;
@@ -33,8 +32,7 @@ const EXTENSIONS: [usize; 14] = [
     pmu::EID_PMU,
     susp::EID_SUSP,
     sta::EID_STA,
-    // NACL, by its number: the crate has a name for it in some versions only.
-    0x4e41_434c,
+    nacl::EID_NACL,
 ];
 
 /// Extensions whose calls carry a buffer.
@@ -65,13 +63,7 @@ fn buffer(layout: &Layout, random: &mut Random) -> u64 {
 }
 
 /// One call, whatever comes of it.
-pub fn step(
-    machine: &Machine,
-    layout: &Layout,
-    random: &mut Random,
-    buffers: Buffers,
-    reckless: bool,
-) {
+pub fn step(layout: &Layout, random: &mut Random, buffers: Buffers, reckless: bool) {
     let extension = match (buffers, random.below(16)) {
         (Buffers::Tables, 0..14) => random.one_of(&WITH_BUFFERS),
         (_, 0) => random.next() as usize,
@@ -107,7 +99,6 @@ pub fn step(
         // SAFETY: interrupts stay off, so it only wakes.
         unsafe { csr_write!("sie", 1u64 << 5) };
     }
-    let _ = machine;
     let _ = catch(|| sbi::call(extension, function, arguments));
     // SAFETY: as above.
     unsafe { csr_write!("sie", 0u64) };

@@ -62,6 +62,23 @@ pub const OF_HYPERVISOR: &[Mutant] = &[
             "fences.forget_here(page);",
         )],
     ),
+    // What nobody may bring down.
+    by_guests(
+        "a hart mask of the guest's can bring the host down",
+        "sbi/legacy.rs",
+        &[(
+            "Ok(None) => return answer_with(vcpu, INVALID_PARAM),",
+            "Ok(None) => panic!(\"a hart that does not exist\"),",
+        )],
+    ),
+    by_guests(
+        "a guest that goes in circles is not stopped",
+        "exit/mod.rs",
+        &[(
+            "return Next::End(Ending::TimeLimit);",
+            "return Next::Resume;",
+        )],
+    ),
     // What comes back when it is over.
     by_guests(
         "the frame of a page does not come back",

@@ -31,7 +31,7 @@ const GUEST_HARTS: u32 = 2;
 /// Hostile guests where the user names no number, what each has of memory, and of time.
 const HOSTILE_GUESTS: u64 = 2000;
 const HOSTILE_MEMORY: ByteSize = ByteSize::mebibytes(4);
-const HOSTILE_MILLISECONDS: u64 = 30;
+const HOSTILE_MILLISECONDS: u64 = 50;
 /// Time limit of an unattended run.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
