@@ -29,6 +29,8 @@ pub struct Storm {
     pub taken: u64,
     /// Interrupts that found either changed.
     pub violations: u64,
+    /// Where the last interrupt came.
+    pub last: u64,
 }
 
 static STORM: Global<Storm> = Global::new(Storm {
@@ -38,10 +40,25 @@ static STORM: Global<Storm> = Global::new(Storm {
     spvp: 0,
     taken: 0,
     violations: 0,
+    last: 0,
 });
 
-/// Runs `body` with a timer interrupt every `period` ticks, and answers what the interrupts saw.
-pub fn during(period: u64, body: impl FnOnce()) -> Storm {
+/// A function, and its argument.
+type Besides = (fn(*const ()), *const ());
+
+/// What each interrupt does besides.
+static BESIDES: Global<Option<Besides>> = Global::new(None);
+
+/// Runs `body`, while each interrupt calls `besides` with the address of `with`.
+pub fn nesting<T, R>(with: &T, besides: fn(*const ()), body: impl FnOnce() -> R) -> R {
+    BESIDES.set(Some((besides, (&raw const *with).cast())));
+    let result = body();
+    BESIDES.set(None);
+    result
+}
+
+/// Expects interrupts, of software or of the timer every `period` ticks, where they are enabled in `sstatus`.
+pub fn expect(period: u64) {
     STORM.set(Storm {
         period,
         vsatp: csr::vsatp::read(),
@@ -51,11 +68,11 @@ pub fn during(period: u64, body: impl FnOnce()) -> Storm {
     });
     sbi_rt::set_timer(machine::time() + period);
     // SAFETY: the handler of these interrupts is `interrupt` below.
-    unsafe {
-        csr::sie::write(TIMER | SOFTWARE);
-        csr::sstatus::set(guest_mem::csr::STATUS_SIE);
-    }
-    body();
+    unsafe { csr::sie::write(TIMER | SOFTWARE) };
+}
+
+/// Expects no more interrupts, and answers what they saw since [`expect`].
+pub fn over() -> Storm {
     // SAFETY: interrupts off is how the kernel runs everywhere else.
     unsafe {
         csr::sstatus::clear(guest_mem::csr::STATUS_SIE);
@@ -63,6 +80,15 @@ pub fn during(period: u64, body: impl FnOnce()) -> Storm {
     }
     sbi_rt::set_timer(u64::MAX);
     STORM.replace(Storm::default())
+}
+
+/// Runs `body` with a timer interrupt every `period` ticks, and answers what the interrupts saw.
+pub fn during(period: u64, body: impl FnOnce()) -> Storm {
+    expect(period);
+    // SAFETY: the handler of these interrupts is `interrupt` below.
+    unsafe { csr::sstatus::set(guest_mem::csr::STATUS_SIE) };
+    body();
+    over()
 }
 
 /// Makes a software interrupt pend: it is taken as soon as interrupts are enabled.
@@ -80,6 +106,7 @@ pub fn taken() -> u64 {
 pub fn interrupt(frame: &mut Frame) {
     let mut storm = STORM.get();
     storm.taken += 1;
+    storm.last = frame.sepc;
     let as_before = csr::vsatp::read() == storm.vsatp
         && csr::vsstatus::read() == storm.vsstatus
         && frame.hstatus & HSTATUS_SPVP == storm.spvp;
@@ -95,6 +122,9 @@ pub fn interrupt(frame: &mut Frame) {
         unsafe { csr::sie::write(0) };
         sbi_rt::set_timer(u64::MAX);
     } else {
+        if let Some((besides, with)) = BESIDES.get() {
+            besides(with);
+        }
         sbi_rt::set_timer(machine::time() + storm.period);
     }
 }

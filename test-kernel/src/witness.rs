@@ -160,7 +160,7 @@ pub enum Promise {
 }
 
 macro_rules! watched {
-    ($($name:ident $but_htinst:expr, $but_record:expr;)*) => {
+    ($($name:ident $everything:expr, $but_htinst:expr, $but_record:expr;)*) => {
         const NAMES: &[&str] = &[$(stringify!($name)),*];
 
         /// Every CSR of HS-mode that an access, or a fault of one, could change.
@@ -176,7 +176,7 @@ macro_rules! watched {
             /// The bits of each that count under a promise.
             const fn bits(promise: Promise) -> [u64; NAMES.len()] {
                 match promise {
-                    Promise::Everything => [u64::MAX; NAMES.len()],
+                    Promise::Everything => [$($everything),*],
                     Promise::ButHtinst => [$($but_htinst),*],
                     Promise::ButExitRecord => [$($but_record),*],
                 }
@@ -186,36 +186,38 @@ macro_rules! watched {
 }
 
 const ALL: u64 = u64::MAX;
+/// The guest's software, timer and external interrupts: QEMU shows the host's own beside them while they pend.
+const VS_INTERRUPTS: u64 = 1 << 2 | 1 << 6 | 1 << 10;
 
 watched! {
-    sstatus ALL, !(STATUS_SPP | STATUS_SPIE);
-    hstatus ALL, !(HSTATUS_SPV | HSTATUS_GVA);
-    sepc ALL, 0;
-    scause ALL, 0;
-    stval ALL, 0;
-    htval ALL, 0;
-    htinst 0, 0;
-    stvec ALL, ALL;
-    sscratch ALL, ALL;
-    sie ALL, ALL;
-    satp ALL, ALL;
-    scounteren ALL, ALL;
-    senvcfg ALL, ALL;
-    hgatp ALL, ALL;
-    hedeleg ALL, ALL;
-    hideleg ALL, ALL;
-    hie ALL, ALL;
-    hvip ALL, ALL;
-    hcounteren ALL, ALL;
-    henvcfg ALL, ALL;
-    vsatp ALL, ALL;
-    vsstatus ALL, ALL;
-    vsie ALL, ALL;
-    vstvec ALL, ALL;
-    vsscratch ALL, ALL;
-    vsepc ALL, ALL;
-    vscause ALL, ALL;
-    vstval ALL, ALL;
+    sstatus ALL, ALL, !(STATUS_SPP | STATUS_SPIE);
+    hstatus ALL, ALL, !(HSTATUS_SPV | HSTATUS_GVA);
+    sepc ALL, ALL, 0;
+    scause ALL, ALL, 0;
+    stval ALL, ALL, 0;
+    htval ALL, ALL, 0;
+    htinst ALL, 0, 0;
+    stvec ALL, ALL, ALL;
+    sscratch ALL, ALL, ALL;
+    sie ALL, ALL, ALL;
+    satp ALL, ALL, ALL;
+    scounteren ALL, ALL, ALL;
+    senvcfg ALL, ALL, ALL;
+    hgatp ALL, ALL, ALL;
+    hedeleg ALL, ALL, ALL;
+    hideleg ALL, ALL, ALL;
+    hie ALL, ALL, ALL;
+    hvip VS_INTERRUPTS, VS_INTERRUPTS, VS_INTERRUPTS;
+    hcounteren ALL, ALL, ALL;
+    henvcfg ALL, ALL, ALL;
+    vsatp ALL, ALL, ALL;
+    vsstatus ALL, ALL, ALL;
+    vsie ALL, ALL, ALL;
+    vstvec ALL, ALL, ALL;
+    vsscratch ALL, ALL, ALL;
+    vsepc ALL, ALL, ALL;
+    vscause ALL, ALL, ALL;
+    vstval ALL, ALL, ALL;
 }
 
 impl Csrs {

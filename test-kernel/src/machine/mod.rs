@@ -13,6 +13,7 @@ mod csr;
 mod entry;
 mod service;
 mod set_up;
+mod stepping;
 
 use core::arch::asm;
 use core::ops::Range;
@@ -21,6 +22,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use crate::global::Global;
 
 pub use set_up::DELEGATED;
+pub use stepping::{forget, trace};
 
 /// Harts that the shim has a stack for; others sleep for ever.
 pub const MAX_HARTS: usize = 8;
@@ -53,6 +55,12 @@ const DELEGATE: usize = 0;
 const ENVIRONMENT: usize = 1;
 /// Refuses a range by PMP.
 const PROTECT: usize = 2;
+/// Begins to follow the caller, instruction by instruction.
+const FOLLOW: usize = 3;
+/// Makes an interrupt pend before an instruction.
+const INTERRUPT_AT: usize = 4;
+/// Ends either.
+const STOP: usize = 5;
 
 /// A trap that M-mode took in place of HS-mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,6 +112,32 @@ pub fn in_environment<R>(bits: u64, body: impl FnOnce() -> R) -> R {
 /// and fences. Answers whether PMP took it, which coarse granules may not. Standalone only.
 pub fn protect(range: Range<u64>) -> bool {
     call(PROTECT, range.start, range.end) == 1
+}
+
+/// What M-mode does from [`step`] to [`stop`].
+#[derive(Clone, Copy)]
+pub enum Stepping {
+    /// It follows this hart through every instruction of HS-mode, its trap handler's too. Interrupts must not come meanwhile.
+    Follow,
+    /// It makes a software interrupt pend just before this hart next executes the instruction here.
+    InterruptAt(u64),
+}
+
+/// Begins to step. Standalone only.
+// Never inlined: what comes after the call has to be the same instructions for both.
+#[inline(never)]
+pub fn step(stepping: Stepping) {
+    let (function, pc) = match stepping {
+        Stepping::Follow => (FOLLOW, 0),
+        Stepping::InterruptAt(pc) => (INTERRUPT_AT, pc),
+    };
+    call(core::hint::black_box(function), pc, 0);
+}
+
+/// Ends [`step`]. Answers the longest row of instructions with interrupts disabled that was followed, or 1 if the instruction of
+/// the interrupt came. Standalone only.
+pub fn stop() -> u64 {
+    call(STOP, 0, 0)
 }
 
 /// A call of the shim's own extension; its one answer.

@@ -3,7 +3,8 @@
 use super::entry::Frame;
 use super::set_up::NotStarted;
 use super::{
-    DELEGATE, ENVIRONMENT, EXTENSION, MAX_HARTS, PROTECT, Taken, WATCH, Watch, board, csr, set_up,
+    DELEGATE, ENVIRONMENT, EXTENSION, FOLLOW, INTERRUPT_AT, MAX_HARTS, PROTECT, STOP, Taken, WATCH,
+    Watch, board, csr, set_up, stepping,
 };
 
 /// `mcause`: an interrupt.
@@ -51,6 +52,8 @@ pub extern "C" fn handle(frame: &mut Frame) {
             frame.mepc += 4;
             call(frame, hart);
         }
+        // SAFETY: M-mode's trap handler.
+        stepping::CAUSE if unsafe { stepping::take(frame) } => {}
         cause => undelegated(frame, cause),
     }
 }
@@ -87,6 +90,20 @@ fn call(frame: &mut Frame, hart: usize) {
             }
             ENVIRONMENT => Ok(set_up::environment(a0)),
             PROTECT => Ok(u64::from(set_up::protect(a0, a1))),
+            FOLLOW => {
+                csr::medeleg::clear(1 << stepping::CAUSE);
+                stepping::follow(frame.mepc);
+                Ok(0)
+            }
+            INTERRUPT_AT => {
+                csr::medeleg::clear(1 << stepping::CAUSE);
+                stepping::interrupt_at(a0);
+                Ok(0)
+            }
+            STOP => {
+                csr::medeleg::set(1 << stepping::CAUSE);
+                Ok(stepping::stop())
+            }
             _ => Err(NOT_SUPPORTED),
         }
     };

@@ -30,6 +30,8 @@ pub const SECTIONS: &[&[Case]] = &[
     shapes::CASES,
     copies::CASES,
     injection::CASES,
+    injection::interrupts::CASES,
+    injection::storms::CASES,
     traps::CASES,
     faults::CASES,
     fetches::CASES,

@@ -6,8 +6,12 @@
 //! has a size of [`shape::BRANCHES`], which together take every branch of the assembly; and of the rest one case in
 //! [`SAMPLED`], others for each setting.
 
+mod aside;
+pub mod interrupts;
 mod scene;
+mod setting;
 mod shape;
+pub mod storms;
 
 use core::any::TypeId;
 
@@ -18,7 +22,8 @@ use crate::harness::{self, Outcome, Test, cases, skip};
 use crate::library::{Scoped, in_both_forms, loaded};
 use crate::witness::Promise;
 use crate::{arena, boot, csr, machine};
-use scene::{Layer, Operation, Refusal, Scene, Setting, Space};
+use scene::Scene;
+use setting::{Layer, Operation, Refusal, Setting, Space};
 use shape::{BRANCHES, LONGEST, Shape};
 
 cases![
@@ -112,10 +117,33 @@ fn settings(refusals: &[Refusal]) -> impl Iterator<Item = Setting> {
     })
 }
 
+/// Whether the hart's form of recovery is the scoped one.
+fn is_scoped<H: 'static>() -> bool {
+    TypeId::of::<H>() == TypeId::of::<Scoped>()
+}
+
+/// Skips the test unless M-mode is the kernel's.
+fn standalone() -> Outcome {
+    if !machine::is_standalone() {
+        skip!("M-mode is the firmware's");
+    }
+    Ok(())
+}
+
+/// Skips the test unless M-mode is the kernel's, and PMP as fine as 4 bytes.
+fn standalone_with_granules() -> Outcome {
+    standalone()?;
+    let fine = machine::protect(arena::start()..arena::start() + 4);
+    machine::protect(0..0);
+    if !fine {
+        skip!("PMP takes no granules of 4 bytes");
+    }
+    Ok(())
+}
+
 /// Injects every fault of these refusals that this run takes.
 fn inject_all<H: Hart + 'static>(t: &mut Test, hart: &H, refusals: &[Refusal]) -> Outcome {
-    let is_scoped = TypeId::of::<H>() == TypeId::of::<Scoped>();
-    let promise = if !is_scoped {
+    let promise = if !is_scoped::<H>() {
         Promise::ButExitRecord
     } else if t.machine.has(HtinstNotWritable) {
         t.deviates(HtinstNotWritable);
@@ -127,7 +155,7 @@ fn inject_all<H: Hart + 'static>(t: &mut Test, hart: &H, refusals: &[Refusal]) -
     for (number, setting) in settings(refusals).filter(Setting::exists).enumerate() {
         let scene = Scene::new(setting, promise);
         let vcpu = loaded(hart);
-        let extent = Extent::of(&setting, is_scoped);
+        let extent = Extent::of(&setting, is_scoped::<H>());
         for len in 1..=LONGEST {
             let all = extent.takes_all_of(len);
             for (index, shape) in Shape::of_len(len).enumerate() {
@@ -137,7 +165,7 @@ fn inject_all<H: Hart + 'static>(t: &mut Test, hart: &H, refusals: &[Refusal]) -
                     continue;
                 }
                 let interrupts = setting.layer == Layer::Windows && count % 2 == 1;
-                scene.inject(t, &vcpu, hart, shape, interrupts)?;
+                scene.inject(t, &vcpu, hart, shape, interrupts, None)?;
                 count += 1;
             }
         }
@@ -160,13 +188,6 @@ fn r15_r20_a_fault_injected_inside_a_page_is_exact(t: &mut Test) -> Outcome {
     fn body<H: Hart + 'static>(t: &mut Test, hart: &H) -> Outcome {
         inject_all(t, hart, &GRANULES)
     }
-    if !machine::is_standalone() {
-        skip!("M-mode is the firmware's");
-    }
-    let granules = machine::protect(arena::start()..arena::start() + 4);
-    machine::protect(0..0);
-    if !granules {
-        skip!("PMP takes no granules of 4 bytes");
-    }
+    standalone_with_granules()?;
     in_both_forms!(t, body)
 }

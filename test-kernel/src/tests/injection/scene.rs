@@ -7,13 +7,14 @@ use guest_mem::csr::STATUS_SIE;
 use guest_mem::hart::{Hart, Interrupted};
 use guest_mem::{Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu, TrapInfo};
 
+use super::setting::{Layer, Operation, Refusal, Setting, Space};
 use super::shape::{LONGEST, Shape};
-use crate::deviation::Deviation;
-use crate::harness::{Outcome, Test, act_as_supervisor, check, fail};
+use crate::harness::{Outcome, Stop, Test, act_as_supervisor, check, fail};
+use crate::machine::{self, Stepping};
 use crate::tables::bits::{A, D, R, SUPERVISOR, U, USER, V};
-use crate::tables::{RAM, World, target};
+use crate::tables::{Page, RAM, World, target};
 use crate::witness::{self, Csrs, Promise};
-use crate::{arena, csr, machine};
+use crate::{arena, csr};
 
 /// The last page below a leaf table of the VS-stage: the next page has another.
 const GVA: u64 = 0x3f_f000;
@@ -23,7 +24,8 @@ const HOST: u64 = 64;
 
 /// Bytes on both sides of what is written that are looked at every time.
 const CANARY: u64 = 16;
-const UNTOUCHED: u8 = 0xee;
+/// What every byte is that nothing was copied to.
+pub const UNTOUCHED: u8 = 0xee;
 const FILL: u8 = 0x5a;
 
 /// The bytes of a source repeat with a period that is no multiple of an element, a batch or a body.
@@ -38,94 +40,16 @@ static SOURCE: [u8; PERIOD + LONGEST] = {
     bytes
 };
 
-/// Which copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// From the guest.
-    Read,
-    /// To the guest.
-    Write,
-    /// A byte to the guest.
-    Fill,
-}
-
-/// The address space of the copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Space {
-    /// Guest-virtual.
-    Virtual,
-    /// Guest-physical, by `hlv` and `hsv`.
-    Physical,
-}
-
-/// What is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layer {
-    /// `GuestMemory`: a window a page.
-    Windows,
-    /// `Hart`: one copy across the page's end, inside a window that the test holds open.
-    Hart,
-}
-
-/// What refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The VS-stage has no second page.
-    Page,
-    /// The VS-stage's second page is read-only.
-    ReadOnlyPage,
-    /// The G-stage has no second page.
-    GuestPage,
-    /// The G-stage's second page is read-only.
-    ReadOnlyGuestPage,
-    /// The G-stage lacks the table that the VS-stage has the second page in.
-    Table,
-    /// Physical memory protection, of 4 bytes at this offset of the first page.
-    Protection(u64),
-}
-
-/// Which fault is injected into what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// What is called.
-    pub layer: Layer,
-    /// Which copy.
-    pub operation: Operation,
-    /// Which space.
-    pub space: Space,
-    /// What refuses.
-    pub refusal: Refusal,
-}
-
-impl Setting {
-    /// Whether there is such a fault: a load does not mind what is read-only, a guest-physical address has no VS-stage.
-    pub fn exists(&self) -> bool {
-        let store = self.operation != Operation::Read;
-        let is_virtual = self.space == Space::Virtual;
-        match self.refusal {
-            Refusal::Page | Refusal::Table => is_virtual,
-            Refusal::ReadOnlyPage => store && is_virtual,
-            Refusal::ReadOnlyGuestPage => store,
-            Refusal::GuestPage | Refusal::Protection(_) => true,
-        }
-    }
-
-    /// The cause by the specification, and the one that a deviation makes of it.
-    fn causes(&self) -> (u64, Option<(Deviation, u64)>) {
-        let store = match self.operation {
-            Operation::Read => 0,
-            Operation::Write | Operation::Fill => 2,
-        };
-        match self.refusal {
-            Refusal::Page | Refusal::ReadOnlyPage => (13 + store, None),
-            Refusal::GuestPage | Refusal::ReadOnlyGuestPage => (21 + store, None),
-            Refusal::Table => (21 + store, Some((Deviation::ImplicitIsLoad, 21))),
-            Refusal::Protection(_) => {
-                let as_guest_page = (Deviation::ProtectionIsGuestPage, 21 + store);
-                (5 + store, Some(as_guest_page))
-            }
-        }
-    }
+/// Runs `body` while M-mode steps. Answers as [`machine::stop`] does, too.
+// Never inlined: `body` has to be the same instructions each time.
+#[inline(never)]
+pub fn stepped<R>(stepping: Option<Stepping>, body: impl FnOnce() -> R) -> (R, u64) {
+    let Some(stepping) = stepping else {
+        return (body(), 0);
+    };
+    machine::step(stepping);
+    let result = body();
+    (result, machine::stop())
 }
 
 /// A guest and a host buffer, ready for faults to be injected.
@@ -141,6 +65,8 @@ pub struct Scene {
     refused: u64,
     /// What has to be the same after each fault.
     csrs: Csrs,
+    /// A page that no copy goes to, at this guest-virtual and guest-physical address.
+    pub aside: (u64, Page),
 }
 
 impl Scene {
@@ -167,6 +93,7 @@ impl Scene {
             let table = target(arena::read(world.vs_entry(GVA + PAGE, 1).spa));
             world.map_g(table, 0, 0, 0);
         }
+        let aside = (GVA - PAGE, world.page_at(GVA - PAGE, SUPERVISOR));
         world.load();
         witness::fill_bystanders();
         let mut scene = Self {
@@ -183,6 +110,7 @@ impl Scene {
                 _ => PAGE,
             },
             csrs: Csrs::read(),
+            aside,
         };
         scene.paint();
         scene.enter();
@@ -247,7 +175,18 @@ impl Scene {
         Ok(())
     }
 
+    /// The guest's first address, and the one from where on it is refused.
+    pub fn addresses(&self) -> (u64, u64) {
+        (self.guest, self.guest + self.refused)
+    }
+
+    /// Takes the CSRs as they are now as those that have to be the same after each fault.
+    pub fn settle(&mut self) {
+        self.csrs = Csrs::read();
+    }
+
     /// Injects the fault of a shape and looks at everything. `interrupts` is whether they are enabled outside of windows.
+    /// Answers what the stepping says.
     pub fn inject<H: Hart>(
         &self,
         t: &mut Test,
@@ -255,22 +194,63 @@ impl Scene {
         hart: &H,
         shape: Shape,
         interrupts: bool,
-    ) -> Outcome {
-        let setting = &self.setting;
+        stepping: Option<Stepping>,
+    ) -> Result<u64, Stop> {
         let start = self.refused - shape.fault as u64;
         let host = HOST + shape.host as u64;
         if interrupts {
-            // SAFETY: no interrupt is enabled in sie.
+            // SAFETY: those that come have a handler.
             unsafe { csr::sstatus::set(STATUS_SIE) };
         }
-        let seen = witness::around(|| self.copy(hart, vcpu, start, host, shape.len));
+        let seen =
+            witness::around(|| stepped(stepping, || self.copy(hart, vcpu, start, host, shape.len)));
         let enabled = csr::sstatus::read() & STATUS_SIE != 0;
-        // SAFETY: interrupts are off everywhere else.
-        unsafe { csr::sstatus::clear(STATUS_SIE) };
+        // SAFETY: interrupts are off everywhere else; one that still pends is to come here.
+        unsafe {
+            csr::sstatus::set(STATUS_SIE);
+            csr::sstatus::clear(STATUS_SIE);
+        }
         let csrs = Csrs::read();
+        let setting = &self.setting;
+        check!(
+            enabled == interrupts,
+            "{setting:?} {shape:?}: interrupts were {interrupts} and are {enabled}"
+        );
+        check!(
+            seen.registers == 0,
+            "{setting:?} {shape:?}: callee-saved registers {:#x} are changed",
+            seen.registers
+        );
+        if let Some((name, old, new)) = self.csrs.first_change(&csrs, self.promise) {
+            fail!("{setting:?} {shape:?}: {name} was {old:#x} and is {new:#x}");
+        }
+        let (result, answer) = seen.result;
+        let completed = self.ended(t, shape, result)?;
+        let found = if self.reads() {
+            let source = &SOURCE[start as usize % PERIOD..][..completed];
+            self.take_back(self.host, host, shape, source)
+        } else {
+            let source = &SOURCE[host as usize % PERIOD..][..completed];
+            self.take_back(self.spa, start, shape, source)
+        };
+        if let Some((at, byte)) = found {
+            fail!("{setting:?} {shape:?}: byte {at} of what is written is {byte:#x}");
+        }
+        Ok(answer)
+    }
 
-        let Err((completed, trap)) = seen.result else {
-            fail!("{setting:?} {shape:?}: no fault");
+    /// Looks at how a copy ended, and answers how many bytes it completed.
+    fn ended(
+        &self,
+        t: &mut Test,
+        shape: Shape,
+        result: Result<(), (usize, TrapInfo)>,
+    ) -> Result<usize, Stop> {
+        let setting = &self.setting;
+        let (completed, trap) = match result {
+            Ok(()) if setting.refusal == Refusal::Nothing => return Ok(shape.len),
+            Err(error) if setting.refusal != Refusal::Nothing => error,
+            _ => fail!("{setting:?} {shape:?}: {result:?}"),
         };
         let expected = match setting.operation {
             Operation::Fill => shape.filled(self.refused),
@@ -289,34 +269,13 @@ impl Scene {
                 _ => fail!("{setting:?} {shape:?}: cause {}", trap.scause),
             }
         }
+        let start = self.refused - shape.fault as u64;
         let named = trap.stval.wrapping_sub(self.guest + start);
         check!(
             (completed as u64..=shape.fault as u64).contains(&named),
             "{setting:?} {shape:?}: stval is {named:#x} into the copy"
         );
-        check!(
-            seen.registers == 0,
-            "{setting:?} {shape:?}: callee-saved registers {:#x} are changed",
-            seen.registers
-        );
-        check!(
-            enabled == interrupts,
-            "{setting:?} {shape:?}: interrupts were {interrupts} and are {enabled}"
-        );
-        if let Some((name, old, new)) = self.csrs.first_change(&csrs, self.promise) {
-            fail!("{setting:?} {shape:?}: {name} was {old:#x} and is {new:#x}");
-        }
-        let found = if self.reads() {
-            let source = &SOURCE[start as usize % PERIOD..][..completed];
-            self.take_back(self.host, host, shape, source)
-        } else {
-            let source = &SOURCE[host as usize % PERIOD..][..completed];
-            self.take_back(self.spa, start, shape, source)
-        };
-        if let Some((at, byte)) = found {
-            fail!("{setting:?} {shape:?}: byte {at} of what is written is {byte:#x}");
-        }
-        Ok(())
+        Ok(completed)
     }
 
     /// Puts back what is there before a copy. Answers the first byte, counted from the buffer's start at `offset`, that was
