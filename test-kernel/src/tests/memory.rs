@@ -7,8 +7,8 @@ use guest_mem::csr::GMode;
 use guest_mem::guest_physical::Slot;
 use guest_mem::hart::Hart;
 use guest_mem::{
-    AccessKind, FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva, Resolution, copy_from_guest,
-    copy_to_guest,
+    AccessError, AccessKind, FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva, Resolution,
+    copy_from_guest, copy_to_guest,
 };
 
 use crate::harness::{Outcome, Test, cases, check, fail};
@@ -16,7 +16,7 @@ use crate::library::{error_of, in_both_forms, loaded};
 use crate::slots::{GVA, LEN, Memory, Mirror, PAGE, arena_slot, environment, is_slot, two_pages};
 use crate::tables::RAM;
 use crate::tables::bits::{A, D, R, U, USER, V};
-use crate::{arena, csr};
+use crate::{arena, csr, machine};
 
 cases![
     slots_and_hlv_see_the_same_bytes,
@@ -24,6 +24,7 @@ cases![
     r17_an_exchange_at_a_guest_virtual_address_goes_by_a_walk,
     r59_a_walk_names_a_page_fault_that_came_as_an_access_fault,
     r3_r62_a_walk_honours_sum_where_the_machine_does_not,
+    a_copy_by_a_walk_a_page_is_the_hardwares_copy,
     r46_a_true_fault_is_not_retried_away,
 ];
 
@@ -239,6 +240,72 @@ fn r3_r62_a_walk_honours_sum_where_the_machine_does_not(t: &mut Test) -> Outcome
             let store = guest.store(Gva::new(GVA), 1u32, Ordering::Relaxed);
             t.equal(what, kind(store), expected)?;
         }
+        Ok(())
+    }
+    in_both_forms!(t, body)
+}
+
+/// Fails unless an access succeeded.
+fn done(result: Result<(), AccessError>) -> Outcome {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) => fail!("{error}"),
+    }
+}
+
+fn a_copy_by_a_walk_a_page_is_the_hardwares_copy(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        let environment = environment()?;
+        let (mut world, _) = two_pages();
+        let memory = Memory::new(GMode::Sv39x4);
+        is_slot(memory.add(arena_slot(), &mut Mirror::of(&mut world)))?;
+        let Ok(mut reader) = memory.reader(0) else {
+            fail!("no reader");
+        };
+        let view = reader.guard();
+        let vcpu = loaded(hart);
+        let hardware = vcpu.guest_virtual(GuestPrivilege::Supervisor);
+        let walking = hardware.with_memory(&view, environment.with_walk_from(0));
+        let mut bytes = [0; 2 * PAGE as usize];
+        for (byte, at) in bytes.iter_mut().zip(0u32..) {
+            *byte = (at * 7 + at / 251) as u8;
+        }
+        // Every alignment, across the two pages.
+        let mut back = [0; 2 * PAGE as usize];
+        for (offset, len) in [
+            (0, 8192),
+            (1, 8191),
+            (3, 4100),
+            (4093, 8),
+            (8, 4096),
+            (4095, 2),
+        ] {
+            let at = Gva::new(GVA + offset as u64);
+            let (sent, got) = (&bytes[..len], &mut back[..len]);
+            done(walking.fill(at, 0xa5, len))?;
+            done(walking.write(at, sent))?;
+            done(hardware.read(at, got))?;
+            check!(got == sent, "{len} bytes at {offset}, written by a walk");
+            got.fill(0);
+            done(walking.read(at, got))?;
+            check!(got == sent, "{len} bytes at {offset}, read by a walk");
+        }
+        // The page after them is the guest's to map: the same fault, as far along.
+        let end = Gva::new(GVA + 2 * PAGE - 16);
+        for error in [
+            walking.read(end, &mut back[..64]).err(),
+            hardware
+                .with_memory(&view, environment)
+                .read(end, &mut back[..64])
+                .err(),
+        ] {
+            let error = error.map(|error| (error.completed, error.fault.kind, error.fault.gva));
+            let page_end = Gva::new(GVA + 2 * PAGE);
+            t.equal("fault", error, Some((16, FaultKind::Page, Some(page_end))))?;
+        }
+        // It is found at some size, or never: what it is depends on the machine.
+        let measured = walking.measure_walk_from(Gva::new(GVA), machine::time);
+        check!(measured.is_ok(), "{measured:?}");
         Ok(())
     }
     in_both_forms!(t, body)
