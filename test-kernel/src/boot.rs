@@ -36,32 +36,13 @@ __supervisor_start:
 3:  wfi
     j       3b
 
-    .section .text
-    .globl _second_start
-_second_start:
-    # In: a0 = hart id, a1 = the function to run, satp = 0. A trap of this hart is a test's mistake: it stays in 4.
-    lla     sp, __second_stack_end
-    lla     t0, 4f
-    csrw    stvec, t0
-    jr      a1
-    .balign 4
-4:  wfi
-    j       4b
-
     .section .stacks, "aw", @nobits
     .balign 4096
     .space 0x20000
 __boot_stack_end:
-    .space 0x4000
-__second_stack_end:
     .section .text
     "#
 );
-
-unsafe extern "C" {
-    /// Where the second hart starts; never called.
-    pub fn _second_start();
-}
 
 const VALID: u64 = 1;
 const READ_WRITE: u64 = 0b110;

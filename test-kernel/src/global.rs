@@ -5,8 +5,9 @@ use core::cell::UnsafeCell;
 /// A `Copy` value that only the boot hart touches, one volatile copy at a time.
 pub struct Global<T>(UnsafeCell<T>);
 
-// SAFETY: only the boot hart uses these values (the second hart runs one loop of its own, which names none), so there are
-// no two at once; the trap handler interleaves with whole copies only as far as either side tolerates (each user says so by
+// SAFETY: only the boot hart uses these values, so there are no two at once (of the other harts, one that ends its part for a
+// reason leaves that reason in a value that the boot hart looks at after the end; of panics there is one at a time or the words
+// of two are mixed, since every copy is volatile); the trap handler interleaves with whole copies only as far as either side tolerates (each user says so by
 // reading after the trap that wrote).
 unsafe impl<T> Sync for Global<T> {}
 

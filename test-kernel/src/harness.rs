@@ -209,7 +209,7 @@ struct Figure {
 }
 
 /// The figures of this run; those of nothing are free.
-static FIGURES: Global<[Figure; 8]> = Global::new([Figure { value: 0, what: "" }; 8]);
+static FIGURES: Global<[Figure; 32]> = Global::new([Figure { value: 0, what: "" }; 32]);
 
 /// Changes a figure, which is printed at the end as `counted: VALUE WHAT`; from 0, if there is none of this yet.
 fn change_figure(what: &'static str, change: impl FnOnce(u64) -> u64) {

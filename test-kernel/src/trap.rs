@@ -1,4 +1,4 @@
-//! Traps of the boot hart in HS-mode: the entry, and what becomes of each trap.
+//! Traps in HS-mode: the entry, and what becomes of each trap of the boot hart; those of the others go on to `harts`.
 //!
 //! The one idea: a trap is, in this order, the library's (its exception table knows the pc), an interrupt of a storm that a
 //! test asked for, the answer to a raw access (`raw`), or else the end of the innermost [`catch`], of which the test runner
@@ -13,7 +13,7 @@ use guest_mem::hart::recovery::TrapContext;
 
 use crate::csr;
 use crate::global::Global;
-use crate::{boot, raw, storm};
+use crate::{boot, harts, raw, storm};
 
 /// What the entry saves: everything that the interrupted code has, and what the hardware wrote.
 #[derive(Clone, Copy)]
@@ -224,6 +224,14 @@ pub fn catch<R: Copy>(function: impl FnOnce() -> R) -> Result<R, Trap> {
 
 /// Decides what becomes of a trap; the entry resumes at what the frame says then.
 extern "C" fn handle(frame: &mut Frame) {
+    let hart = harts::current();
+    if hart != 0 {
+        // What belongs to the boot hart alone is not asked: the form that the library was told there, storms, raw accesses.
+        if !guest_mem::try_fixup(frame) {
+            harts::trapped(hart, frame);
+        }
+        return;
+    }
     if HOOKED.get() && guest_mem::try_fixup(frame) {
         return;
     }

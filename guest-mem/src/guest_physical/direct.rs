@@ -365,7 +365,7 @@ macro_rules! at_width {
 ///
 /// `at` is aligned to `width` and valid for the atomic read.
 #[inline]
-pub(super) unsafe fn load(at: *mut u8, width: Width, order: Ordering) -> u64 {
+pub(crate) unsafe fn load(at: *mut u8, width: Width, order: Ordering) -> u64 {
     at_width!(width, at, |atomic, Integer| atomic
         .load(order)
         .to_register())
@@ -377,7 +377,7 @@ pub(super) unsafe fn load(at: *mut u8, width: Width, order: Ordering) -> u64 {
 ///
 /// `at` is aligned to `width` and valid for the atomic write.
 #[inline]
-pub(super) unsafe fn store(at: *mut u8, width: Width, value: u64, order: Ordering) {
+pub(crate) unsafe fn store(at: *mut u8, width: Width, value: u64, order: Ordering) {
     at_width!(width, at, |atomic, Integer| atomic
         .store(value as Integer, order));
 }
@@ -388,7 +388,7 @@ pub(super) unsafe fn store(at: *mut u8, width: Width, value: u64, order: Orderin
 ///
 /// `at` is aligned to `width` and valid for atomic reads and writes of the 4-byte word that holds it.
 #[inline]
-pub(super) unsafe fn compare_exchange(
+pub(crate) unsafe fn compare_exchange(
     at: *mut u8,
     width: Width,
     current: u64,

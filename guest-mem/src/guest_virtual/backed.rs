@@ -413,7 +413,12 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
                 Self::aligned(operation, address, width)?;
                 self.by_walk(operation, reason, address, len, |reached, _, _| {
                     match reached {
-                        Reached::Direct(_, gpa) | Reached::Memory(gpa) => {
+                        // SAFETY: as in `read`; host and guest addresses are aligned alike. Not looked up again: the page may
+                        // be on its way out, and until the guard ends it is there.
+                        Reached::Direct(host, _) => unsafe {
+                            value.set(direct::load(host.as_ptr(), width, order));
+                        },
+                        Reached::Memory(gpa) => {
                             value.set(self.memory.load_width(gpa, width, order)?);
                         }
                         Reached::Hardware(at) => return by_hardware(at),
@@ -442,18 +447,21 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
             return by_hardware(address);
         };
         Self::aligned(operation, address, width)?;
-        self.by_walk(
-            operation,
-            reason,
-            address,
-            len,
-            |reached, _, _| match reached {
-                Reached::Direct(_, gpa) | Reached::Memory(gpa) => {
-                    self.memory.store_width(gpa, width, value, order)
+        let logging = self.memory.is_logging();
+        self.by_walk(operation, reason, address, len, |reached, _, _| {
+            match reached {
+                Reached::Direct(host, gpa) => {
+                    // SAFETY: as in `write` and `load_width`.
+                    unsafe { direct::store(host.as_ptr(), width, value, order) };
+                    if logging {
+                        self.memory.mark_dirty(gpa);
+                    }
                 }
-                Reached::Hardware(at) => by_hardware(at),
-            },
-        )
+                Reached::Memory(gpa) => return self.memory.store_width(gpa, width, value, order),
+                Reached::Hardware(at) => return by_hardware(at),
+            }
+            Ok(())
+        })
     }
 
     fn compare_exchange_width(
@@ -468,13 +476,25 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
         Self::aligned(operation, address, width)?;
         let mut found = 0;
         let len = width.bytes();
+        let logging = self.memory.is_logging();
         self.by_walk(operation, Reason::OnlyWay, address, len, |reached, _, _| {
-            let (Reached::Direct(_, gpa) | Reached::Memory(gpa)) = reached else {
-                return Err(Fault::new(operation, FaultKind::AtomicUnavailable).after(0));
-            };
-            found = self
-                .memory
-                .compare_exchange_width(gpa, width, current, new, order)?;
+            match reached {
+                Reached::Direct(host, gpa) => {
+                    let at = host.as_ptr();
+                    // SAFETY: as in `store_width`; the word around is in the same page.
+                    found = unsafe { direct::compare_exchange(at, width, current, new, order) };
+                    if logging && found == current {
+                        self.memory.mark_dirty(gpa);
+                    }
+                }
+                Reached::Memory(gpa) => {
+                    let memory = self.memory;
+                    found = memory.compare_exchange_width(gpa, width, current, new, order)?;
+                }
+                Reached::Hardware(_) => {
+                    return Err(Fault::new(operation, FaultKind::AtomicUnavailable).after(0));
+                }
+            }
             Ok(())
         })?;
         Ok(found)

@@ -13,6 +13,7 @@ pub mod logging;
 pub mod memory;
 pub mod mistrust;
 pub mod operations;
+pub mod races;
 pub mod selftest;
 pub mod shapes;
 pub mod standalone;
@@ -46,5 +47,7 @@ pub const SECTIONS: &[&[Case]] = &[
     entries::CASES,
     exits::CASES,
     mistrust::CASES,
+    races::tearing::CASES,
+    races::unmapping::CASES,
     standalone::CASES,
 ];

@@ -1,6 +1,6 @@
 //! Section A, shapes: widths, alignment, byte order, protected memory, and what a racing hart sees.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use guest_mem::csr::HSTATUS_VSBE;
 use guest_mem::hart::riscv64::HandlerHook;
@@ -8,7 +8,8 @@ use guest_mem::{Gpa, GuestMemory};
 
 use crate::deviation::Deviation::{FetchCauses, ProtectionIsGuestPage};
 use crate::deviation::FIRMWARE;
-use crate::harness::{Expect, Outcome, Test, act_as_supervisor, cases, check, fail, skip};
+use crate::harness::{Expect, Outcome, Test, act_as_supervisor, cases, fail, skip};
+use crate::harts::{Crew, together};
 use crate::library::{loaded, probed};
 use crate::tables::World;
 use crate::tables::bits::{A, D, R, SUPERVISOR, USER, V, W};
@@ -232,27 +233,6 @@ fn shadow_stack(t: &mut Test) -> Outcome {
     t.access("hsv.d", results.1, Expect::Cause(7))
 }
 
-/// What the second hart writes to, and whether it is to go on.
-static TARGET: AtomicU64 = AtomicU64::new(0);
-static GO_ON: AtomicBool = AtomicBool::new(false);
-static ROUNDS: AtomicU64 = AtomicU64::new(0);
-
-/// The second hart: writes all zeros and all ones in turn.
-extern "C" fn write_in_turn() -> ! {
-    let target = TARGET.load(Ordering::Acquire) as *mut u64;
-    while GO_ON.load(Ordering::Acquire) {
-        for value in [0, u64::MAX] {
-            // SAFETY: a double of the arena that the first hart only reads meanwhile.
-            unsafe { target.write_volatile(value) };
-        }
-        ROUNDS.fetch_add(1, Ordering::Release);
-    }
-    TARGET.store(0, Ordering::Release);
-    loop {
-        sbi_rt::hart_stop();
-    }
-}
-
 fn r17_an_aligned_double_never_tears(t: &mut Test) -> Outcome {
     let mut world = World::guest_physical();
     let page = world.page(USER);
@@ -260,44 +240,32 @@ fn r17_an_aligned_double_never_tears(t: &mut Test) -> Outcome {
     world.load();
     let vcpu = loaded(&hart);
     let physical = vcpu.guest_physical();
-    TARGET.store(page.spa, Ordering::Release);
-    GO_ON.store(true, Ordering::Release);
-    ROUNDS.store(0, Ordering::Release);
-    let entry = boot::_second_start as *const () as usize;
-    let other = (0..2)
-        .find(|&hart| sbi_rt::hart_start(hart, entry, write_in_turn as *const () as usize).is_ok());
-    if other.is_none() {
-        skip!("no second hart");
-    }
-    while ROUNDS.load(Ordering::Acquire) == 0 {
-        core::hint::spin_loop();
-    }
-    let (mut seen, mut torn) = ([false; 2], None);
-    for round in 0..20_000_000 {
-        // Until both values were seen: the other hart may not run for a while.
-        if round >= 200_000 && seen == [true; 2] {
-            break;
+    let write_in_turn = |_, crew: &Crew| {
+        while crew.goes_on() {
+            for value in [0, u64::MAX] {
+                arena::write(page.spa, value);
+            }
         }
-        match raw::hlv_d(page.gpa, 0) {
-            Ok(0) => seen[0] = true,
-            Ok(u64::MAX) => seen[1] = true,
-            other => torn = Some(other),
+        Ok(())
+    };
+    together(&write_in_turn, |_| {
+        let mut seen = [false; 2];
+        for round in 0..20_000_000 {
+            // Until both values were seen: the other harts may not run for a while.
+            if round >= 200_000 && seen == [true; 2] {
+                break;
+            }
+            match raw::hlv_d(page.gpa, 0) {
+                Ok(0) => seen[0] = true,
+                Ok(u64::MAX) => seen[1] = true,
+                other => fail!("neither all zeros nor all ones: {other:#x?}"),
+            }
+            // And through the library, whose single accesses promise it.
+            match physical.load(Gpa::new(page.gpa), Ordering::Relaxed) {
+                Ok(0 | u64::MAX) => {}
+                other => fail!("neither all zeros nor all ones: {other:#x?}"),
+            }
         }
-        // And through the library, whose single accesses promise it.
-        match physical.load(Gpa::new(page.gpa), Ordering::Relaxed) {
-            Ok(0 | u64::MAX) => {}
-            Ok(value) => torn = Some(Ok(value)),
-            Err(error) => fail!("load: {error}"),
-        }
-    }
-    GO_ON.store(false, Ordering::Release);
-    while TARGET.load(Ordering::Acquire) != 0 {
-        core::hint::spin_loop();
-    }
-    t.equal("what was neither all zeros nor all ones", torn, None)?;
-    check!(
-        seen == [true; 2],
-        "the other hart's writes were not seen: {seen:?}"
-    );
-    Ok(())
+        t.equal("whether both values were seen", seen, [true; 2])
+    })
 }

@@ -154,7 +154,7 @@ pub fn boot(
     let machine = Machine {
         board: target.board,
         cpu: target.cpu.clone(),
-        harts: 2,
+        harts: 4,
         memory: ByteSize::mebibytes(512),
         kernel: kernel.to_path_buf(),
         initrd: None,
