@@ -15,6 +15,9 @@ const WORD: usize = size_of::<u64>();
 /// Words that the loops move before they look at their counter.
 const UNROLL: usize = 16;
 
+/// What they move once of fewer.
+const HALF: usize = UNROLL / 2;
+
 /// The same of loops that merge, which need registers for more than the words.
 const MERGED: usize = 4;
 
@@ -212,15 +215,42 @@ unsafe fn merge_from(source: *const u8, lag: usize, destination: &mut [u64]) {
 unsafe fn words_from(mut source: *const u8, destination: &mut [u64]) {
     let (batches, rest) = destination.as_chunks_mut::<UNROLL>();
     for batch in batches {
-        // Loads together, then stores together: no store waits for the load before it.
         // SAFETY: by the contract.
-        *batch = core::array::from_fn(|at| unsafe { get_word(source.add(at * WORD)) });
+        *batch = unsafe { batch_from(source) };
         source = source.wrapping_add(UNROLL * WORD);
+    }
+    if !rest.is_empty() {
+        // SAFETY: by the contract.
+        unsafe { few_words_from(source, rest) };
+    }
+}
+
+/// # Safety
+///
+/// As [`words_from`].
+#[inline(never)]
+unsafe fn few_words_from(mut source: *const u8, destination: &mut [u64]) {
+    let (batches, rest) = destination.as_chunks_mut::<HALF>();
+    for batch in batches {
+        // SAFETY: by the contract.
+        *batch = unsafe { batch_from(source) };
+        source = source.wrapping_add(HALF * WORD);
     }
     for (at, word) in rest.iter_mut().enumerate() {
         // SAFETY: by the contract.
         *word = unsafe { get_word(source.add(at * WORD)) };
     }
+}
+
+/// Loads together, to be stored together: no store waits for the load before it.
+///
+/// # Safety
+///
+/// `source` is aligned to 8 and valid for atomic reads of `WORDS` words.
+#[inline(always)]
+unsafe fn batch_from<const WORDS: usize>(source: *const u8) -> [u64; WORDS] {
+    // SAFETY: by the contract.
+    core::array::from_fn(|at| unsafe { get_word(source.add(at * WORD)) })
 }
 
 /// Copies the host's bytes into guest memory.
@@ -297,13 +327,39 @@ unsafe fn merge_to(mut destination: *mut u8, lag: usize, mut before: u64, source
 unsafe fn words_to(mut destination: *mut u8, source: &[u64]) {
     let (batches, rest) = source.as_chunks::<UNROLL>();
     for &batch in batches {
-        for (at, word) in batch.into_iter().enumerate() {
-            // SAFETY: by the contract.
-            unsafe { put_word(destination.add(at * WORD), word) };
-        }
+        // SAFETY: by the contract.
+        unsafe { batch_to(destination, batch) };
         destination = destination.wrapping_add(UNROLL * WORD);
     }
+    if !rest.is_empty() {
+        // SAFETY: by the contract.
+        unsafe { few_words_to(destination, rest) };
+    }
+}
+
+/// # Safety
+///
+/// As [`words_to`].
+#[inline(never)]
+unsafe fn few_words_to(mut destination: *mut u8, source: &[u64]) {
+    let (batches, rest) = source.as_chunks::<HALF>();
+    for &batch in batches {
+        // SAFETY: by the contract.
+        unsafe { batch_to(destination, batch) };
+        destination = destination.wrapping_add(HALF * WORD);
+    }
     for (at, &word) in rest.iter().enumerate() {
+        // SAFETY: by the contract.
+        unsafe { put_word(destination.add(at * WORD), word) };
+    }
+}
+
+/// # Safety
+///
+/// `destination` is aligned to 8 and valid for atomic writes of `WORDS` words.
+#[inline(always)]
+unsafe fn batch_to<const WORDS: usize>(destination: *mut u8, batch: [u64; WORDS]) {
+    for (at, word) in batch.into_iter().enumerate() {
         // SAFETY: by the contract.
         unsafe { put_word(destination.add(at * WORD), word) };
     }
