@@ -57,6 +57,25 @@ pub fn print(instructions: &Measurements, ticks: &Measurements) {
             println!("{name:44} {value:>9.1} {time:>9}");
         }
     }
+    println!("\nseveral harts at once: nanoseconds a call of the slowest");
+    for Measurement { key, value } in only_in(ticks, instructions) {
+        let name = format!("{} {} {}", key.operation, key.path, key.size);
+        println!("{name:44} {:>19.0}", value * TICK);
+    }
+}
+
+/// The measurements that the other run does not have.
+fn only_in<'m>(
+    of: &'m Measurements,
+    other: &'m Measurements,
+) -> impl Iterator<Item = &'m Measurement> {
+    let is_there = |it: &&Measurement| {
+        let key = &it.key;
+        other
+            .get(&key.operation, &key.path, key.size, &key.shape)
+            .is_none()
+    };
+    of.0.iter().filter(is_there)
 }
 
 fn is_copy(operation: &str) -> bool {
@@ -140,6 +159,19 @@ pub fn json(
             "{separator}\n    {{\"operation\": \"{}\", \"path\": \"{}\", \"size\": {}, \"shape\": \"{}\", \
              \"instructions\": {value:.2}, \"nanoseconds\": {nanoseconds}}}",
             key.operation, key.path, key.size, key.shape
+        );
+        separator = ",";
+    }
+    for Measurement { key, value } in only_in(ticks, instructions) {
+        let _ = write!(
+            text,
+            "{separator}\n    {{\"operation\": \"{}\", \"path\": \"{}\", \"size\": {}, \"shape\": \"{}\", \
+             \"instructions\": null, \"nanoseconds\": {:.1}}}",
+            key.operation,
+            key.path,
+            key.size,
+            key.shape,
+            value * TICK
         );
         separator = ",";
     }

@@ -16,6 +16,8 @@ mod baseline;
 #[cfg(target_os = "none")]
 mod copies;
 #[cfg(target_os = "none")]
+mod harts;
+#[cfg(target_os = "none")]
 mod limit;
 #[cfg(target_os = "none")]
 mod measure;
@@ -34,7 +36,7 @@ mod program {
 
     use crate::measure::{Bench, Measure, cycle};
     use crate::memory::Guest;
-    use crate::{copies, single, slots, window};
+    use crate::{copies, harts, single, slots, window};
 
     /// Rust's entry, from `boot`.
     // SAFETY: no other program part defines a function of this name; `boot` calls it with these arguments.
@@ -67,6 +69,9 @@ mod program {
         single::run(&bench, &guest);
         window::run(&bench, &guest);
         slots::run(&bench, &guest);
+        if measure == Measure::Time {
+            harts::run(&bench, &guest);
+        }
         if measure == Measure::Cycles {
             println!("bench: {} cycles since reset", cycle());
         }

@@ -188,13 +188,17 @@ impl Bench {
                 (value.saturating_sub(nothing), rounds * addresses.len())
             }
         };
+        self.print(name, value, calls * shares);
+    }
+
+    /// Prints a line.
+    pub fn print(&self, name: Name, value: u64, calls: usize) {
         let Name {
             operation,
             path,
             size,
             shape,
         } = name;
-        let calls = calls * shares;
         println!("bench {operation} {path} {size} {shape} {value} {calls}");
         self.lines.set(self.lines.get() + 1);
     }
