@@ -10,6 +10,7 @@
 //! | you want | you use |
 //! |---|---|
 //! | memory at a guest-virtual address of the vCPU on this hart | [`LoadedVcpu::guest_virtual`] |
+//! | several small accesses there for little more than their instructions | [`LoadedVcpu::open_window`] |
 //! | the same with atomics, dirty log and demand paging | [`GuestVirtual::with_memory`](guest_virtual::GuestVirtual::with_memory), [`resolving`](guest_virtual::GuestVirtual::resolving) |
 //! | memory at a guest-physical address that the host maps | [`guest_physical`] |
 //! | memory at a guest-physical address that it does not map | [`LoadedVcpu::guest_physical`] |
