@@ -208,10 +208,14 @@ impl Account {
             let line = line.unwrap_or("nothing");
             self.tell(seed, format_args!("its first line is: {line} ({ending:?})"));
         }
-        let lost = free.saturating_sub(host::free_bytes()) / FRAME;
-        if lost != 0 {
-            self.frames_lost += lost;
-            self.tell(seed, format_args!("{lost} frames did not come back"));
+        let (before, after) = (free / FRAME, host::free_bytes() / FRAME);
+        if after != before {
+            // More than before: one came back twice, and will have two owners.
+            self.frames_lost += before.abs_diff(after);
+            self.tell(
+                seed,
+                format_args!("{before} frames were free before it, and {after} after it"),
+            );
         }
         let lost = host::heap_bytes().saturating_sub(heap) as u64;
         if lost != 0 {

@@ -110,28 +110,29 @@ impl FrameAllocator {
 
     /// Hands out `frames` consecutive frames that start at a multiple of `alignment` (a power of two, in bytes). Their
     /// contents are whatever was there.
+    ///
+    /// They come from the smallest range that has them: what an aligned piece leaves before it is used up before the next one
+    /// leaves more, so that the list does not run full.
     pub fn allocate(&mut self, frames: u64, alignment: u64) -> Option<Spa> {
         let len = frames.checked_mul(FRAME).filter(|&len| len > 0)?;
         let alignment = alignment.max(FRAME);
-        for index in 0..RANGES {
-            let free = self.ranges[index];
-            let Some(start) = free.start.checked_next_multiple_of(alignment) else {
-                continue;
-            };
-            let Some(taken) = Range::from_len(start, len) else {
-                continue;
-            };
-            if free.is_empty() || taken.end > free.end {
-                continue;
-            }
-            self.ranges[index].start = taken.end;
-            self.add(Range {
-                start: free.start,
-                end: start,
-            });
-            return Some(Spa::new(start));
-        }
-        None
+        let piece_of = |free: &Range| {
+            let start = free.start.checked_next_multiple_of(alignment)?;
+            let piece = Range::from_len(start, len)?;
+            (piece.end <= free.end).then_some(piece)
+        };
+        let (free, piece) = self
+            .ranges
+            .iter_mut()
+            .filter_map(|free| piece_of(free).map(|piece| (free, piece)))
+            .min_by_key(|(free, _)| free.len())?;
+        let before = Range {
+            start: free.start,
+            end: piece.start,
+        };
+        free.start = piece.end;
+        self.add(before);
+        Some(Spa::new(piece.start))
     }
 
     /// The free ranges, in no order.
@@ -197,6 +198,20 @@ mod tests {
         assert_eq!(frames.allocate(4, 0x4000), Some(Spa::new(0x4000)));
         assert_eq!(frames.free_bytes(), 0x1f000 - 0x4000);
         assert_eq!(frames.allocate(4, 0x4000), Some(Spa::new(0x8000)));
+    }
+
+    #[test]
+    fn single_frames_between_blocks_lose_nothing() {
+        const BLOCK: u64 = 512 * FRAME;
+        let mut frames = FrameAllocator::new();
+        frames.add(range(FRAME, 512 * BLOCK));
+        let mut left = frames.free_bytes();
+        for _ in 0..200 {
+            assert!(frames.allocate(1, FRAME).is_some());
+            assert!(frames.allocate(512, BLOCK).is_some());
+            left -= FRAME + BLOCK;
+            assert_eq!(frames.free_bytes(), left);
+        }
     }
 
     #[test]

@@ -68,13 +68,17 @@ impl Returned {
     ///
     /// The frames are reached at their own address, and belong to the caller, who gives them up.
     pub unsafe fn put(&mut self, start: Spa, frames: u64) {
-        let stack = self
-            .stacks
-            .iter_mut()
-            .find(|stack| stack.frames == frames || stack.pieces == 0);
-        let Some(stack) = stack else {
+        // An empty stack may take another size only if no other stack has that one.
+        let place = |fits: fn(&Stack, u64) -> bool| {
+            let mut stacks = self.stacks.iter();
+            stacks.position(|stack| fits(stack, frames))
+        };
+        let place = place(|stack, frames| stack.frames == frames)
+            .or_else(|| place(|stack, _| stack.pieces == 0));
+        let Some(place) = place else {
             return;
         };
+        let stack = &mut self.stacks[place];
         let link = [stack.top, stack.top ^ pattern(start.value())];
         for word in 0..frames * WORDS {
             let at = start.value() + 8 * word;
@@ -202,6 +206,20 @@ mod tests {
         }
         assert_eq!(singles, [pieces[2].0, pieces[0].0]);
         assert_eq!(returned.bytes(), 0);
+    }
+
+    #[test]
+    fn pieces_of_a_size_that_is_there_take_no_room_from_another_size() {
+        let mut returned = returned(&[(piece(), 4), (piece(), 1), (piece(), 1)]);
+        assert!(returned.take(4, FRAME).unwrap().is_some());
+        // SAFETY: leaked for this test alone.
+        unsafe { returned.put(piece(), 1) };
+        let stacks = |frames| {
+            let stacks = returned.stacks.iter();
+            let used = stacks.filter(|stack| stack.pieces > 0 && stack.frames == frames);
+            used.count()
+        };
+        assert_eq!((stacks(1), stacks(4)), (1, 0));
     }
 
     #[test]
