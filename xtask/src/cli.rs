@@ -188,7 +188,7 @@ pub struct Fuzz {
     /// Only this one: actions, decode, htinst or image
     pub target: Option<String>,
     /// How long each runs
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub seconds: u32,
 }
 
@@ -250,6 +250,19 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Xtask::command().debug_assert();
+    }
+
+    #[test]
+    fn what_would_never_end_or_never_begin_is_refused() {
+        for line in [
+            // For the fuzzer, no seconds are no limit.
+            &["fuzz", "--seconds", "0"][..],
+            &["run", "hostile", "--count", "0"],
+            &["bench", "linux", "--rounds", "0"],
+        ] {
+            let parsed = Xtask::try_parse_from([&["xtask"], line].concat());
+            assert!(parsed.is_err(), "{line:?}");
+        }
     }
 
     #[test]

@@ -67,7 +67,8 @@ pub fn run(
         .with_context(|| format!("cannot start {}", program.to_string_lossy()))?;
     let mut child = Guard(child);
     let pieces = read_in_background(child.0.stdout.take().expect("standard output is a pipe"));
-    let deadline = limit.map(|limit| Instant::now() + limit);
+    // A limit past the end of time is none.
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     let mut lines = Lines::default();
     loop {
         let piece = match deadline {
@@ -205,6 +206,18 @@ mod tests {
         assert_eq!(ended.unwrap(), Ended::TimedOut);
         assert_eq!(seen, ["begun"]);
         assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_limit_past_the_end_of_time_is_none() {
+        let ended = run(
+            shell("exit 0"),
+            Console::Unattended,
+            Some(Duration::MAX),
+            &mut std::io::sink(),
+            |_| (),
+        );
+        assert_eq!(ended.unwrap(), Ended::ByItself);
     }
 
     #[test]

@@ -63,6 +63,12 @@ pub struct Plan {
 impl Plan {
     /// Plans what the options ask for; builds and fetches what it takes.
     pub fn new(options: &cli::Run) -> anyhow::Result<Self> {
+        let hostile = options.guest.to_str() == Some("hostile");
+        let in_series = options.seed.is_some() || options.count.is_some();
+        ensure!(
+            hostile || !in_series,
+            "--seed and --count go with `run hostile`"
+        );
         match options.guest.to_str() {
             Some("tour") => Self::tour(options),
             Some("linux") => Self::linux(options),
@@ -100,8 +106,7 @@ impl Plan {
         };
         let mut plan = Self::guest(&options, &guest)?.unattended();
         if options.machine.timeout.is_none() {
-            // Ten times what they may take by their own time, which is not QEMU's.
-            plan.limit = Some(TIMEOUT + Duration::from_millis(count * 10 * HOSTILE_MILLISECONDS));
+            plan.limit = Some(series_limit(count));
         }
         plan.expected = Expected {
             series: Some(count),
@@ -333,6 +338,11 @@ fn limit(options: &cli::Run) -> Option<Duration> {
     options.machine.timeout.map(Duration::from_secs)
 }
 
+/// Ten times what so many hostile guests may take by their own time, which is not QEMU's.
+fn series_limit(count: u64) -> Duration {
+    TIMEOUT + Duration::from_millis(count.saturating_mul(10 * HOSTILE_MILLISECONDS))
+}
+
 fn refuse_linux_options(options: &cli::Run) -> anyhow::Result<()> {
     let used = options.smoke || options.kernel.is_some() || options.busybox.is_some();
     ensure!(!used, "--smoke, --kernel and --busybox go with `run linux`");
@@ -354,4 +364,35 @@ fn write(name: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
     fs::write(&partial, bytes).with_context(|| format!("cannot write {}", partial.display()))?;
     fs::rename(&partial, &path)?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_guests_has_a_time_limit() {
+        let seconds = |count| series_limit(count).as_secs();
+        assert_eq!(seconds(2000), TIMEOUT.as_secs() + 20 * HOSTILE_MILLISECONDS);
+        assert!(seconds(u64::MAX) > seconds(u64::MAX / 1000));
+    }
+
+    #[test]
+    fn options_of_a_series_are_refused_for_any_other_guest() {
+        for guest in ["tour", "linux", "vmlinux"] {
+            for (seed, count) in [(Some(1), None), (None, Some(1))] {
+                let options = cli::Run {
+                    guest: guest.into(),
+                    seed,
+                    count,
+                    ..cli::Run::default()
+                };
+                let refusal = Plan::new(&options).err().map(|error| error.to_string());
+                assert_eq!(
+                    refusal.as_deref(),
+                    Some("--seed and --count go with `run hostile`")
+                );
+            }
+        }
+    }
 }
