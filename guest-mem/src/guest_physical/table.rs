@@ -179,7 +179,11 @@ impl<'m> Table<[Slot<'m>]> {
     /// or among the last, which overlap it.
     #[inline(never)]
     fn search(&self, gpa: Gpa, hint: &Cell<usize>) -> Option<&Slot<'m>> {
-        let first: *const Slot<'m> = self.places.first()?;
+        if self.places.is_empty() {
+            return None;
+        }
+        // Of all places: a pointer made of the first one's reference may not leave it.
+        let first = self.places.as_ptr();
         let later = |at: *const Slot<'m>, step| {
             // SAFETY: what is left over and the steps after it add up to `len` slots less one, or to nothing if `len` is 0; so
             // this is one of the places.
