@@ -14,7 +14,6 @@ pub const STATUS_SUM: u64 = 1 << 18;
 pub const STATUS_MXR: u64 = 1 << 19;
 /// `sstatus.SPELP` (Zicfilp): whether the interrupted code expected a landing pad.
 pub const STATUS_SPELP: u64 = 1 << 23;
-
 /// `sstatus.SDT` (Ssdbltrp): another trap now is a double trap.
 pub const STATUS_SDT: u64 = 1 << 24;
 

@@ -87,8 +87,8 @@ pub unsafe trait Hart {
     /// As [`swap_csr`](Self::swap_csr).
     unsafe fn clear_csr_bits(&self, csr: Csr, bits: u64) -> u64;
 
-    /// Copies `len` bytes from the guest address to host memory, by naturally aligned `hlv` as wide as the two addresses
-    /// allow together. A fault ends the copy at the faulting element.
+    /// Copies `len` bytes from the guest address to host memory, by naturally aligned `hlv` that stay inside the range. A fault
+    /// ends the copy at the faulting element.
     ///
     /// # Safety
     ///

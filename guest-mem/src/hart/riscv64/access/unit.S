@@ -100,7 +100,7 @@ __guest_mem_access_start:
     .endif
     .endm
 
-# The frame of the scoped form: what `ExitRecord` of forms.rs has.
+# The frame of the scoped form: what `ExitRecord` of routines.rs has.
     .equ FRAME_STVEC, 0
     .equ FRAME_SEPC, 8
     .equ FRAME_SCAUSE, 16
