@@ -58,7 +58,16 @@ impl<'g> PhysicalView<'g> {
     ///
     /// While the view exists, whoever takes a translation out of the table waits for the guard it was made from before the
     /// page is used again: [`GuestPhysicalMemory::synchronize`](super::GuestPhysicalMemory::synchronize).
-    pub fn shown_by<E: MachineMemory>(&self, regime: GRegime, memory: E) -> StageView<'_, 'g, E> {
+    ///
+    /// # Safety
+    ///
+    /// Of what the table of `regime` leads to, `memory` has nothing that is not the guest's. A Bare regime leads to all of the
+    /// machine (R12).
+    pub unsafe fn shown_by<E: MachineMemory>(
+        &self,
+        regime: GRegime,
+        memory: E,
+    ) -> StageView<'_, 'g, E> {
         StageView {
             view: self,
             tables: GTables::new(regime, memory),
@@ -174,8 +183,8 @@ impl<E: MachineMemory> GStage for StageView<'_, '_, E> {
     }
 }
 
-// SAFETY: a page is located where the table leads for that access, to RAM that the contract of `MachineMemory` makes valid
-// while the guard exists from which the view was made.
+// SAFETY: a page is located where the table leads for that access: to what is the guest's, by the contract of `shown_by`, and
+// to RAM that the contract of `MachineMemory` makes valid while the guard exists from which the view was made.
 unsafe impl<E: MachineMemory> BackingMemory for StageView<'_, '_, E> {
     fn is_logging(&self) -> bool {
         self.view.logging()

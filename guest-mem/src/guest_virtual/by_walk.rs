@@ -16,8 +16,7 @@ use crate::fault::{AccessError, Fault, FaultKind, Operation};
 use crate::guest_physical::Stretch;
 use crate::hart::Hart;
 use crate::translate::{
-    Access, AdPolicy, MemoryType, PlainVsWalk, Purpose, Translation, VsRegime, translate,
-    walk_vs_stage,
+    Access, MemoryType, PlainVsWalk, Purpose, Translation, VsRegime, translate, walk_vs_stage,
 };
 
 /// Why an access goes by a walk.
@@ -136,14 +135,13 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
         reason: Reason,
         access: Access,
     ) -> Result<Reached, Fault> {
-        let told = |fault| Fault { operation, ..fault };
-        let walk = || translate(regime, self.memory, access);
+        let judged = |fault: Fault| match reason {
+            Reason::Large if !is_the_walks(fault.kind) => Ok(Reached::Hardware(access.gva)),
+            _ => Err(Fault { operation, ..fault }),
+        };
         let looked = match self.look(regime, access) {
             Ok(found) => found,
-            Err(fault) if reason == Reason::Large && !is_the_walks(fault.kind) => {
-                return Ok(Reached::Hardware(access.gva));
-            }
-            Err(fault) => return Err(told(fault)),
+            Err(fault) => return judged(fault),
         };
         if reason != Reason::OnlyWay && !self.is_ordinary(&looked) {
             let hardware = reason == Reason::Large || !is_pma(&looked);
@@ -151,9 +149,10 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
                 return Ok(Reached::Hardware(access.gva));
             }
         }
-        let found = match regime.rules.ad {
-            AdPolicy::Update => walk().map_err(told)?,
-            _ => looked,
+        // Whoever sets the VS-stage's A and D bits: the G-stage's may be the machine's.
+        let found = match translate(regime, self.memory, access) {
+            Ok(found) => found,
+            Err(fault) => return judged(fault),
         };
         Ok(match self.memory.direct(&found.page) {
             Some(host) if is_pma(&found) => Reached::Direct(host, found.gpa),

@@ -180,7 +180,7 @@ const MUTANTS: &[Mutant] = &[
         "guest_virtual/by_walk.rs",
         &[(
             "let looked = match self.look(regime, access) {",
-            "let looked = match walk() {",
+            "let looked = match translate(regime, self.memory, access) {",
         )],
     ),
     on_host(

@@ -12,6 +12,7 @@ use crate::Width;
 use crate::csr::{ENVCFG_ADUE, ENVCFG_PBMTE, ENVCFG_PMM_SHIFT, ENVCFG_SSE};
 use crate::guest_physical::{
     GuestPhysicalMemory, HostPage, MachineMemory, NoGStage, PageEntry, PhysicalView, Slot,
+    StageView,
 };
 use crate::guest_virtual::{BackingMemory, VsEnvironment};
 use crate::translate::{AdPolicy, EntryMemory, GRegime, GStage, Purpose, Refused, StageRules};
@@ -106,8 +107,23 @@ impl Setting {
         hart.set_register(Register::Vsstatus, self.vsstatus);
     }
 
-    fn g_regime(&self, guest: &ModelGuest<'_>) -> GRegime {
-        GRegime::from_csrs(guest.hgatp(), 0, self.rules()).unwrap()
+    /// The view as the guest's own G-stage table shows it.
+    fn shown<'v, 'g, 'm>(
+        &self,
+        view: &'v PhysicalView<'g>,
+        guest: &ModelGuest<'_>,
+        ram: Ram<'m>,
+    ) -> StageView<'v, 'g, ModelMemory<'m>> {
+        let rules = StageRules {
+            ad: match self.menvcfg & ENVCFG_ADUE {
+                0 => AdPolicy::Fault,
+                _ => AdPolicy::Update,
+            },
+            ..self.rules()
+        };
+        let regime = GRegime::from_csrs(guest.hgatp(), 0, rules).unwrap();
+        // SAFETY: the table is the guest's, and all of the model's memory is atomics.
+        unsafe { view.shown_by(regime, ModelMemory(ram)) }
     }
 }
 
@@ -233,6 +249,19 @@ fn r51_every_entry_of_the_vs_stage_means_to_a_walk_what_it_means_to_the_hardware
     assert!(walked > 0);
 }
 
+/// Where the G-stage's entry for a page of the guest's is, as the builder made it: found by looking for it.
+fn g_word(guest: &ModelGuest<'_>, ram: Ram<'_>, page: Gpa) -> Spa {
+    let frame = guest.spa(page).unwrap().value() >> 12;
+    (0..ram.len() as u64)
+        .step_by(8)
+        .map(|offset| Spa::new(RAM_BASE.value() + offset))
+        .find(|&at| {
+            let leaf = ram.load(at, Width::Double).unwrap();
+            leaf >> 10 == frame && leaf & 0xff == 0xdf
+        })
+        .unwrap()
+}
+
 #[test]
 fn r54_every_entry_of_the_g_stage_means_to_a_walk_what_it_means_to_the_hardware() {
     let memory = RamArray::<64>::new();
@@ -243,25 +272,14 @@ fn r54_every_entry_of_the_g_stage_means_to_a_walk_what_it_means_to_the_hardware(
     let view = reader.guard();
     let hart = guest.hart();
     let table = guest.entry(GVA).unwrap().page_base();
-    let g_word = |page: Gpa| {
-        // The builder tells where by writing there.
-        let at = (0..ram.len() as u64)
-            .step_by(8)
-            .map(|offset| Spa::new(RAM_BASE.value() + offset))
-            .find(|&at| {
-                let leaf = ram.load(at, Width::Double).unwrap();
-                leaf >> 10 == guest.spa(page).unwrap().value() >> 12 && leaf & 0xff == 0xdf
-            });
-        at.unwrap()
-    };
     let clean = gpa(PAGES[0]).value() >> 2 | RWU | entry::V;
-    let data = (gpa(PAGES[0]), g_word(gpa(PAGES[0])));
-    let tables = (table, g_word(table));
+    let data = (gpa(PAGES[0]), g_word(&guest, ram, gpa(PAGES[0])));
+    let tables = (table, g_word(&guest, ram, table));
     for update in [false, true] {
         let setting = Setting::new(update, 0);
         setting.put(&hart);
         let vcpu = load(&hart);
-        let stage = view.shown_by(setting.g_regime(&guest), ModelMemory(ram));
+        let stage = setting.shown(&view, &guest, ram);
         for (page, at) in [data, tables] {
             let whole = ram.load(at, Width::Double).unwrap();
             for bits in entry_bits() {
@@ -525,6 +543,109 @@ fn r55_a_and_d_stay_clear_where_the_page_itself_refuses() {
 }
 
 #[test]
+fn r55_the_g_stages_bits_are_set_also_where_the_vs_stages_are_the_guests_to_set() {
+    let memory = RamArray::<64>::new();
+    let ram = memory.at(RAM_BASE);
+    let guest = guest(ram, RWU);
+    let slots = slots(&guest, ram);
+    let mut reader = slots.reader(0).unwrap();
+    let view = reader.guard();
+    let hart = guest.hart();
+    // Svade for the guest, hardware updates for the host.
+    let setting = Setting {
+        menvcfg: ENVCFG_ADUE | ENVCFG_PBMTE,
+        ..Setting::new(false, 0)
+    };
+    setting.put(&hart);
+    let stage = setting.shown(&view, &guest, ram);
+    let page = gpa(PAGES[0]);
+    let at_g_stage = g_word(&guest, ram, page);
+    let clean = guest.spa(page).unwrap().value() >> 2 | RWU | entry::V;
+    // No translation by the guest: no entry of its own is looked at.
+    hart.set_register(Register::Vsatp, 0);
+    let vcpu = load(&hart);
+    let plain = vcpu.guest_virtual(USER);
+    let backed = plain.with_memory(&stage, setting.environment());
+    let at = Gva::new(page.value());
+    for (store, set) in [(false, entry::A), (true, entry::A | entry::D)] {
+        for walk in [false, true] {
+            guest.set_g_entry(page, clean).unwrap();
+            hart.reset_counts();
+            match (walk, store) {
+                (false, false) => plain.read(at, &mut [0; 8]),
+                (false, true) => plain.write(at, &[0; 8]),
+                (true, false) => backed.read(at, &mut [0; 8]),
+                (true, true) => backed.write(at, &[0; 8]),
+            }
+            .unwrap();
+            assert_eq!(hart.counts().accesses() == 0, walk);
+            let now = ram.load(at_g_stage, Width::Double).unwrap();
+            assert_eq!(now, clean | set, "store {store}, by a walk {walk}");
+        }
+    }
+}
+
+#[test]
+fn a_single_access_by_a_walk_is_made_or_refused_when_its_page_is_taken_away_meanwhile() {
+    let memory = RamArray::<64>::new();
+    let ram = memory.at(RAM_BASE);
+    let guest = guest(ram, RWU);
+    let hart = guest.hart();
+    let vcpu = load(&hart);
+    let first = gpa(0).value() >> 2 | RWU | entry::V | entry::A | entry::D;
+    guest.set_entry(GVA, first).unwrap();
+    let frame = host_of(&guest, ram, gpa(0));
+    let pages = [const { PageEntry::absent() }; 1];
+    let memory = Slots::new(GMode::Sv39x4);
+    // SAFETY: as in `slots`.
+    let tables = unsafe { Slot::linear(gpa(1), guest.len() - 4096, host_of(&guest, ram, gpa(1))) };
+    memory.add(tables, &mut NoGStage).unwrap();
+    memory
+        .add(Slot::paged(gpa(0), &pages), &mut NoGStage)
+        .unwrap();
+    let mut reader = memory.reader(0).unwrap();
+    let view = reader.guard();
+    // The guard keeps the page itself from being used for anything else.
+    let interfered = Interfered {
+        view: &view,
+        located: &|| {
+            pages[0].clear();
+        },
+        exchanged: &|| {},
+    };
+    let environment = VsEnvironment {
+        walk_always: true,
+        ..VsEnvironment::BASE
+    };
+    let space = vcpu
+        .guest_virtual(USER)
+        .with_memory(&interfered, environment);
+    let contents = || {
+        let mut raw = [0; 8];
+        guest.read(gpa(0), &mut raw).unwrap();
+        u64::from_le_bytes(raw)
+    };
+    let order = Ordering::SeqCst;
+    let fresh = |value: u64| {
+        guest.write(gpa(0), &value.to_le_bytes()).unwrap();
+        // SAFETY: the guest's memory, as in `slots`.
+        unsafe { pages[0].set(HostPage::Writable(frame)) };
+    };
+    fresh(7);
+    if let Ok(found) = space.load::<u64>(GVA, order) {
+        assert_eq!(found, 7);
+    }
+    fresh(0);
+    if let Ok(exchanged) = space.compare_exchange(GVA, 0u64, 1, order) {
+        assert_eq!((exchanged, contents()), (Ok(0), 1));
+    }
+    fresh(0);
+    if space.store(GVA, 1u64, order).is_ok() {
+        assert_eq!(contents(), 1);
+    }
+}
+
+#[test]
 fn r55_an_update_needs_a_table_that_the_g_stage_lets_be_written() {
     let memory = RamArray::<64>::new();
     let ram = memory.at(RAM_BASE);
@@ -542,7 +663,7 @@ fn r55_an_update_needs_a_table_that_the_g_stage_lets_be_written() {
         .unwrap();
     let mut reader = slots.reader(0).unwrap();
     let view = reader.guard();
-    let stage = view.shown_by(setting.g_regime(&guest), ModelMemory(ram));
+    let stage = setting.shown(&view, &guest, ram);
     let space = vcpu
         .guest_virtual(USER)
         .with_memory(&stage, setting.environment());
@@ -613,7 +734,7 @@ fn r53_pages_of_another_memory_type_are_the_hardwares() {
     let vcpu = load(&hart);
     let mut reader = slots.reader(0).unwrap();
     let view = reader.guard();
-    let stage = view.shown_by(setting.g_regime(&guest), ModelMemory(ram));
+    let stage = setting.shown(&view, &guest, ram);
     let leaf = entry::V | RWU | entry::A | entry::D;
     for memory_type in [1u64 << 61, 2 << 61] {
         // At the VS-stage, then at the G-stage.

@@ -84,7 +84,8 @@ impl ByWalk {
             return Err(TrapInfo::default());
         };
         let view = reader.guard();
-        let stage = view.shown_by(regime, BlockMemory(block));
+        // SAFETY: wherever the case's tables lead, nothing outside the block is accessed.
+        let stage = unsafe { view.shown_by(regime, BlockMemory(block)) };
         let (gva, len) = (Gva::new(world.address), world.instruction.bytes() as usize);
         let privilege = match world.supervisor {
             true => GuestPrivilege::Supervisor,
