@@ -36,16 +36,15 @@ impl FirstLine {
     };
 
     fn push(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.complete |= byte == b'\n';
-            match self.bytes.get_mut(self.len) {
-                Some(slot) if !self.complete => {
-                    *slot = byte;
-                    self.len += 1;
-                }
-                _ => return,
-            }
+        if self.complete {
+            return;
         }
+        let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or(bytes);
+        self.complete = line.len() < bytes.len();
+        let room = &mut self.bytes[self.len..];
+        let taken = line.len().min(room.len());
+        room[..taken].copy_from_slice(&line[..taken]);
+        self.len += taken;
     }
 
     /// The line, if it came to its end.

@@ -27,12 +27,13 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     ///   to several pages lets them in between two pages;
     /// - `hstatus.SPVP` is `privilege`, and `sstatus.MXR` and `sstatus.SDT` are clear;
     /// - nothing else is accessed through the token. What a trap handler of the host does meanwhile through another is right
-    ///   there and here;
+    ///   there, and here too unless the hart keeps translations across `vsatp` writes
+    ///   ([`stale_vsatp`](crate::hart::FenceState::stale_vsatp), QEMU before 9.0): it then has to fence before it returns (R35);
     /// - a fault is an error like everywhere, and the window stays open. With a scoped `stvec`, the record of the guest's exit
     ///   is then as it was when the window was opened; between accesses `stvec` is the host's.
     ///
     /// Dropping it puts everything back. It cannot leave this hart. One that is forgotten (`mem::forget`) leaves interrupts
-    /// off.
+    /// off and the borrowed CSRs as they are.
     ///
     /// ```
     /// # use core::sync::atomic::Ordering;

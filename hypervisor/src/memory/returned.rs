@@ -4,8 +4,8 @@
 //! through a translation that it should have forgotten, the host through a pointer that it should not have) is found out when
 //! the frame is handed out again, or at the next [`check`](Returned::check).
 //!
-//! A piece of several frames is handed out again only as that: guests that are alike ask for alike pieces, so nothing has to
-//! be put together.
+//! A piece of several frames is kept whole, since guests that are alike ask for alike pieces; where single frames run out, one
+//! is broken into them. Nothing is put together again.
 
 use core::fmt;
 

@@ -79,7 +79,7 @@ fn mutants(text: &mut String, record: &Record<Mutant>) {
     line(
         text,
         &format!(
-            "Copies of the library, each with one thing wrong: {caught} of {} were caught by a test.\n",
+            "Copies of the library and of the hypervisor, each with one thing wrong: {caught} of {} were caught by a test.\n",
             all.len()
         ),
     );

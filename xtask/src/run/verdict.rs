@@ -102,8 +102,8 @@ pub struct Seen {
     /// ISA extensions that the guest is not given, and those that it tried and found hidden.
     withheld: Option<Vec<String>>,
     hidden: HashSet<String>,
-    /// The seed of the newest guest of a series: the first one of its row, and the dots that followed.
-    seed: Option<u64>,
+    /// The seed of the guest of a series that comes next: each has a dot in the row that its first one began.
+    next_seed: Option<u64>,
 }
 
 /// What the hypervisor says of a series of guests.
@@ -154,9 +154,13 @@ impl Seen {
         guests.into_iter().chain(exits).collect()
     }
 
+    fn newest_seed(&self) -> Option<u64> {
+        self.next_seed.map(|next| next.wrapping_sub(1))
+    }
+
     /// Which guest of a series was the last to run, for a run that did not come to its end.
     pub fn newest_guest(&self) -> String {
-        match self.seed {
+        match self.newest_seed() {
             Some(seed) => format!(
                 " (the last guest had seed {seed}: `cargo xtask run hostile --seed {seed} --count 1`)"
             ),
@@ -179,10 +183,10 @@ impl Seen {
                 .extend(name.split_whitespace().last().map(String::from));
         }
         if let Some(seed) = line.strip_prefix("hypervisor: seed ") {
-            self.seed = seed.trim_end_matches([':', ' ']).parse().ok();
+            self.next_seed = seed.trim_end_matches([':', ' ']).parse().ok();
         } else if !line.is_empty() && line.bytes().all(|byte| byte == b'.') {
-            let dots = line.len() as u64 - 1;
-            self.seed = self.seed.map(|seed| seed.wrapping_add(dots));
+            let dots = line.len() as u64;
+            self.next_seed = self.next_seed.map(|seed| seed.wrapping_add(dots));
         }
         self.panics += u64::from(line.starts_with("hypervisor: panicked at "));
         self.series = Series::parse(line).or(self.series.take());
@@ -320,9 +324,11 @@ mod tests {
             "hypervisor: seed 101: ",
             "..................................................",
             "hypervisor: seed 151: ",
-            "...",
+            "..",
+            "hypervisor: FAILED: guest with seed 152: 1 pages lost",
+            ".",
         ]);
-        assert_eq!(seen.seed, Some(153));
+        assert_eq!(seen.newest_seed(), Some(153));
         let error = Expected {
             series: Some(500),
             ..Expected::default()
