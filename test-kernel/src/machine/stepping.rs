@@ -74,7 +74,7 @@ pub fn forget() {
     }
 }
 
-/// The instructions that the last [`follow`] met first since [`forget`], and whether interrupts were enabled at the first visit.
+/// The instructions that the last `follow` met first since [`forget`], and whether interrupts were enabled at the first visit.
 pub fn trace() -> impl Iterator<Item = (u64, bool)> {
     TRACE[..TRACE_LEN.load(Relaxed)]
         .iter()

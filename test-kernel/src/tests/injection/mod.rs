@@ -2,9 +2,9 @@
 //! of recovery, through the library's windows and below them (R11, R15, R20, invariant 4).
 //!
 //! The one idea: the cross product is finite. `cargo xtask test --exhaustive` runs all of it. The default run takes, in each
-//! form, all of it for one setting ([`WHOLE`]); for each setting in which a fault comes in the middle of a routine, all that
-//! has a size of [`shape::BRANCHES`], which together take every branch of the assembly; and of the rest one case in
-//! [`SAMPLED`], others for each setting.
+//! form, all of it for one setting (`WHOLE`); for each setting in which a fault comes in the middle of a routine, all that
+//! has a size of `shape::BRANCHES`, which together take every branch of the assembly; and of the rest one case in
+//! `SAMPLED`, others for each setting.
 
 mod aside;
 pub mod interrupts;
