@@ -84,12 +84,44 @@ pub struct Crew {
     /// How many others there are.
     pub others: usize,
     stop: AtomicBool,
+    rounds: AtomicU64,
+    begun: AtomicU64,
 }
 
 impl Crew {
     /// Whether the boot hart is still at it.
     pub fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Acquire)
+    }
+
+    /// The boot hart begins another round, and returns when each of the others has begun it.
+    ///
+    /// # Panics
+    ///
+    /// If one of them does not.
+    pub fn begin_round(&self) {
+        let round = self.rounds.fetch_add(1, Ordering::Release) + 1;
+        shootdown::wake(self.others);
+        let patience = Patience::new();
+        while self.begun.load(Ordering::Acquire) != round * self.others as u64 {
+            shootdown::serve(0);
+            assert!(!patience.is_over(), "a hart does not begin round {round}");
+        }
+    }
+
+    /// Sleeps until there is a round that the hart has not `seen`, and begins it, or until the crew does not go on; answers
+    /// whether it does.
+    ///
+    /// A hart of an emulator is a thread, and there may be fewer cores: one that waits must not keep the others from theirs, and
+    /// one that has nothing to do should not be stopped where others wait for it.
+    pub fn next_round(&self, seen: &mut u64) -> bool {
+        let is_later = || self.rounds.load(Ordering::Acquire) != *seen;
+        while self.goes_on() && !is_later() {
+            shootdown::sleep_unless(|| !self.goes_on() || is_later());
+        }
+        *seen += 1;
+        self.begun.fetch_add(1, Ordering::Release);
+        self.goes_on()
     }
 }
 
@@ -137,6 +169,8 @@ pub fn together(
     let mut crew = Crew {
         others: 0,
         stop: AtomicBool::new(false),
+        rounds: AtomicU64::new(0),
+        begun: AtomicU64::new(0),
     };
     let start = _other_start as *const () as usize;
     let (mut used, since) = ([false; machine::MAX_HARTS], machine::time());
@@ -173,6 +207,7 @@ pub fn together(
     BEGIN.store(true, Ordering::Release);
     let outcome = trap::catch(|| here(&crew));
     crew.stop.store(true, Ordering::Release);
+    shootdown::wake(crew.others);
     wait_for(crew.others, |state| state > READY);
     for (index, state) in STATES[..crew.others].iter().enumerate() {
         if state.load(Ordering::Acquire) == FAILED {

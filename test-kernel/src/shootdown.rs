@@ -4,6 +4,7 @@
 //! and waits for the second, and answers its own requests meanwhile, so that two harts that ask at once do not wait for each
 //! other for ever. A hart answers from its interrupt handler, which no access window lets in, or where it waits itself.
 
+use core::arch::asm;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::harts::{OTHERS, Patience};
@@ -67,6 +68,27 @@ pub fn disable() {
         csr::sstatus::clear(guest_mem::csr::STATUS_SIE);
         csr::sie::write(0);
     }
+}
+
+/// Interrupts the others, so that none sleeps.
+pub fn wake(others: usize) {
+    for mailbox in &MAILBOXES[1..=others] {
+        let hart = mailbox.hart.load(Ordering::Relaxed);
+        sbi_rt::send_ipi(sbi_rt::HartMask::from_mask_base(1, hart));
+    }
+}
+
+/// Sleeps until an interrupt, one of the others with shootdowns enabled, unless there is something to do.
+pub fn sleep_unless(is_awake: impl Fn() -> bool) {
+    // Off, so that no interrupt is taken between the look and the sleep, which a pending one ends all the same.
+    // SAFETY: as in `disable`.
+    unsafe { csr::sstatus::clear(guest_mem::csr::STATUS_SIE) };
+    if !is_awake() {
+        // SAFETY: changes no state.
+        unsafe { asm!("wfi", options(nomem, nostack, preserves_flags)) };
+    }
+    // SAFETY: as in `enable`.
+    unsafe { csr::sstatus::set(guest_mem::csr::STATUS_SIE) };
 }
 
 /// This hart uses no translation any more, and is not to be waited for.

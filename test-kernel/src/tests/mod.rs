@@ -47,6 +47,7 @@ pub const SECTIONS: &[&[Case]] = &[
     entries::CASES,
     exits::CASES,
     mistrust::CASES,
+    races::slots::CASES,
     races::tearing::CASES,
     races::unmapping::CASES,
     standalone::CASES,
