@@ -14,13 +14,13 @@ use crate::qemu::{Board, Qemu};
 use crate::{artifacts, cli};
 
 /// Seeds and their numbers of cases, for the common processor under firmware. A few in ten thousand are left out on a machine.
-const CASES: [(u64, u64); 2] = [(1, 101_000), (2, 101_000)];
+const CASES: [(u64, u64); 1] = [(1, 101_000)];
 
 /// The same for each further target.
-const FURTHER_CASES: [(u64, u64); 1] = [(3, 100_000)];
+const FURTHER_CASES: [(u64, u64); 1] = [(3, 40_000)];
 
 /// The same for a QEMU on which a third of the cases come out as its deviations have it, and not as specified.
-const DEVIATING_CASES: [(u64, u64); 1] = [(1, 50_000)];
+const DEVIATING_CASES: [(u64, u64); 1] = [(1, 20_000)];
 
 /// The major version of QEMU from which on nearly all cases agree as they are.
 const FAITHFUL: u32 = 8;
