@@ -16,11 +16,14 @@
 mod case;
 mod choices;
 mod describe;
+mod draw;
 mod random;
+mod shrink;
 mod world;
 
-pub use case::{Case, shrink};
+pub use case::Case;
 pub use choices::{Choices, Edit, EntryName, Instruction, Mode, Offer, Operation};
+pub use shrink::shrink;
 pub use world::{BLOCK, Place, WORDS, Word, World, mark, marks};
 
 /// Bits of page-table entries, by the names of the privileged specification.

@@ -5,7 +5,8 @@
 //! VS-stage's tables are in the first window, the page in the second, or in the first too.
 
 use crate::bits::{A, D, N, R, U, V, W, X};
-use crate::choices::{Choices, Edit, EntryName, Instruction, Mode, Operation};
+use crate::case::Case;
+use crate::choices::{Choices, Edit, EntryName, Instruction, Mode, Offer, Operation};
 use crate::random::mix;
 
 /// Bytes, and alignment, of the block that a case lies in. Zero but for [`marks`] when a case starts.
@@ -138,6 +139,13 @@ struct Builder<'a> {
     /// The frame of the page.
     frame: u64,
     world: World,
+}
+
+impl Case {
+    /// Its tables, registers and access.
+    pub fn world(&self, offer: &Offer, place: &Place) -> World {
+        World::new(&self.choices(offer), place)
+    }
 }
 
 impl World {

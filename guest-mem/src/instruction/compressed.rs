@@ -6,7 +6,7 @@
 //! Source: unprivileged specification, "C Extension for Compressed Instructions" (RVC listings), "Zcb", "Zcmop".
 
 use super::Register;
-use super::decode::{AccessForm, Decoded, DecodedAccess, NotEmulatable, NotEmulatableKind};
+use super::decoded::{AccessForm, Decoded, DecodedAccess, NotEmulatable, NotEmulatableKind};
 use crate::access::Width;
 
 /// `c.mop.1`, which Zicfiss makes `c.sspush x1`.

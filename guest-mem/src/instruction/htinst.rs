@@ -7,7 +7,8 @@
 //! `htinst`", `norm:H_trap_xtinst_guestpage`.
 
 use super::Instruction;
-use super::decode::{Decoded, DecodedAccess, NotEmulatable, NotEmulatableKind, decode};
+use super::decode::decode;
+use super::decoded::{Decoded, DecodedAccess, NotEmulatable, NotEmulatableKind};
 use crate::access::AccessKind;
 use crate::fault::{HTINST_PAGE_TABLE_READ, HTINST_PAGE_TABLE_WRITE};
 

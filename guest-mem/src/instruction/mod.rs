@@ -38,13 +38,15 @@ use core::fmt;
 
 mod compressed;
 mod decode;
+mod decoded;
 mod htinst;
 mod registers;
 #[cfg(test)]
 mod tests;
 mod trapped;
 
-pub use decode::{AccessForm, Decoded, DecodedAccess, NotEmulatable, NotEmulatableKind, decode};
+pub use decode::decode;
+pub use decoded::{AccessForm, Decoded, DecodedAccess, NotEmulatable, NotEmulatableKind};
 pub use htinst::{Htinst, decode_htinst};
 pub use registers::{GuestRegisters, Register};
 pub use trapped::{TrappedAccess, TrappedError, TrappedLoad, TrappedStore, decode_trapped};

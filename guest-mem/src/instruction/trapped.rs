@@ -5,7 +5,8 @@
 
 use core::fmt;
 
-use super::decode::{AccessForm, Decoded, DecodedAccess, NotEmulatable, decode};
+use super::decode::decode;
+use super::decoded::{AccessForm, Decoded, DecodedAccess, NotEmulatable};
 use super::htinst::{Htinst, decode_htinst};
 use super::{GuestRegisters, Instruction, Register};
 use crate::access::{AccessKind, Width};

@@ -6,7 +6,7 @@ use guest_kit::{csr_write, now};
 use sbi_spec::{base, dbcn, hsm, legacy, nacl, pmu, rfnc, spi, srst, sta, susp, time};
 
 use crate::found;
-use crate::memory::Layout;
+use crate::layout::Layout;
 use crate::random::Random;
 
 /// What pointers point to.

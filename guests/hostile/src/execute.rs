@@ -10,7 +10,7 @@ use guest_kit::machine::Machine;
 use guest_kit::trap::interrupt;
 use guest_kit::{csr_set, csr_write, now, sbi};
 
-use crate::memory::Layout;
+use crate::layout::Layout;
 
 /// What `satp` is to be, and where code is under it.
 pub struct Paging {

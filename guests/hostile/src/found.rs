@@ -10,7 +10,7 @@ use core::fmt;
 use guest_kit::csr_read;
 use guest_kit::machine::Machine;
 
-use crate::memory::{PLIC, UART};
+use crate::layout::{PLIC, UART};
 use crate::stamp;
 
 /// Something that should not be there.

@@ -3,7 +3,7 @@
 use guest_kit::machine::Machine;
 
 use crate::execute::{self, Paging};
-use crate::memory::{DEVICES, Layout, PLIC_END, UART};
+use crate::layout::{DEVICES, Layout, PLIC_END, UART};
 use crate::random::Random;
 
 /// What to choose from.

@@ -16,6 +16,8 @@ mod found;
 #[cfg(target_os = "none")]
 mod instructions;
 #[cfg(target_os = "none")]
+mod layout;
+#[cfg(target_os = "none")]
 mod memory;
 #[cfg(target_os = "none")]
 mod random;
@@ -37,7 +39,8 @@ mod guest {
     use crate::execute::Paging;
     use crate::found::{self, Finding};
     use crate::instructions::{self, Diet};
-    use crate::memory::{self, Layout};
+    use crate::layout::Layout;
+    use crate::memory;
     use crate::random::Random;
     use crate::second::{self, Task};
     use crate::{stamp, tables};

@@ -1,6 +1,6 @@
 //! Numbers that the seed gives, and the values that a hypervisor might trip over.
 
-use crate::memory::{DEVICES, HOLE, Layout, PLIC, PLIC_END, UART};
+use crate::layout::{DEVICES, HOLE, Layout, PLIC, PLIC_END, UART};
 
 /// Steele, Lea and Flood's SplitMix64: every seed is good, the next one also.
 pub struct Random(u64);

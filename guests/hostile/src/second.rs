@@ -11,7 +11,7 @@ use sbi_spec::{rfnc, spi, time};
 
 use crate::found::{self, Finding, Place};
 use crate::instructions;
-use crate::memory::Layout;
+use crate::layout::Layout;
 use crate::random::Random;
 use crate::{sharing, stamp, tables};
 
@@ -33,15 +33,12 @@ static ARRIVED: AtomicU64 = AtomicU64::new(0);
 static TASK: AtomicU64 = AtomicU64::new(0);
 static SEED: AtomicU64 = AtomicU64::new(0);
 
-/// Seconds to wait for the other hart, which may share its processor with others on the machine below.
-pub const PATIENCE: u64 = 3;
-
 /// Starts it, looks at what it found, and at memory that both write to. `layout` lives as long as the guest.
 pub fn look(machine: &Machine, layout: &Layout, random: &mut Random) -> Result<(), Finding> {
     let opaque = random.next();
     let answer = sbi::hart_start(1, found::entry(), opaque);
     let arrived = || ARRIVED.load(Ordering::Acquire) != 0;
-    if answer.error != 0 || !wait_until(PATIENCE * machine.timebase_frequency, arrived) {
+    if answer.error != 0 || !wait_until(sharing::PATIENCE * machine.timebase_frequency, arrived) {
         return Err(Finding {
             place: Place::NoSecondHart,
             value: answer.error as u64,

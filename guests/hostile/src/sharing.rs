@@ -10,10 +10,12 @@ use guest_kit::machine::Machine;
 use guest_kit::wait_until;
 
 use crate::found::{Finding, Place};
-use crate::memory::Layout;
+use crate::layout::Layout;
+use crate::memory::untouched;
 use crate::random::Random;
-use crate::second::PATIENCE;
 
+/// Seconds to wait for the other hart, which may share its processor with others on the machine below.
+pub const PATIENCE: u64 = 3;
 /// Pages that both write to at the same time.
 const CONTESTED: u64 = 5;
 /// Pages that the first hart reads, and reads again when the second one has written.
@@ -42,13 +44,13 @@ const fn written(seed: u64, hart: u64) -> u64 {
 /// A hart's word of each contested page, in the same order for both harts.
 fn contested(layout: &Layout, seed: u64, hart: u64) -> impl Iterator<Item = *mut u64> {
     let mut pages = Random::new(seed);
-    (0..CONTESTED).map(move |_| (layout.untouched(&mut pages) + 8 * hart) as *mut u64)
+    (0..CONTESTED).map(move |_| (untouched(layout, &mut pages) + 8 * hart) as *mut u64)
 }
 
 /// A word of each watched page; one that is also contested has its words elsewhere.
 fn watched(layout: &Layout, seed: u64) -> impl Iterator<Item = *mut u64> {
     let mut pages = Random::new(!seed);
-    (0..WATCHED).map(move |_| (layout.untouched(&mut pages) + 64) as *mut u64)
+    (0..WATCHED).map(move |_| (untouched(layout, &mut pages) + 64) as *mut u64)
 }
 
 /// One hart's part of the contest; on every second page it reads first.

@@ -4,7 +4,7 @@ use core::arch::{asm, global_asm};
 
 use sbi_spec::srst;
 
-use crate::memory::{PLIC, UART};
+use crate::layout::{PLIC, UART};
 
 /// The bits above the seed.
 const MARK: u64 = 0x57a3_b000_0000_0000;

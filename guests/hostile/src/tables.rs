@@ -4,7 +4,7 @@
 //! every mode, superpages, reserved bits, tables that lead to themselves, to devices and to where no memory is.
 
 use crate::execute::Paging;
-use crate::memory::{HOLE, Layout, UART};
+use crate::layout::{HOLE, Layout, UART};
 use crate::random::Random;
 
 const V: u64 = 1 << 0;

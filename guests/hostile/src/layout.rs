@@ -1,0 +1,65 @@
+//! Where everything is.
+
+use core::ops::Range;
+
+use guest_kit::machine::Machine;
+
+/// The serial port.
+pub const UART: u64 = 0x1000_0000;
+/// The interrupt controller.
+pub const PLIC: u64 = 0x0c00_0000;
+/// One past its last register.
+pub const PLIC_END: u64 = PLIC + 0x60_0000;
+/// Where nothing is.
+pub const HOLE: u64 = 0x0d00_0800;
+/// Registers that do something: priorities, pending, enable, threshold, claim; data, line control, the last of the port.
+pub const DEVICES: [u64; 12] = [
+    PLIC + 4 * 10,
+    PLIC + 0x1000,
+    PLIC + 0x2000,
+    PLIC + 0x2080,
+    PLIC + 0x20_0000,
+    PLIC + 0x20_0004,
+    PLIC + 0x20_1004,
+    UART,
+    UART + 1,
+    UART + 2,
+    UART + 3,
+    UART + 7,
+];
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
+unsafe extern "C" {
+    static __image_end: u8;
+}
+
+/// What is where in guest-physical memory.
+pub struct Layout {
+    /// RAM.
+    pub ram: Range<u64>,
+    /// The device tree.
+    pub device_tree: u64,
+    /// Page tables: 16 pages.
+    pub tables: Range<u64>,
+    /// Two pages for code.
+    pub code: u64,
+    /// Memory that this program has no use for.
+    pub free: Range<u64>,
+}
+
+impl Layout {
+    /// The layout on this machine.
+    pub fn new(machine: &Machine, device_tree: u64) -> Self {
+        let image_end = &raw const __image_end as u64;
+        let tables = image_end..image_end + 16 * PAGE;
+        Self {
+            ram: machine.ram.clone(),
+            device_tree,
+            code: tables.end,
+            free: tables.end + 2 * PAGE..device_tree & !(PAGE - 1),
+            tables,
+        }
+    }
+}
