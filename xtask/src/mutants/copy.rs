@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use super::list::Mutant;
+use super::mutant::Mutant;
 use crate::artifacts;
 use crate::loom;
 use crate::process;
@@ -149,7 +149,7 @@ pub fn mutated(text: &str, mutant: &Mutant) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mutants::list::Caught;
+    use crate::mutants::mutant::Caught;
 
     const MUTANT: Mutant = Mutant {
         name: "less is more",

@@ -1,19 +1,6 @@
 //! The mutants of the hypervisor: what it owes a guest that comes after another, and what it hides from one.
 
-use super::list::{Caught, Mutant};
-
-const fn by_guests(
-    name: &'static str,
-    file: &'static str,
-    edits: &'static [(&'static str, &'static str)],
-) -> Mutant {
-    Mutant {
-        name,
-        file,
-        edits,
-        caught: Caught::ByGuests,
-    }
-}
+use super::mutant::{Mutant, by_guests};
 
 /// All of them.
 pub const OF_HYPERVISOR: &[Mutant] = &[

@@ -1,11 +1,12 @@
 //! `cargo xtask mutants`: breaks copies of the library and of the hypervisor on purpose, and shows which tests notice.
 //!
-//! The one idea: a test that has never failed proves little. Each mutant of [`list`] must make at least one test fail; one
+//! The one idea: a test that has never failed proves little. Each mutant of [`library`] and [`hypervisor`] must make at least one test fail; one
 //! that survives is a test that is missing.
 
 mod copy;
 mod hypervisor;
-mod list;
+mod library;
+mod mutant;
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -13,7 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use copy::Copy;
-use list::{Caught, Mutant};
+use hypervisor::OF_HYPERVISOR;
+use library::OF_LIBRARY;
+use mutant::{Caught, Mutant};
 
 use crate::elf_check::{self, Elsewhere};
 use crate::evidence::{self, Record};
@@ -33,9 +36,14 @@ enum Verdict {
     Survived,
 }
 
+/// The mutants of both.
+fn all() -> impl Iterator<Item = &'static Mutant> {
+    OF_LIBRARY.iter().chain(OF_HYPERVISOR)
+}
+
 /// The command.
 pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
-    let wanted: Vec<_> = list::all()
+    let wanted: Vec<_> = all()
         .filter(|mutant| {
             options
                 .name
@@ -205,4 +213,29 @@ fn by_guests(copy: &Copy, machine: &Machine) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::copy::mutated;
+    use super::*;
+    use crate::workspace;
+
+    #[test]
+    fn each_edit_finds_its_place_once_and_changes_it() {
+        for mutant in all() {
+            let file = workspace::root().join(mutant.folder()).join(mutant.file);
+            let text = std::fs::read_to_string(file).unwrap();
+            let mutated = mutated(&text, mutant).unwrap();
+            assert_ne!(mutated, text, "{}", mutant.name);
+        }
+    }
+
+    #[test]
+    fn each_mutant_has_its_own_name() {
+        let names: HashSet<_> = all().map(|mutant| mutant.name).collect();
+        assert_eq!(names.len(), all().count());
+    }
 }

@@ -1,92 +1,9 @@
-//! The mutants: each is the library with one thing wrong that a person could get wrong.
-//!
-//! The one idea: an edit names a text that occurs once in its file, so that a change of that place is noticed here, by a
-//! test, and not by a mutant that silently is none.
+//! The mutants of the library.
 
-use super::hypervisor::OF_HYPERVISOR;
-
-/// Which tests a mutant has to be caught by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caught {
-    /// The library's tests on this machine.
-    OnHost,
-    /// The library's tests of what harts share, in every order (`cargo xtask loom`): what is broken shows in few of them.
-    InEveryOrder,
-    /// The check of the linked test kernel, or the test kernel: what is broken exists on the target only.
-    OnTarget,
-    /// Guests of the hypervisor: hostile ones, and the one that tries ISA extensions. What is broken is the hypervisor.
-    ByGuests,
-}
-
-/// One broken copy of the library, or of the hypervisor.
-#[derive(Clone, Copy, Debug)]
-pub struct Mutant {
-    /// What is wrong.
-    pub name: &'static str,
-    /// The file, below [`Mutant::folder`].
-    pub file: &'static str,
-    /// What is replaced by what. Each text occurs once.
-    pub edits: &'static [(&'static str, &'static str)],
-    /// Which tests see it.
-    pub caught: Caught,
-}
-
-impl Mutant {
-    /// Where its file is.
-    pub const fn folder(&self) -> &'static str {
-        match self.caught {
-            Caught::OnHost | Caught::InEveryOrder | Caught::OnTarget => "guest-mem/src",
-            Caught::ByGuests => "hypervisor/src",
-        }
-    }
-}
-
-const fn on_host(
-    name: &'static str,
-    file: &'static str,
-    edits: &'static [(&'static str, &'static str)],
-) -> Mutant {
-    Mutant {
-        name,
-        file,
-        edits,
-        caught: Caught::OnHost,
-    }
-}
-
-const fn in_every_order(
-    name: &'static str,
-    file: &'static str,
-    edits: &'static [(&'static str, &'static str)],
-) -> Mutant {
-    Mutant {
-        name,
-        file,
-        edits,
-        caught: Caught::InEveryOrder,
-    }
-}
-
-const fn on_target(
-    name: &'static str,
-    file: &'static str,
-    edits: &'static [(&'static str, &'static str)],
-) -> Mutant {
-    Mutant {
-        name,
-        file,
-        edits,
-        caught: Caught::OnTarget,
-    }
-}
+use super::mutant::{Mutant, in_every_order, on_host, on_target};
 
 /// All of them.
-pub fn all() -> impl Iterator<Item = &'static Mutant> {
-    MUTANTS.iter().chain(OF_HYPERVISOR)
-}
-
-/// Those of the library.
-const MUTANTS: &[Mutant] = &[
+pub const OF_LIBRARY: &[Mutant] = &[
     // How far a copy got.
     on_host(
         "`completed` is one too many",
@@ -450,28 +367,3 @@ const MUTANTS: &[Mutant] = &[
         )],
     ),
 ];
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-    use crate::mutants::copy::mutated;
-    use crate::workspace;
-
-    #[test]
-    fn each_edit_finds_its_place_once_and_changes_it() {
-        for mutant in all() {
-            let file = workspace::root().join(mutant.folder()).join(mutant.file);
-            let text = std::fs::read_to_string(file).unwrap();
-            let mutated = mutated(&text, mutant).unwrap();
-            assert_ne!(mutated, text, "{}", mutant.name);
-        }
-    }
-
-    #[test]
-    fn each_mutant_has_its_own_name() {
-        let names: HashSet<_> = all().map(|mutant| mutant.name).collect();
-        assert_eq!(names.len(), all().count());
-    }
-}
