@@ -128,6 +128,10 @@ pub(crate) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
 /// As [`copy_from`].
 #[inline(never)]
 unsafe fn copy_from_any(source: *const u8, destination: &mut [u8]) {
+    if destination.len() < WORD {
+        // SAFETY: the caller's promise.
+        return unsafe { units_from(source, destination) };
+    }
     let lag = lag(source, destination.as_ptr());
     let (first, body) = parts(destination.as_ptr(), lag, destination.len());
     let (first, rest) = destination.split_at_mut(first);
@@ -212,7 +216,21 @@ unsafe fn merge_from(source: *const u8, lag: usize, destination: &mut [u64]) {
 /// # Safety
 ///
 /// `source` is aligned to 8 and valid for atomic reads of as many words as `destination` has.
-unsafe fn words_from(mut source: *const u8, destination: &mut [u64]) {
+#[inline(always)]
+unsafe fn words_from(source: *const u8, destination: &mut [u64]) {
+    if destination.len() < UNROLL {
+        // SAFETY: by the contract.
+        return unsafe { few_words_from(source, destination) };
+    }
+    // SAFETY: by the contract.
+    unsafe { many_words_from(source, destination) }
+}
+
+/// # Safety
+///
+/// As [`words_from`].
+#[inline(never)]
+unsafe fn many_words_from(mut source: *const u8, destination: &mut [u64]) {
     let (batches, rest) = destination.as_chunks_mut::<UNROLL>();
     for batch in batches {
         // SAFETY: by the contract.
@@ -274,6 +292,10 @@ pub(crate) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
 /// As [`copy_to`].
 #[inline(never)]
 unsafe fn copy_to_any(destination: *mut u8, source: &[u8]) {
+    if source.len() < WORD {
+        // SAFETY: the caller's promise.
+        return unsafe { units_to(destination, source) };
+    }
     let lag = lag(source.as_ptr(), destination);
     let (first, body) = parts(destination, lag, source.len());
     let to = destination.wrapping_add(first);
@@ -324,7 +346,21 @@ unsafe fn merge_to(mut destination: *mut u8, lag: usize, mut before: u64, source
 /// # Safety
 ///
 /// `destination` is aligned to 8 and valid for atomic writes of as many words as `source` has.
-unsafe fn words_to(mut destination: *mut u8, source: &[u64]) {
+#[inline(always)]
+unsafe fn words_to(destination: *mut u8, source: &[u64]) {
+    if source.len() < UNROLL {
+        // SAFETY: by the contract.
+        return unsafe { few_words_to(destination, source) };
+    }
+    // SAFETY: by the contract.
+    unsafe { many_words_to(destination, source) }
+}
+
+/// # Safety
+///
+/// As [`words_to`].
+#[inline(never)]
+unsafe fn many_words_to(mut destination: *mut u8, source: &[u64]) {
     let (batches, rest) = source.as_chunks::<UNROLL>();
     for &batch in batches {
         // SAFETY: by the contract.

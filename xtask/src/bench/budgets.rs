@@ -69,6 +69,8 @@ const BUDGETS: &[Budget] = &[
     ("write", "gpa-direct", 4096, "aligned", Limit(1.05), Asserted),
     ("read", "gpa-direct", 4096, "misaligned", Byte(0.85), Asserted),
     ("write", "gpa-direct", 4096, "misaligned", Byte(0.85), Asserted),
+    ("read", "gpa-direct", 64, "aligned", Call(64.0), Asserted),
+    ("write", "gpa-direct", 64, "aligned", Call(78.0), Asserted),
     ("load", "gpa-direct", 8, "aligned", Call(25.0), Asserted),
     ("guard", "gpa-direct", 1, "aligned", Call(16.0), Asserted),
     ("load", "gva-hook", 8, "aligned", Call(36.0), Asserted),
