@@ -16,12 +16,18 @@ global_asm!(
 _start:
     # In: HS-mode with a0 = hart id, a1 = device tree, satp = 0; or M-mode out of reset.
     # Which of the two: HS may not read mhartid, and the trap leads to 1.
+    # Other harts of this program begin at __supervisor_entry (`starting`), or here where firmware mistakes them for the first.
     lla     t0, 1f
     csrw    stvec, t0
     csrr    t0, mhartid
     tail    __machine_start
     .balign 4
-1:  lla     t0, __bss_start
+1:  tail    __supervisor_entry
+
+    .globl __first_start
+__first_start:
+    # In: HS-mode, a0 = hart id, a1 = device tree, satp = 0; the first hart that firmware lets go.
+    lla     t0, __bss_start
     lla     t1, __bss_end
 2:  bgeu    t0, t1, __supervisor_start
     sd      zero, 0(t0)
@@ -31,6 +37,9 @@ _start:
     .globl __supervisor_start
 __supervisor_start:
     # In: HS-mode, a0 = hart id, a1 = device tree or 0, satp = 0, .bss cleared.
+    lla     t0, __has_begun
+    li      t1, 1
+    sw      t1, 0(t0)
     lla     sp, __boot_stack_end
     call    kernel_main
 3:  wfi

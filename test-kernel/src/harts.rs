@@ -12,7 +12,7 @@ use crate::global::Global;
 use crate::harness::{Outcome, Stop, fail};
 use crate::text::Text;
 use crate::trap::{self, Frame, Trap};
-use crate::{boot, csr, machine, panic, println, shootdown};
+use crate::{boot, csr, machine, panic, println, shootdown, starting};
 
 /// Harts beside the boot hart that a test is given at most.
 pub const OTHERS: usize = 3;
@@ -24,9 +24,8 @@ global_asm!(
     r#"
     .section .text
     .globl _other_start
-    .globl _other_start
 _other_start:
-    # In: HS-mode or out of the shim, a0 = hart id, a1 = which other hart this is, from 1; satp = 0.
+    # In: HS-mode, a0 = hart id, a1 = which other hart this is, from 1; satp = 0.
     lla     sp, __other_stacks
     slli    t0, a1, {stack_bits}
     add     sp, sp, t0
@@ -172,7 +171,6 @@ pub fn together(
         rounds: AtomicU64::new(0),
         begun: AtomicU64::new(0),
     };
-    let start = _other_start as *const () as usize;
     let (mut used, since) = ([false; machine::MAX_HARTS], machine::time());
     BEGIN.store(false, Ordering::Relaxed);
     SATP.store(csr::satp::read(), Ordering::Relaxed);
@@ -184,7 +182,7 @@ pub fn together(
             }
             STATES[crew.others].store(IDLE, Ordering::Release);
             // A hart that has only just been stopped is refused: it is asked again.
-            if sbi_rt::hart_start(hart, start, crew.others + 1).is_ok() {
+            if starting::start(hart, _other_start, crew.others + 1) {
                 *used = true;
                 crew.others += 1;
                 shootdown::is_hart(crew.others, hart);

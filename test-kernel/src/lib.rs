@@ -21,6 +21,7 @@ pub mod panic;
 pub mod raw;
 pub mod shootdown;
 pub mod slots;
+pub mod starting;
 pub mod storm;
 pub mod tables;
 pub mod tests;

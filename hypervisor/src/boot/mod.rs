@@ -15,4 +15,4 @@ mod host_tables;
 mod start;
 
 #[cfg(target_os = "none")]
-use start::{primary, secondary};
+use start::{STARTING, primary, secondary};

@@ -2,6 +2,8 @@
 
 use alloc::boxed::Box;
 use core::ffi::c_void;
+use core::fmt;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use spin::Once;
 
@@ -9,6 +11,7 @@ use crate::boot::hart_local::{self, HartLocal};
 use crate::boot::host_tables;
 use crate::boot::machine::{MAX_HARTS, Machine, MachineError};
 use crate::console;
+use crate::csr;
 use crate::features;
 use crate::guest::Recipe;
 use crate::memory::frames::Range;
@@ -19,8 +22,14 @@ use crate::{power, series, vcpu};
 
 unsafe extern "C" {
     fn settle(local: *const c_void, next: extern "C" fn() -> !) -> !;
-    fn secondary_start();
+    fn _start();
 }
+
+/// What the hart that is being started is to take; null when it has.
+pub(super) static STARTING: AtomicPtr<HartLocal> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Seconds that a hart has to take it.
+const PATIENCE: u64 = 10;
 
 /// What the boot found out, for the hart that sets up the guest.
 static MACHINE: Once<Machine<'static>> = Once::new();
@@ -130,18 +139,31 @@ extern "C" fn run_guest() -> ! {
     };
     GRANT.call_once(|| *recipe.grant());
     for (index, &id) in recipe.host_harts().iter().enumerate().skip(1) {
-        let local = new_hart(index, id, local.satp);
-        let opaque = core::ptr::from_ref(local) as usize;
-        let started =
-            sbi_rt::hart_start(id as usize, secondary_start as *const () as usize, opaque);
-        if let Err(error) = started.into_result() {
-            power::give_up(format_args!("hart {id} does not start: {error:?}"));
-        }
+        start(new_hart(index, id, local.satp), machine.timebase_frequency);
     }
     series::lead(&recipe)
 }
 
-/// Every other hart, settled by `secondary_start`.
+/// Starts another hart, and returns when it has come.
+fn start(local: &'static HartLocal, timebase: u64) {
+    let give_up = |why: fmt::Arguments<'_>| -> ! {
+        power::give_up(format_args!("hart {} does not start: {why}", local.id))
+    };
+    STARTING.store(core::ptr::from_ref(local).cast_mut(), Ordering::Release);
+    let answer = sbi_rt::hart_start(local.id as usize, _start as *const () as usize, 0);
+    if let Err(error) = answer.into_result() {
+        give_up(format_args!("{error:?}"));
+    }
+    let since = csr::read!("time");
+    while !STARTING.load(Ordering::Acquire).is_null() {
+        if csr::read!("time") - since > timebase.saturating_mul(PATIENCE) {
+            give_up(format_args!("nothing of it in {PATIENCE} seconds"));
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// Every other hart, settled by `_start`.
 pub(super) extern "C" fn secondary() -> ! {
     let index = HartLocal::current().index;
     let grant = GRANT.get().expect("the boot hart has set it");

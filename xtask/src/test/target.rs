@@ -142,15 +142,8 @@ pub fn failures(qemu: &Qemu, kernel: &Path, options: &cli::Machine) -> anyhow::R
     Ok(tally.notes.iter().filter_map(name).collect())
 }
 
-/// Harts of the machine: four, for the tests that race. Old QEMU has two: of four, one was once not back within half a minute,
-/// which is not understood yet.
-fn harts(qemu: &Qemu) -> u32 {
-    const UNDERSTOOD_SINCE: u32 = 8;
-    match qemu.major_version() {
-        Some(major) if major < UNDERSTOOD_SINCE => 2,
-        _ => 4,
-    }
-}
+/// Harts of the machine: four, for the tests that race.
+const HARTS: u32 = 4;
 
 /// Boots `kernel`, which speaks the protocol, and counts its tests.
 pub fn boot(
@@ -164,7 +157,7 @@ pub fn boot(
     let machine = Machine {
         board: target.board,
         cpu: target.cpu.clone(),
-        harts: harts(qemu),
+        harts: HARTS,
         memory: ByteSize::mebibytes(512),
         kernel: kernel.to_path_buf(),
         initrd: None,

@@ -11,7 +11,7 @@ use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, Reader};
 use guest_mem::hart::riscv64::{HandlerHook, Riscv64};
 use guest_mem::{Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
 use test_kernel::library::loaded;
-use test_kernel::{csr, machine, trap};
+use test_kernel::{csr, machine, starting, trap};
 
 use crate::copies::{bytes, done};
 use crate::measure::{Bench, Name};
@@ -172,7 +172,6 @@ pub fn run(bench: &Bench, guest: &Guest) {
     MEMORY
         .add(guest.slot(guest.gpa, guest.len), &mut NoGStage)
         .unwrap_or_else(|error| panic!("{error}"));
-    let entry = __bench_other as *const () as usize;
     let mut there = 1;
     // SAFETY: as on the other harts.
     let hart = unsafe { Riscv64::new() };
@@ -181,7 +180,7 @@ pub fn run(bench: &Bench, guest: &Guest) {
         // Those that are not needed yet sleep: one that waits would take time from the machine that emulates it. The boot
         // hart, which runs, is refused.
         for id in 0..2 * HARTS {
-            if there < harts && sbi_rt::hart_start(id, entry, there).is_ok() {
+            if there < harts && starting::start(id, __bench_other, there) {
                 there += 1;
             }
         }
