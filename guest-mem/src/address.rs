@@ -138,7 +138,7 @@ pub const fn last_byte(start: u64, len: usize) -> Option<u64> {
     }
 }
 
-/// One part of a range that lies in a single 4 KiB page.
+/// One part of a range; of those that [`Pieces`] cuts, each lies in a single 4 KiB page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece<A> {
     /// Where the piece begins.

@@ -6,7 +6,7 @@
 use core::sync::atomic::{Ordering, fence};
 
 use crate::access::Width;
-use crate::address::{Address, PAGE_SIZE, Piece, Pieces};
+use crate::address::{Address, PAGE_SIZE, Piece, last_byte};
 use crate::fault::{AccessError, Fault, FaultKind, Operation, TrapInfo};
 use crate::hart::{Hart, Interrupted};
 
@@ -46,9 +46,10 @@ pub(super) trait HardwareSpace: Copy {
     fn fault(&self, operation: Operation, trap: TrapInfo) -> Fault;
 }
 
-/// Runs `part` on each page's piece of a range, inside a window of its own.
+/// Runs `part` on the pieces of a range, each inside a window of its own, during which interrupts are off: all of a range of at
+/// most a page's bytes, wherever it lies, or each page's piece of a longer one.
 #[inline]
-pub(super) fn for_each_page<S: HardwareSpace>(
+pub(super) fn for_each_piece<S: HardwareSpace>(
     space: S,
     operation: Operation,
     address: S::Address,
@@ -58,9 +59,11 @@ pub(super) fn for_each_page<S: HardwareSpace>(
     if len == 0 {
         return Ok(());
     }
-    // Most ranges lie in one page: they are spared the loop. None of those passes the top of the space.
-    let to_page_end = PAGE_SIZE - address.to_u64() % PAGE_SIZE;
-    if len as u64 <= to_page_end && space.is_plain(address, len) {
+    // Most ranges are short: they are spared the loop.
+    if is_one_piece(len)
+        && last_byte(address.to_u64(), len).is_some()
+        && space.is_plain(address, len)
+    {
         let piece = Piece {
             address,
             offset: 0,
@@ -76,6 +79,12 @@ pub(super) fn for_each_page<S: HardwareSpace>(
             .map_err(|interrupted| faulted(space, operation, &interrupted, 0));
     }
     for_each_of_many(space, operation, address, len, part)
+}
+
+/// Whether so many bytes need one window only.
+#[inline(always)]
+const fn is_one_piece(len: usize) -> bool {
+    len as u64 <= PAGE_SIZE
 }
 
 /// Runs `part` on a piece inside a window, on a hart that needs no fences.
@@ -103,7 +112,7 @@ fn in_window_of_its_own<S: HardwareSpace>(
     in_window(space, operation, piece, part)
 }
 
-/// [`for_each_page`] for any range, refused ones included.
+/// [`for_each_piece`] for any range, refused ones included.
 #[inline(never)]
 fn for_each_of_many<S: HardwareSpace>(
     space: S,
@@ -113,16 +122,32 @@ fn for_each_of_many<S: HardwareSpace>(
     mut part: impl FnMut(&S::Hart, Piece<S::Address>) -> Result<(), Interrupted>,
 ) -> Result<(), AccessError> {
     let refuse = |fault| space.locate(fault, address).after(0);
-    let pieces = Pieces::new(address, len)
-        .ok_or_else(|| refuse(Fault::new(operation, FaultKind::OutOfRange)))?;
+    if last_byte(address.to_u64(), len).is_none() {
+        return Err(refuse(Fault::new(operation, FaultKind::OutOfRange)));
+    }
     space.check(operation, address, len).map_err(refuse)?;
-    for piece in pieces {
+    let to_page_end = (PAGE_SIZE - address.to_u64() % PAGE_SIZE) as usize;
+    let mut piece = Piece {
+        address,
+        offset: 0,
+        len: if is_one_piece(len) { len } else { to_page_end },
+    };
+    loop {
         let window = space.open(piece.offset);
         let result = part(space.hart(), piece);
         drop(window);
         result.map_err(|interrupted| faulted(space, operation, &interrupted, piece.offset))?;
+        let offset = piece.offset + piece.len;
+        if offset == len {
+            return Ok(());
+        }
+        // From here on at the beginning of a page.
+        piece = Piece {
+            address: S::Address::from_u64(address.to_u64() + offset as u64),
+            offset,
+            len: (len - offset).min(PAGE_SIZE as usize),
+        };
     }
-    Ok(())
 }
 
 /// Runs one naturally aligned access inside a window.
@@ -192,7 +217,7 @@ pub(super) fn read<S: HardwareSpace>(
 ) -> Result<(), AccessError> {
     let len = destination.len();
     let base = destination.as_mut_ptr();
-    for_each_page(space, Operation::Read, address, len, move |hart, piece| {
+    for_each_piece(space, Operation::Read, address, len, move |hart, piece| {
         // SAFETY: the piece lies inside `destination`; a window is open and the G-stage is on.
         unsafe { hart.copy_from_guest(piece.address.to_u64(), base.add(piece.offset), piece.len) }
     })
@@ -205,7 +230,7 @@ pub(super) fn write<S: HardwareSpace>(
     source: &[u8],
 ) -> Result<(), AccessError> {
     let base = source.as_ptr();
-    for_each_page(
+    for_each_piece(
         space,
         Operation::Write,
         address,
@@ -224,7 +249,7 @@ pub(super) fn fill<S: HardwareSpace>(
     byte: u8,
     len: usize,
 ) -> Result<(), AccessError> {
-    for_each_page(space, Operation::Fill, address, len, move |hart, piece| {
+    for_each_piece(space, Operation::Fill, address, len, move |hart, piece| {
         // SAFETY: a window is open and the G-stage is on.
         unsafe { hart.fill_guest(piece.address.to_u64(), byte, piece.len) }
     })

@@ -17,7 +17,7 @@ use crate::hart::Hart;
 /// `vsstatus.MXR` count (R3, R4), pointer masking applies (R14), and where hardware updates A and D bits, it sets them.
 /// Nothing is paged in: a guest-page fault comes back as [`Resolution::Resolve`](crate::Resolution::Resolve).
 ///
-/// An access is cut at page boundaries, and interrupts are off for one page of copying at most (at most 4096 bytes).
+/// Interrupts are off for at most 4096 bytes of copying: an access of more is cut at page boundaries.
 #[derive(Debug)]
 pub struct GuestVirtual<'v, 'h, H: Hart> {
     pub(super) vcpu: &'v LoadedVcpu<'h, H>,

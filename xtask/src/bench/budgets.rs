@@ -73,6 +73,10 @@ const BUDGETS: &[Budget] = &[
     ("write", "gpa-direct", 64, "aligned", Call(78.0), Asserted),
     ("load", "gpa-direct", 8, "aligned", Call(25.0), Asserted),
     ("guard", "gpa-direct", 1, "aligned", Call(16.0), Asserted),
+    ("read", "gva-hook", 64, "crossing", Call(85.0), Asserted),
+    ("read", "gva-scoped", 64, "crossing", Call(109.0), Asserted),
+    ("read", "gpa-hlv-hook", 64, "crossing", Call(101.0), Asserted),
+    ("read", "gpa-hlv-scoped", 64, "crossing", Call(125.0), Asserted),
     ("load", "gva-hook", 8, "aligned", Call(36.0), Asserted),
     ("load", "gva-scoped", 8, "aligned", Call(44.0), Asserted),
     // Between accesses stvec is the host's: two writes and what they write.

@@ -271,3 +271,27 @@ fn r9_the_guests_users_byte_order_does_not_reach_guest_physical_accesses() {
         assert_eq!(hart.register(Register::Hstatus) & HSTATUS_SPVP, 0);
     }
 }
+
+#[test]
+fn a_short_copy_across_a_page_opens_one_window_and_a_long_one_as_many_as_pages() {
+    let memory = RamArray::<64>::new();
+    let guest = guest(memory.at(RAM_BASE), RWU);
+    // `vsatp` is changed and put back in each window.
+    for (at, len, windows) in [
+        (4064, 64, 1),
+        (1, 4096, 1),
+        (1, 4097, 2),
+        (4095, 4098, 3),
+        (0, 8192, 2),
+    ] {
+        let hart = guest.hart();
+        let vcpu = load(&hart);
+        let before = hart.register(Register::Vsatp);
+        let mut bytes = [0; 8192];
+        vcpu.guest_physical()
+            .read(Gpa::new(gpa(0).value() + at), &mut bytes[..len])
+            .unwrap();
+        assert_eq!(hart.counts().csr_writes, 2 * windows, "{len} bytes at {at}");
+        assert_eq!(hart.register(Register::Vsatp), before);
+    }
+}
