@@ -7,6 +7,7 @@ extern crate std;
 
 mod accesses;
 mod dirty;
+mod every_shape;
 mod model;
 mod page_tables;
 mod races;
