@@ -12,11 +12,12 @@ use crate::guest_memory::GuestInteger;
 
 const WORD: usize = size_of::<u64>();
 
-/// Words that the loops move before they look at their counter.
-const UNROLL: usize = 16;
+/// Words that are loaded together, to be stored together, so that no store waits for the load before it: as many as there are
+/// registers that nobody has to save.
+const TOGETHER: usize = 8;
 
-/// What they move once of fewer.
-const HALF: usize = UNROLL / 2;
+/// Words that the loops move before they look at their counter.
+const UNROLL: usize = 2 * TOGETHER;
 
 /// The same of loops that merge, which need registers for more than the words.
 const MERGED: usize = 4;
@@ -233,9 +234,12 @@ unsafe fn words_from(source: *const u8, destination: &mut [u64]) {
 unsafe fn many_words_from(mut source: *const u8, destination: &mut [u64]) {
     let (batches, rest) = destination.as_chunks_mut::<UNROLL>();
     for batch in batches {
-        // SAFETY: by the contract.
-        *batch = unsafe { batch_from(source) };
-        source = source.wrapping_add(UNROLL * WORD);
+        let (halves, _) = batch.as_chunks_mut::<TOGETHER>();
+        for half in halves {
+            // SAFETY: by the contract.
+            *half = unsafe { batch_from(source) };
+            source = source.wrapping_add(TOGETHER * WORD);
+        }
     }
     if !rest.is_empty() {
         // SAFETY: by the contract.
@@ -248,11 +252,11 @@ unsafe fn many_words_from(mut source: *const u8, destination: &mut [u64]) {
 /// As [`words_from`].
 #[inline(never)]
 unsafe fn few_words_from(mut source: *const u8, destination: &mut [u64]) {
-    let (batches, rest) = destination.as_chunks_mut::<HALF>();
+    let (batches, rest) = destination.as_chunks_mut::<TOGETHER>();
     for batch in batches {
         // SAFETY: by the contract.
         *batch = unsafe { batch_from(source) };
-        source = source.wrapping_add(HALF * WORD);
+        source = source.wrapping_add(TOGETHER * WORD);
     }
     for (at, word) in rest.iter_mut().enumerate() {
         // SAFETY: by the contract.
@@ -260,8 +264,6 @@ unsafe fn few_words_from(mut source: *const u8, destination: &mut [u64]) {
     }
 }
 
-/// Loads together, to be stored together: no store waits for the load before it.
-///
 /// # Safety
 ///
 /// `source` is aligned to 8 and valid for atomic reads of `WORDS` words.
@@ -362,10 +364,13 @@ unsafe fn words_to(destination: *mut u8, source: &[u64]) {
 #[inline(never)]
 unsafe fn many_words_to(mut destination: *mut u8, source: &[u64]) {
     let (batches, rest) = source.as_chunks::<UNROLL>();
-    for &batch in batches {
-        // SAFETY: by the contract.
-        unsafe { batch_to(destination, batch) };
-        destination = destination.wrapping_add(UNROLL * WORD);
+    for batch in batches {
+        let (halves, _) = batch.as_chunks::<TOGETHER>();
+        for &half in halves {
+            // SAFETY: by the contract.
+            unsafe { batch_to(destination, half) };
+            destination = destination.wrapping_add(TOGETHER * WORD);
+        }
     }
     if !rest.is_empty() {
         // SAFETY: by the contract.
@@ -378,11 +383,11 @@ unsafe fn many_words_to(mut destination: *mut u8, source: &[u64]) {
 /// As [`words_to`].
 #[inline(never)]
 unsafe fn few_words_to(mut destination: *mut u8, source: &[u64]) {
-    let (batches, rest) = source.as_chunks::<HALF>();
+    let (batches, rest) = source.as_chunks::<TOGETHER>();
     for &batch in batches {
         // SAFETY: by the contract.
         unsafe { batch_to(destination, batch) };
-        destination = destination.wrapping_add(HALF * WORD);
+        destination = destination.wrapping_add(TOGETHER * WORD);
     }
     for (at, &word) in rest.iter().enumerate() {
         // SAFETY: by the contract.
