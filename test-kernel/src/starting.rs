@@ -11,7 +11,9 @@ use crate::machine::MAX_HARTS;
 
 global_asm!(
     r#"
-    .section .text.entry, "ax"
+    # Not in the entry's section: `_start` is the first there.
+    .section .text
+    .balign 4
     .globl __supervisor_entry
 __supervisor_entry:
     # In: HS-mode, a0 = hart id, a1 = device tree on the first hart that comes, satp = 0.
