@@ -32,6 +32,7 @@ pub const SECTIONS: &[&[Case]] = &[
     copies::CASES,
     injection::CASES,
     injection::interrupts::CASES,
+    injection::nested::CASES,
     injection::storms::CASES,
     traps::CASES,
     faults::CASES,

@@ -6,38 +6,52 @@ use core::sync::atomic::Ordering;
 use guest_mem::hart::Hart;
 use guest_mem::{Gpa, GuestMemory, GuestPrivilege, Gva};
 
+use super::is_scoped;
 use super::scene::Scene;
 use crate::library::loaded;
 use crate::tables::Page;
-use crate::{arena, csr};
+use crate::{arena, csr, trap};
 
 /// What the handler of an interrupt accesses: a page that the interrupted access does not.
 pub struct Aside<'a, H> {
     hart: &'a H,
     gva: u64,
     page: Page,
+    /// Whether one of its accesses faults.
+    faults: bool,
     rounds: Cell<u64>,
     wrong: Cell<u64>,
 }
 
-impl<'a, H: Hart> Aside<'a, H> {
+impl<'a, H: Hart + 'static> Aside<'a, H> {
     /// The page of a scene that its copies leave alone.
     pub fn of(scene: &Scene, hart: &'a H) -> Self {
         Self {
             hart,
             gva: scene.aside.0,
             page: scene.aside.1,
+            faults: true,
             rounds: Cell::new(0),
             wrong: Cell::new(0),
         }
     }
 
-    /// What an interrupt handler does: accesses in both spaces, of both privileges, one of which faults.
+    /// As [`of`](Self::of), with a fault or without.
+    pub fn faulting(scene: &Scene, hart: &'a H, faults: bool) -> Self {
+        Self {
+            faults,
+            ..Self::of(scene, hart)
+        }
+    }
+
+    /// What an interrupt handler does: accesses in both spaces, of both privileges, one of which faults. The trap handler
+    /// knows of the library meanwhile if this form of recovery asks for it, whatever the interrupted access's asks for.
     pub fn access(aside: *const ()) {
         // SAFETY: `storm::nesting` passes the value it was given, which lives as long as interrupts come.
         let aside = unsafe { &*aside.cast::<Self>() };
         let round = aside.rounds.get() + 1;
         aside.rounds.set(round);
+        let hooked = trap::set_hook(!is_scoped::<H>());
         let vcpu = loaded(aside.hart);
         let order = Ordering::Relaxed;
         let gpa = Gpa::new(aside.page.gpa);
@@ -51,8 +65,9 @@ impl<'a, H: Hart> Aside<'a, H> {
             let by_supervisor = vcpu.guest_virtual(GuestPrivilege::Supervisor);
             let by_user = vcpu.guest_virtual(GuestPrivilege::User);
             right &= by_supervisor.load(gva, order) == Ok(round);
-            right &= by_user.load::<u64>(gva, order).is_err();
+            right &= !aside.faults || by_user.load::<u64>(gva, order).is_err();
         }
+        trap::set_hook(hooked);
         aside.wrong.set(aside.wrong.get() + u64::from(!right));
     }
 

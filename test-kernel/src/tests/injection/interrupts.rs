@@ -33,14 +33,14 @@ unsafe extern "C" {
 }
 
 /// The access unit's instructions, and at which of them an interrupt came to pend.
-struct Unit {
+pub(super) struct Unit {
     start: u64,
     end: u64,
     interrupted: [bool; 2048],
 }
 
 impl Unit {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             start: (&raw const __guest_mem_access_start) as u64,
             end: (&raw const __guest_mem_access_end) as u64,
@@ -58,16 +58,16 @@ impl Unit {
 
 /// How interrupts meet the accesses of a sweep.
 #[derive(Clone, Copy)]
-struct Manner {
+pub(super) struct Manner {
     /// They are enabled while the routines run, and not only outside of windows.
-    inside: bool,
+    pub(super) inside: bool,
     /// Their handler accesses the guest.
-    nests: bool,
+    pub(super) nests: bool,
 }
 
 /// Follows `body`, then repeats it with an interrupt at each instruction that it was first to go through since
 /// [`machine::forget`]. Answers how many there were.
-fn sweep<H: Hart>(
+pub(super) fn sweep<H: Hart + 'static>(
     t: &mut Test,
     unit: &mut Unit,
     aside: &Aside<'_, H>,
@@ -126,7 +126,7 @@ fn sweep<H: Hart>(
 const FOR_OTHERS: usize = 17;
 
 /// Bytes; bytes by which the host's alignment is off the guest's, at which the copy is by doubles; first byte that is refused.
-type Sizes = (usize, usize, usize);
+pub(super) type Sizes = (usize, usize, usize);
 
 /// Copies that together go through every instruction of the routines.
 const COPIES: [Sizes; 13] = [
@@ -146,9 +146,9 @@ const COPIES: [Sizes; 13] = [
 ];
 
 /// The fewest that windows are opened for.
-const FEW: [Sizes; 3] = [(300, 0, 84), (77, 5, 70), (40, 4, 22)];
+pub(super) const FEW: [Sizes; 3] = [(300, 0, 84), (77, 5, 70), (40, 4, 22)];
 
-fn shape((len, off, fault): Sizes) -> Shape {
+pub(super) fn shape((len, off, fault): Sizes) -> Shape {
     Shape {
         len,
         host: (off + 8 - fault % 8) % 8,
@@ -185,7 +185,7 @@ fn settings() -> impl Iterator<Item = (Setting, &'static [Sizes])> {
 }
 
 /// A scene in which interrupts are expected.
-fn expecting(setting: Setting) -> Scene {
+pub(super) fn expecting(setting: Setting) -> Scene {
     let mut scene = Scene::new(setting, Promise::ButExitRecord);
     storm::expect(NEVER);
     scene.settle();

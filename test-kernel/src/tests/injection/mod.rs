@@ -8,6 +8,7 @@
 
 mod aside;
 pub mod interrupts;
+pub mod nested;
 mod scene;
 mod setting;
 mod shape;

@@ -30,7 +30,7 @@ const INTERRUPTS: u64 = 30;
 const PATIENCE: usize = 200_000;
 
 fn r26_i2_accesses_in_interrupt_handlers_disturb_no_access(t: &mut Test) -> Outcome {
-    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+    fn body<H: Hart + 'static>(t: &mut Test, hart: &H) -> Outcome {
         let settings = OPERATIONS.into_iter().flat_map(|operation| {
             SPACES.into_iter().flat_map(move |space| {
                 [Refusal::Nothing, Refusal::GuestPage].map(|refusal| Setting {
