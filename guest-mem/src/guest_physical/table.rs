@@ -17,10 +17,9 @@ pub(super) struct Table<S: ?Sized> {
     /// Some slot is logging.
     pub(super) logging: bool,
     len: usize,
-    /// How a search begins, in bytes of `places`: half of the largest power of two of slots that are there, and what they leave
-    /// over.
-    first_step: usize,
+    /// How a search goes: the slots that are over the largest power of two of them, and that power's logarithm.
     left_over: usize,
+    levels: u32,
     /// Of the places, and of all else here.
     witness: Witness,
     places: S,
@@ -37,8 +36,8 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
                 },
                 logging: false,
                 len: 0,
-                first_step: 0,
                 left_over: 0,
+                levels: 0,
                 witness: Witness::new(),
                 places: [Slot::EMPTY; SLOTS],
             }
@@ -55,9 +54,8 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
 
     fn resize(&mut self, len: usize) {
         self.len = len;
-        let power = len.checked_ilog2().map_or(0, |log| 1 << log);
-        self.first_step = power / 2 * size_of::<Slot>();
-        self.left_over = (len - power) * size_of::<Slot>();
+        self.levels = len.checked_ilog2().unwrap_or(0);
+        self.left_over = len.saturating_sub(1 << self.levels);
     }
 
     fn check(&self, slot: &Slot<'m>) -> Result<(), SlotError> {
@@ -175,8 +173,8 @@ impl<'m> Table<[Slot<'m>]> {
         }
     }
 
-    /// Binary search by steps that halve, each of an addition, a load and a comparison: among the first power of two of slots,
-    /// or among the last, which overlap it.
+    /// Binary search by steps that halve: among the first power of two of slots, or among the last, which overlap it. The steps
+    /// are constants, so that each is a load, a comparison and an addition.
     #[inline(never)]
     fn search(&self, gpa: Gpa, hint: &Cell<usize>) -> Option<&Slot<'m>> {
         if self.places.is_empty() {
@@ -184,19 +182,36 @@ impl<'m> Table<[Slot<'m>]> {
         }
         // Of all places: a pointer made of the first one's reference may not leave it.
         let first = self.places.as_ptr();
-        let later = |at: *const Slot<'m>, step| {
+        // Compared without a negation. No slot reaches the top of the 64-bit space.
+        let after = Gpa::new(gpa.value().wrapping_add(1));
+        let later = |at: *const Slot<'m>, slots: usize| {
             // SAFETY: what is left over and the steps after it add up to `len` slots less one, or to nothing if `len` is 0; so
             // this is one of the places.
-            let next = unsafe { at.byte_add(step) };
+            let next = unsafe { at.add(slots) };
             // SAFETY: as above.
             let base = unsafe { (*next).base };
-            if base <= gpa { next } else { at }
+            if base < after { next } else { at }
         };
         let mut at = later(first, self.left_over);
-        let mut step = self.first_step;
-        while step >= size_of::<Slot>() {
-            at = later(at, step);
-            step /= 2;
+        macro_rules! steps {
+            ($($slots:literal)*) => {{ $(at = later(at, $slots);)* }};
+        }
+        match self.levels {
+            0 => {}
+            1 => steps!(1),
+            2 => steps!(2 1),
+            3 => steps!(4 2 1),
+            4 => steps!(8 4 2 1),
+            5 => steps!(16 8 4 2 1),
+            6 => steps!(32 16 8 4 2 1),
+            7 => steps!(64 32 16 8 4 2 1),
+            8 => steps!(128 64 32 16 8 4 2 1),
+            more => {
+                for level in (9..more).rev() {
+                    at = later(at, 1 << level);
+                }
+                steps!(256 128 64 32 16 8 4 2 1);
+            }
         }
         // SAFETY: as above.
         let slot = unsafe { &*at };
