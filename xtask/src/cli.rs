@@ -137,7 +137,7 @@ pub struct Test {
     /// The choices of each case to keep, as a disagreement prints them
     #[arg(long, value_name = "BITS", value_parser = number, requires = "differential")]
     pub keep: Option<u64>,
-    /// Run fault injection alone, on each target, with every case there is: the better part of an hour for each
+    /// Run fault injection alone, on each target, with every case there is: 5 minutes on virt, 15 on virt-m
     #[arg(long, conflicts_with = "differential")]
     pub exhaustive: bool,
     /// The machines to run the target's tests on [default: virt and virt-m]

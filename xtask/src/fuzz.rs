@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
@@ -63,8 +63,10 @@ pub fn run(options: &cli::Fuzz) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Nightly Rust, and cargo-fuzz, whose program is given.
+/// Nightly Rust, a C++ compiler, and cargo-fuzz, whose program is given.
 fn tools() -> anyhow::Result<PathBuf> {
+    process::output(Command::new("c++").arg("--version"))
+        .context("the fuzzer's engine is C++, and there is no compiler for that")?;
     nightly::ensure(&[])?;
     let folder = setup::once(
         "cargo-fuzz",
