@@ -5,6 +5,7 @@
 //!
 //! Rounds are counted and not timed, so that a slow machine does the same work; every wait has an end (`harts::Patience`).
 
+pub mod logging;
 pub mod slots;
 pub mod tearing;
 pub mod unmapping;
@@ -127,6 +128,12 @@ fn other_than(page: u64, value: u64) -> Option<u64> {
         .step_by(8)
         .map(arena::read)
         .find(|&found| found != value)
+}
+
+/// The bytes of doubles.
+fn bytes_of(doubles: &mut [u64]) -> &mut [u8] {
+    // SAFETY: every pattern of bytes is doubles and the other way round; the slice is borrowed as long as the other.
+    unsafe { doubles.align_to_mut::<u8>().1 }
 }
 
 /// What the harts of a race do.

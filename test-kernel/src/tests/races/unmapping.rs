@@ -11,7 +11,9 @@ use guest_mem::guest_physical::{HostPage, NoGStage, PageEntry, Slot};
 use guest_mem::hart::Hart;
 use guest_mem::{AccessError, FaultKind, Gpa, GuestMemory};
 
-use super::{Hand, Memory, PAGE, POISON, Path, Race, by_path, fill_page, other_than, pages, race};
+use super::{
+    Hand, Memory, PAGE, POISON, Path, Race, by_path, bytes_of, fill_page, other_than, pages, race,
+};
 use crate::harness::{Outcome, Test, cases, count};
 use crate::harts::{Crew, Part, Patience, Wrong, claim};
 use crate::slots::{LEN, is_slot};
@@ -146,12 +148,6 @@ impl Unmapping<'_> {
         let share = PAGES / self.unmappers;
         me * share..(me + 1) * share
     }
-}
-
-/// The bytes of doubles.
-fn bytes_of(doubles: &mut [u64]) -> &mut [u8] {
-    // SAFETY: every pattern of bytes is doubles and the other way round; the slice is borrowed as long as the other.
-    unsafe { doubles.align_to_mut::<u8>().1 }
 }
 
 impl Race for Unmapping<'_> {
