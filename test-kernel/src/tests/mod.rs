@@ -48,6 +48,7 @@ pub const SECTIONS: &[&[Case]] = &[
     entries::CASES,
     exits::CASES,
     mistrust::CASES,
+    races::edits::CASES,
     races::logging::CASES,
     races::slots::CASES,
     races::tearing::CASES,

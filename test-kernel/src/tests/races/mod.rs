@@ -5,6 +5,7 @@
 //!
 //! Rounds are counted and not timed, so that a slow machine does the same work; every wait has an end (`harts::Patience`).
 
+pub mod edits;
 pub mod logging;
 pub mod slots;
 pub mod tearing;
