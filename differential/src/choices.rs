@@ -156,7 +156,7 @@ pub struct Edit {
 /// In what a case departs from the ordinary; `None` is the ordinary. Numbers without a unit choose among what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choices {
-    /// The choices that were drawn and kept, as [`Case::kept`].
+    /// The choices that were drawn and kept, as [`Case::kept`](crate::Case::kept).
     pub taken: u32,
     /// `vsatp.MODE`.
     pub vs_mode: Option<Mode>,
