@@ -11,11 +11,11 @@ use guest_mem::hart::Hart;
 use guest_mem::{AccessError, FaultKind, GuestMemory};
 
 use super::{
-    Hand, Memory, PAGE, POISON, Path, Race, by_path, bytes_of, fill_page, other_than, race,
+    Hand, Memory, PAGE, POISON, Path, Race, by_path, bytes_of, fill_page, other_than, race, until,
     world_and_memory,
 };
-use crate::harness::{Outcome, Test, cases, count};
-use crate::harts::{Crew, Part, Patience, Wrong, claim};
+use crate::harness::{Outcome, Test, cases, check, count};
+use crate::harts::{Crew, Part, Patience, claim};
 use crate::shootdown;
 use crate::tables::bits::{A, D, SUPERVISOR, V, W};
 use crate::tables::{Page, leaf};
@@ -24,10 +24,10 @@ cases![r46_edits_of_the_guests_tables_show_the_old_page_or_the_new_one];
 
 /// Pages of guest-virtual memory.
 const PAGES: usize = 8;
-/// How often the boot hart edits.
-const ROUNDS: u64 = 300;
-/// Accesses of each other hart in a round.
-const ACCESSES: u64 = 200;
+/// How often the boot hart moves all of them.
+const ROUNDS: u64 = 100;
+/// Accesses that the other harts begin while an entry withholds rights, before the boot hart goes on.
+const MET: u64 = 8;
 
 /// The bits that age.
 const AGE: u64 = A | D;
@@ -66,6 +66,8 @@ struct Edits<'m> {
     pages: [Page; 2 * PAGES],
     /// The VS-stage's entry of each.
     entries: [u64; PAGES],
+    /// Rounds that are over.
+    over: AtomicU64,
     accesses: AtomicU64,
     refused: AtomicU64,
     edits: AtomicU64,
@@ -121,7 +123,7 @@ impl Edits<'_> {
     }
 
     /// Moves every guest-virtual page to its other page, by way of what its kind of edit goes through.
-    fn edit<H: Hart>(&self, hand: &mut Hand<'_, '_, H>, round: u64) -> Part {
+    fn edit<H: Hart>(&self, hand: &mut Hand<'_, '_, H>, round: u64) -> Outcome {
         let me = hand.me;
         let (old, new) = (
             PAGES * (round % 2) as usize,
@@ -130,7 +132,7 @@ impl Edits<'_> {
         for index in 0..PAGES {
             let page = self.pages[new + index];
             let used = other_than(page.spa, POISON);
-            claim!(
+            check!(
                 used.is_none(),
                 "page {index}: written after it was left: {used:#x?}"
             );
@@ -150,6 +152,10 @@ impl Edits<'_> {
                     index,
                     leaf(self.pages[at + index].gpa, SUPERVISOR & !without),
                 );
+            }
+            if step % 2 == 1 {
+                let met = self.accesses.load(Ordering::Relaxed) + MET;
+                until(me, || self.accesses.load(Ordering::Relaxed) >= met)?;
             }
         }
         for index in 0..PAGES {
@@ -173,7 +179,7 @@ impl Edits<'_> {
             let is_new = found
                 .as_ref()
                 .is_ok_and(|double| double >> 32 == contents(index) >> 32);
-            claim!(is_new, "page {index} after the shootdown: {found:#x?}");
+            check!(is_new, "page {index} after the shootdown: {found:#x?}");
         }
         Ok(())
     }
@@ -183,7 +189,7 @@ impl Race for Edits<'_> {
     fn there<H: Hart>(&self, mut hand: Hand<'_, '_, H>, crew: &Crew) -> Part {
         let mut seen = 0;
         while crew.next_round(&mut seen) {
-            for _ in 0..ACCESSES {
+            while self.over.load(Ordering::Relaxed) < seen {
                 self.access(&mut hand)?;
             }
         }
@@ -193,7 +199,8 @@ impl Race for Edits<'_> {
     fn here<H: Hart>(&self, mut hand: Hand<'_, '_, H>, crew: &Crew) -> Outcome {
         for round in 0..ROUNDS {
             crew.begin_round();
-            self.edit(&mut hand, round).map_err(Wrong::stop)?;
+            self.edit(&mut hand, round)?;
+            self.over.store(round + 1, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -215,6 +222,7 @@ fn r46_edits_of_the_guests_tables_show_the_old_page_or_the_new_one(t: &mut Test)
         entries: core::array::from_fn(|index| {
             world.vs_entry(super::GVA + index as u64 * PAGE, 0).spa
         }),
+        over: AtomicU64::new(0),
         accesses: AtomicU64::new(0),
         refused: AtomicU64::new(0),
         edits: AtomicU64::new(0),
