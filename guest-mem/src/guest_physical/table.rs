@@ -17,12 +17,59 @@ pub(super) struct Table<S: ?Sized> {
     /// Some slot is logging.
     pub(super) logging: bool,
     len: usize,
-    /// How a search goes: the slots that are over the largest power of two of them, and that power's logarithm.
-    left_over: usize,
-    levels: u32,
+    /// How a search among so many slots goes, and its first step.
+    search: Search,
+    first_step: usize,
     /// Of the places, and of all else here.
     witness: Witness,
     places: S,
+}
+
+/// Finds the slot that holds an address and writes down its place.
+type Search = for<'t, 'm> fn(&'t Table<[Slot<'m>]>, Gpa, &Cell<usize>) -> Option<&'t Slot<'m>>;
+
+/// The searches that take so many halving steps after the first one: chosen when the slots change, so that a search decides
+/// nothing but where the address lies.
+const SEARCHES: [Search; 10] = [
+    search::<0>,
+    search::<1>,
+    search::<2>,
+    search::<3>,
+    search::<4>,
+    search::<5>,
+    search::<6>,
+    search::<7>,
+    search::<8>,
+    search::<9>,
+];
+
+/// The search of no slots.
+fn search_nothing<'t, 'm>(
+    _: &'t Table<[Slot<'m>]>,
+    _: Gpa,
+    _: &Cell<usize>,
+) -> Option<&'t Slot<'m>> {
+    None
+}
+
+/// The search of 2^LEVELS + 1 to 2^(LEVELS+1) slots, or of one. Its steps are constants, so that each is a load, a comparison
+/// and an addition.
+fn search<'t, 'm, const LEVELS: u32>(
+    table: &'t Table<[Slot<'m>]>,
+    gpa: Gpa,
+    hint: &Cell<usize>,
+) -> Option<&'t Slot<'m>> {
+    table.search(LEVELS, gpa, hint)
+}
+
+/// The search of more slots than those of [`SEARCHES`] are for.
+fn search_many<'t, 'm>(
+    table: &'t Table<[Slot<'m>]>,
+    gpa: Gpa,
+    hint: &Cell<usize>,
+) -> Option<&'t Slot<'m>> {
+    let levels = (table.len - table.first_step).ilog2();
+    table.search(levels, gpa, hint)
 }
 
 impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
@@ -36,8 +83,8 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
                 },
                 logging: false,
                 len: 0,
-                left_over: 0,
-                levels: 0,
+                search: search_nothing,
+                first_step: 0,
                 witness: Witness::new(),
                 places: [Slot::EMPTY; SLOTS],
             }
@@ -54,8 +101,16 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
 
     fn resize(&mut self, len: usize) {
         self.len = len;
-        self.levels = len.checked_ilog2().unwrap_or(0);
-        self.left_over = len.saturating_sub(1 << self.levels);
+        let Some(others) = len.checked_sub(1) else {
+            self.search = search_nothing;
+            return;
+        };
+        // The first step leaves a power of two of places: the first ones, or the last ones, which overlap them.
+        let levels = others.checked_ilog2().unwrap_or(0);
+        self.first_step = len - (1 << levels);
+        self.search = *SEARCHES
+            .get(levels as usize)
+            .unwrap_or(&(search_many as Search));
     }
 
     fn check(&self, slot: &Slot<'m>) -> Result<(), SlotError> {
@@ -169,49 +224,28 @@ impl<'m> Table<[Slot<'m>]> {
     pub(super) fn find(&self, gpa: Gpa, hint: &Cell<usize>) -> Option<&Slot<'m>> {
         match self.place(hint.get()) {
             Some(slot) if slot.contains(gpa) => Some(slot),
-            _ => self.search(gpa, hint),
+            _ => (self.search)(self, gpa, hint),
         }
     }
 
-    /// Binary search by steps that halve: among the first power of two of slots, or among the last, which overlap it. The steps
-    /// are constants, so that each is a load, a comparison and an addition.
-    #[inline(never)]
-    fn search(&self, gpa: Gpa, hint: &Cell<usize>) -> Option<&Slot<'m>> {
-        if self.places.is_empty() {
-            return None;
-        }
+    /// Binary search: the first step, and `levels` more that halve 2^`levels` places.
+    #[inline(always)]
+    fn search(&self, levels: u32, gpa: Gpa, hint: &Cell<usize>) -> Option<&Slot<'m>> {
         // Of all places: a pointer made of the first one's reference may not leave it.
         let first = self.places.as_ptr();
         // Compared without a negation. No slot reaches the top of the 64-bit space.
         let after = Gpa::new(gpa.value().wrapping_add(1));
         let later = |at: *const Slot<'m>, slots: usize| {
-            // SAFETY: what is left over and the steps after it add up to `len` slots less one, or to nothing if `len` is 0; so
-            // this is one of the places.
+            // SAFETY: the first step and those after it add up to `len` slots less one (`resize`), and this search is that for
+            // `len`, which is not 0; so this is one of the places.
             let next = unsafe { at.add(slots) };
             // SAFETY: as above.
             let base = unsafe { (*next).base };
             if base < after { next } else { at }
         };
-        let mut at = later(first, self.left_over);
-        macro_rules! steps {
-            ($($slots:literal)*) => {{ $(at = later(at, $slots);)* }};
-        }
-        match self.levels {
-            0 => {}
-            1 => steps!(1),
-            2 => steps!(2 1),
-            3 => steps!(4 2 1),
-            4 => steps!(8 4 2 1),
-            5 => steps!(16 8 4 2 1),
-            6 => steps!(32 16 8 4 2 1),
-            7 => steps!(64 32 16 8 4 2 1),
-            8 => steps!(128 64 32 16 8 4 2 1),
-            more => {
-                for level in (9..more).rev() {
-                    at = later(at, 1 << level);
-                }
-                steps!(256 128 64 32 16 8 4 2 1);
-            }
+        let mut at = later(first, self.first_step);
+        for level in (0..levels).rev() {
+            at = later(at, 1 << level);
         }
         // SAFETY: as above.
         let slot = unsafe { &*at };
