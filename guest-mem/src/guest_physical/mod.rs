@@ -49,6 +49,7 @@ mod page_tables;
 mod reader;
 pub(crate) mod resolver;
 mod scatter;
+mod search;
 mod slot;
 mod stage_view;
 mod table;
