@@ -61,7 +61,7 @@ impl<H: Hart> LoadedVcpu<'_, H> {
             // SAFETY: the CSRs are as in a window, and the G-stage is on; the next parcel has an address.
             return match unsafe { self.hart.fetch_instruction(gva.value()) } {
                 Ok(bits) => Ok(Instruction::of_fetched(bits)),
-                Err(interrupted) => Err(self.fetch_faulted(&interrupted)),
+                Err(interrupted) => Err(self.fetch_faulted(interrupted)),
             };
         }
         self.fetch_otherwise(gva, privilege)
@@ -77,7 +77,7 @@ impl<H: Hart> LoadedVcpu<'_, H> {
         drop(window);
         fetched
             .map(Instruction::of_fetched)
-            .map_err(|interrupted| self.fetch_faulted(&interrupted))
+            .map_err(|interrupted| self.fetch_faulted(interrupted))
     }
 
     /// [`fetch_instruction`](Self::fetch_instruction) at any address, refused ones and those that need fences included.
@@ -110,16 +110,15 @@ impl<H: Hart> LoadedVcpu<'_, H> {
         drop(window);
         let instruction = fetched
             .map(Instruction::of_fetched)
-            .map_err(|interrupted| self.fetch_faulted(&interrupted))?;
+            .map_err(|interrupted| self.fetch_faulted(interrupted))?;
         if gva.value() == LAST_PARCEL && instruction.length() == 4 {
             return Err(refuse(FaultKind::OutOfRange).after(2));
         }
         Ok(instruction)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn fetch_faulted(&self, Interrupted { completed, trap }: &Interrupted) -> AccessError {
-        Fault::from_trap(Operation::Fetch, self.virtual_space(), *trap).after(*completed)
+    #[inline(always)]
+    fn fetch_faulted(&self, Interrupted { completed, trap }: Interrupted) -> AccessError {
+        AccessError::from_trap(Operation::Fetch, self.virtual_space(), completed, trap)
     }
 }

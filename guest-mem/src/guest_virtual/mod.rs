@@ -189,12 +189,11 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         self.g_stage.map_err(|kind| Fault::new(operation, kind))
     }
 
-    /// What `stval` is after a fault of a guest-virtual access.
+    /// What `stval` is after a fault of a guest-virtual access. Asks the CSR, which is the token's: so an access keeps nothing
+    /// for the case that it faults.
+    #[inline(always)]
     fn virtual_space(&self) -> Space {
-        match VsMode::of(self.csrs.vsatp) {
-            Some(VsMode::Bare) => Space::Identity,
-            _ => Space::Virtual,
-        }
+        Space::of_vsatp(self.hart.read_csr(Csr::Vsatp))
     }
 
     /// Refuses a regime without a G-stage, a guest whose VS-mode is big-endian (R9), and bytes that are not guest-physical.

@@ -7,7 +7,7 @@ use super::access::{self, HardwareSpace};
 use super::window::{Borrow, Window};
 use crate::access::Width;
 use crate::address::{Gpa, last_byte};
-use crate::fault::{AccessError, Fault, Operation, Space, TrapInfo};
+use crate::fault::{AccessError, Fault, Operation, Space};
 use crate::guest_memory::GuestMemory;
 use crate::hart::Hart;
 
@@ -87,8 +87,9 @@ impl<'h, H: Hart> HardwareSpace for LoadedPhysical<'_, 'h, H> {
         fault.at_gpa(gpa)
     }
 
-    fn fault(&self, operation: Operation, trap: TrapInfo) -> Fault {
-        Fault::from_trap(operation, Space::Physical, trap)
+    #[inline(always)]
+    fn space(&self) -> Space {
+        Space::Physical
     }
 }
 

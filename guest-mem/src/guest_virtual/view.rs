@@ -7,7 +7,7 @@ use super::access::{self, HardwareSpace};
 use super::window::{Borrow, Window};
 use crate::access::{GuestPrivilege, Width};
 use crate::address::Gva;
-use crate::fault::{AccessError, Fault, Operation, TrapInfo};
+use crate::fault::{AccessError, Fault, Operation, Space};
 use crate::guest_memory::GuestMemory;
 use crate::hart::Hart;
 
@@ -98,8 +98,9 @@ impl<'h, H: Hart> HardwareSpace for GuestVirtual<'_, 'h, H> {
         fault.at_gva(gva)
     }
 
-    fn fault(&self, operation: Operation, trap: TrapInfo) -> Fault {
-        Fault::from_trap(operation, self.vcpu.virtual_space(), trap)
+    #[inline(always)]
+    fn space(&self) -> Space {
+        self.vcpu.virtual_space()
     }
 }
 
