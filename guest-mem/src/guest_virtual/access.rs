@@ -19,7 +19,7 @@ pub(super) trait HardwareSpace: Copy {
     type Window;
 
     /// Whether no access finds the CSRs as it needs them.
-    const ALWAYS_BORROWS: bool;
+    const ALWAYS_BORROWS: bool = false;
 
     /// What accesses are made with.
     fn hart(&self) -> &Self::Hart;
@@ -31,7 +31,10 @@ pub(super) trait HardwareSpace: Copy {
     fn open_unfenced(&self) -> Self::Window;
 
     /// Whether the CSRs are as an access needs them, so that it needs no window.
-    fn is_open_anyway(&self) -> bool;
+    #[inline(always)]
+    fn is_open_anyway(&self) -> bool {
+        !Self::ALWAYS_BORROWS
+    }
 
     /// Whether the access has nothing to be refused for and needs no fence: most have not.
     fn is_plain(&self, address: Self::Address, len: usize) -> bool;

@@ -12,7 +12,7 @@ use core::marker::PhantomData;
 
 use crate::access::GuestPrivilege;
 use crate::address::{Gpa, last_byte};
-use crate::csr::{GMode, HSTATUS_VSBE, STATUS_UBE, VsMode};
+use crate::csr::{GMode, HSTATUS_VSBE, STATUS_SUM, STATUS_UBE, VsMode};
 use crate::fault::{Fault, FaultKind, Operation, Space};
 use crate::hart::{Csr, Hart};
 
@@ -73,6 +73,9 @@ pub struct LoadedVcpu<'h, H: Hart> {
     plain_gpa_end: u64,
     plain_supervisor: bool,
     plain_user: bool,
+    /// The same for fetches, which also need SUM to be clear.
+    plain_supervisor_fetches: bool,
+    plain_user_fetches: bool,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -114,6 +117,7 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         let supervisor = g_stage.is_ok() && VsMode::of(csrs.vsatp).is_some() && !big_endian;
         let user = supervisor && csrs.vsstatus & STATUS_UBE == 0;
         let plain = !hart.fence_state().stale_vsatp();
+        let plain_fetches = plain && csrs.vsstatus & STATUS_SUM == 0;
         Self {
             hart,
             csrs,
@@ -125,6 +129,8 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
             plain_gpa_end: if plain { gpa_end } else { 0 },
             plain_supervisor: plain && supervisor,
             plain_user: plain && user,
+            plain_supervisor_fetches: plain_fetches && supervisor,
+            plain_user_fetches: plain_fetches && user,
             not_send: PhantomData,
         }
     }
@@ -180,6 +186,15 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         match privilege {
             GuestPrivilege::Supervisor => self.plain_supervisor,
             GuestPrivilege::User => self.plain_user,
+        }
+    }
+
+    /// Whether fetches at `privilege` are possible and need neither fences nor a change of `vsstatus`.
+    #[inline(always)]
+    fn fetches_plainly(&self, privilege: GuestPrivilege) -> bool {
+        match privilege {
+            GuestPrivilege::Supervisor => self.plain_supervisor_fetches,
+            GuestPrivilege::User => self.plain_user_fetches,
         }
     }
 

@@ -137,8 +137,6 @@ impl<'h, H: Hart> HardwareSpace for &OpenWindow<'_, 'h, H> {
     type Address = Gva;
     type Window = ();
 
-    const ALWAYS_BORROWS: bool = false;
-
     #[inline(always)]
     fn hart(&self) -> &H::Series<'h> {
         &self.series
@@ -153,11 +151,6 @@ impl<'h, H: Hart> HardwareSpace for &OpenWindow<'_, 'h, H> {
 
     #[inline(always)]
     fn open_unfenced(&self) {}
-
-    #[inline(always)]
-    fn is_open_anyway(&self) -> bool {
-        true
-    }
 
     /// The fence was made when the window was opened.
     #[inline(always)]

@@ -68,11 +68,6 @@ impl<'h, H: Hart> HardwareSpace for LoadedPhysical<'_, 'h, H> {
     }
 
     #[inline(always)]
-    fn is_open_anyway(&self) -> bool {
-        Window::is_open_anyway(self.vcpu.hart, &self.vcpu.csrs, Borrow::Physical)
-    }
-
-    #[inline(always)]
     fn is_plain(&self, gpa: Gpa, len: usize) -> bool {
         last_byte(gpa.value(), len).is_some_and(|last| last < self.vcpu.plain_gpa_end)
     }

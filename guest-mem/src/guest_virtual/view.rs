@@ -44,8 +44,6 @@ impl<'h, H: Hart> HardwareSpace for GuestVirtual<'_, 'h, H> {
 
     type Window = Window<'h, H>;
 
-    const ALWAYS_BORROWS: bool = false;
-
     #[inline(always)]
     fn hart(&self) -> &H {
         self.vcpu.hart
@@ -77,11 +75,7 @@ impl<'h, H: Hart> HardwareSpace for GuestVirtual<'_, 'h, H> {
 
     #[inline(always)]
     fn is_open_anyway(&self) -> bool {
-        Window::is_open_anyway(
-            self.vcpu.hart,
-            &self.vcpu.csrs,
-            Borrow::Virtual(self.privilege),
-        )
+        Window::is_open_anyway(self.vcpu.hart, &self.vcpu.csrs, self.privilege)
     }
 
     #[inline(always)]

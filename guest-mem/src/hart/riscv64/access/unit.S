@@ -9,15 +9,14 @@
 #   a0  host pointer, or the value of a single store or a fill; on return the bytes left, or what a single load found
 #   a1  guest address; on return of a single access 0, or 1 after a fault (of a fetch: 2, if it was the second parcel's)
 #   a2  length in bytes, a multiple of the element (turned into the end pointer)
-#   a3  scoped form: the frame, with the record of the guest's exit; no routine changes it. Single accesses of that form
-#       have the record in registers instead: scoped.S
 #   t1-t4  on return after a fault: scause, stval, htval, htinst; else data
-#   a4-a7, t0  data; t0 is the return address of single accesses
+#   a3-a7, t0  data; t0 is the return address of single accesses
 #   t4  end of the whole batches
 #   t5  scoped form: the address of the vector (in the hook form, data)
-#   t6  scoped form: where a trap that is not ours is forwarded to; never used by a routine
+#   t6  scoped form: the vectors' own
+#   s2  scoped form: the frame, with the record of the guest's exit
 #   ra  return address of copies and fills
-# No routine uses sp, s0-s11, gp or tp.
+# No routine changes sp, s0-s11, gp or tp. A single access of the scoped form has all it needs in registers: singles.S.
 #
 # At a fixup, t1-t4 hold scause, stval, htval, htinst (put there by the handler hook or by the vector), and the other
 # registers are as the faulting instruction found them, but for t5.
@@ -82,7 +81,7 @@ __guest_mem_access_start:
 # The scoped form's vector is in t5 from here on; TAKE_VECTOR puts it into stvec.
     .macro BEGIN_SCOPE scoped
     .if \scoped
-    lla     t5, .Lguest_mem_scoped_vector
+    lla     t5, __guest_mem_scoped_vector
     .endif
     .endm
 
@@ -95,7 +94,7 @@ __guest_mem_access_start:
 # The host's vector again.
     .macro END_SCOPE scoped
     .if \scoped
-    ld      t5, FRAME_STVEC(a3)
+    ld      t5, FRAME_STVEC(s2)
     csrw    stvec, t5
     .endif
     .endm
