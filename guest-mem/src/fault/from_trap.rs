@@ -81,7 +81,7 @@ impl Fault {
     /// The fault that a trap of a guest access means.
     #[inline(always)]
     pub(crate) fn from_trap(operation: Operation, space: Space, trap: TrapInfo) -> Self {
-        let cause = 1u32.checked_shl(trap.scause.min(31) as u32).unwrap_or(0);
+        let cause = cause::bit(trap.scause);
         let by_vs_stage = cause & refused::BY_VS_STAGE != 0;
         let by_g_stage = cause & refused::BY_G_STAGE != 0
             // Without a VS-stage none could refuse; and where `hlvx` reports both stages as cause 12 (R60), only the G-stage

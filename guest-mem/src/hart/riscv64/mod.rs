@@ -39,23 +39,23 @@ global_asm!(
     // The bits of sstatus that a trap changes; SIE is clear in a window anyway.
     trap_status = const STATUS_SPP | STATUS_SPIE | STATUS_SPELP | STATUS_SDT,
     first_page_fault = const cause::INSTRUCTION_PAGE,
+    unit_bits = const UNIT_BITS,
     separate = const cfg!(feature = "fence-guest-accesses") as u8,
 );
 
+/// The access unit has fewer bytes than two to the power of this, and its table a place for each four of these.
+const UNIT_BITS: u32 = 13;
+
 unsafe extern "C" {
     static __guest_mem_access_start: [u8; 0];
-    static __guest_mem_extable_start: [u16; 0];
-    static __guest_mem_extable_end: [u16; 0];
+    static __guest_mem_extable_start: [u16; 1 << UNIT_BITS >> 2];
 }
 
 /// The exception table of the access unit.
 #[inline]
 pub fn exception_table() -> ExceptionTable<'static> {
-    let start = (&raw const __guest_mem_extable_start).cast::<u16>();
-    let end = (&raw const __guest_mem_extable_end).cast::<u16>();
-    // SAFETY: both labels delimit what the access unit emitted into one section of one object: initialized, read-only,
-    // 8-aligned, and never moved.
-    ExceptionTable(unsafe { core::slice::from_raw_parts(start, end.offset_from_unsigned(start)) })
+    // SAFETY: the access unit emits so many of them into one section: initialized, read-only, 8-aligned, and never moved.
+    ExceptionTable(unsafe { &__guest_mem_extable_start })
 }
 
 /// Sends the trap in `context` to its fixup if a guest access of this crate raised it, and says whether it did.

@@ -35,7 +35,7 @@
 .Lguest_mem_site_causes:
     .word   {load_causes}, {fetch_causes}, {store_causes}, 0
 # The unit has less bytes than two to the power of this.
-    .equ UNIT_BITS, 13
+    .equ UNIT_BITS, {unit_bits}
 # From the causes to the table.
     .equ EXTABLE, 16
     .globl  __guest_mem_extable_start
