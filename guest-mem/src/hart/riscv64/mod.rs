@@ -20,7 +20,7 @@ mod routines;
 mod series;
 
 pub use forms::{HandlerHook, Recovery, ScopedStvec};
-use routines::Singles;
+use routines::{Singles, frame};
 pub use series::Series;
 
 global_asm!(
@@ -39,12 +39,21 @@ global_asm!(
     // The bits of sstatus that a trap changes; SIE is clear in a window anyway.
     trap_status = const STATUS_SPP | STATUS_SPIE | STATUS_SPELP | STATUS_SDT,
     first_page_fault = const cause::INSTRUCTION_PAGE,
+    frame_stvec = const frame::STVEC,
+    frame_sepc = const frame::SEPC,
+    frame_scause = const frame::SCAUSE,
+    frame_stval = const frame::STVAL,
+    frame_htval = const frame::HTVAL,
+    frame_htinst = const frame::HTINST,
+    frame_sstatus = const frame::SSTATUS,
+    frame_hstatus = const frame::HSTATUS,
+    frame_scratch = const frame::SCRATCH,
     unit_bits = const UNIT_BITS,
     separate = const cfg!(feature = "fence-guest-accesses") as u8,
 );
 
 /// The access unit has fewer bytes than two to the power of this, and its table a place for each four of these.
-const UNIT_BITS: u32 = 13;
+const UNIT_BITS: u32 = 14;
 
 unsafe extern "C" {
     static __guest_mem_access_start: [u8; 0];

@@ -95,7 +95,8 @@ pub trait Singles: Copy {
     unsafe fn fetch_instruction(self, address: u64) -> Result<u32, Interrupted>;
 }
 
-/// What a fault in the scoped form puts back, and room for its vector. The access unit knows the layout.
+/// What a fault in the scoped form puts back, and room for its vector and routines. The access unit knows the layout
+/// ([`frame`]).
 #[derive(Debug)]
 #[repr(C)]
 pub struct ExitRecord {
@@ -107,8 +108,28 @@ pub struct ExitRecord {
     htinst: u64,
     sstatus: u64,
     hstatus: u64,
-    /// Registers of the interrupted routine, while the vector runs.
-    scratch: UnsafeCell<[MaybeUninit<u64>; 4]>,
+    /// Registers of the interrupted routine while the vector runs, and the caller's that a long copy uses.
+    scratch: UnsafeCell<[MaybeUninit<u64>; SCRATCH]>,
+}
+
+/// t1 to t4, s3 to s9.
+const SCRATCH: usize = 4 + 7;
+
+/// Where the access unit finds the fields of an [`ExitRecord`].
+pub mod frame {
+    use core::mem::offset_of;
+
+    use super::ExitRecord;
+
+    pub const STVEC: usize = offset_of!(ExitRecord, stvec);
+    pub const SEPC: usize = offset_of!(ExitRecord, sepc);
+    pub const SCAUSE: usize = offset_of!(ExitRecord, scause);
+    pub const STVAL: usize = offset_of!(ExitRecord, stval);
+    pub const HTVAL: usize = offset_of!(ExitRecord, htval);
+    pub const HTINST: usize = offset_of!(ExitRecord, htinst);
+    pub const SSTATUS: usize = offset_of!(ExitRecord, sstatus);
+    pub const HSTATUS: usize = offset_of!(ExitRecord, hstatus);
+    pub const SCRATCH: usize = offset_of!(ExitRecord, scratch);
 }
 
 impl ExitRecord {
@@ -125,7 +146,7 @@ impl ExitRecord {
             htinst: now.htinst,
             sstatus: now.sstatus,
             hstatus: now.hstatus,
-            scratch: UnsafeCell::new([MaybeUninit::uninit(); 4]),
+            scratch: UnsafeCell::new([MaybeUninit::uninit(); SCRATCH]),
         }
     }
 }

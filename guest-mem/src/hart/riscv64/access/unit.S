@@ -16,7 +16,7 @@
 #   t6  scoped form: the vectors' own
 #   s2  scoped form: the frame, with the record of the guest's exit
 #   ra  return address of copies and fills
-# No routine changes sp, s0-s11, gp or tp. A single access of the scoped form has all it needs in registers: singles.S.
+# No routine changes sp, s0-s11, gp or tp; long copies of the scoped form use s3 to s9 for data and put them back. A single access of the scoped form has all it needs in registers: singles.S.
 #
 # At a fixup, t1-t4 hold scause, stval, htval, htinst (put there by the handler hook or by the vector), and the other
 # registers are as the faulting instruction found them, but for t5.
@@ -99,16 +99,32 @@ __guest_mem_access_start:
     .endif
     .endm
 
-# The frame of the scoped form: what `ExitRecord` of routines.rs has.
-    .equ FRAME_STVEC, 0
-    .equ FRAME_SEPC, 8
-    .equ FRAME_SCAUSE, 16
-    .equ FRAME_STVAL, 24
-    .equ FRAME_HTVAL, 32
-    .equ FRAME_HTINST, 40
-    .equ FRAME_SSTATUS, 48
-    .equ FRAME_HSTATUS, 56
-    .equ FRAME_T1, 64
-    .equ FRAME_T2, 72
-    .equ FRAME_T3, 80
-    .equ FRAME_T4, 88
+# The frame of the scoped form: `ExitRecord` of routines.rs.
+    .equ FRAME_STVEC, {frame_stvec}
+    .equ FRAME_SEPC, {frame_sepc}
+    .equ FRAME_SCAUSE, {frame_scause}
+    .equ FRAME_STVAL, {frame_stval}
+    .equ FRAME_HTVAL, {frame_htval}
+    .equ FRAME_HTINST, {frame_htinst}
+    .equ FRAME_SSTATUS, {frame_sstatus}
+    .equ FRAME_HSTATUS, {frame_hstatus}
+    .equ FRAME_T1, {frame_scratch}
+    .equ FRAME_T2, {frame_scratch} + 8
+    .equ FRAME_T3, {frame_scratch} + 16
+    .equ FRAME_T4, {frame_scratch} + 24
+    .equ FRAME_S3, {frame_scratch} + 32
+
+# \op is sd or ld: saves the callee's registers s3 to s5, or up to s9, in the frame, or takes them back.
+    .macro LENT_3 op
+    \op      s3, FRAME_S3+0(s2)
+    \op      s4, FRAME_S3+8(s2)
+    \op      s5, FRAME_S3+16(s2)
+    .endm
+
+    .macro LENT_7 op
+    LENT_3 \op
+    \op      s6, FRAME_S3+24(s2)
+    \op      s7, FRAME_S3+32(s2)
+    \op      s8, FRAME_S3+40(s2)
+    \op      s9, FRAME_S3+48(s2)
+    .endm
