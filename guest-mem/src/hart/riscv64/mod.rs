@@ -120,13 +120,15 @@ pub struct Riscv64<R: Recovery> {
 impl<R: Recovery> Riscv64<R> {
     /// The hart that runs this code.
     ///
-    /// Fences as the specification says; [`probe`](crate::probe::probe) finds out whether this machine needs more.
+    /// Fences as the specification says; [`probe`](crate::probe::probe) finds out whether this machine needs more. Where it
+    /// does, what was found and which translations were used last is this value's: one value then serves all accesses of the
+    /// hart, those of trap handlers included.
     ///
     /// # Safety
     ///
     /// The hart is in HS-mode of a machine with the H extension, and the value stays on this hart. For [`HandlerHook`], its
-    /// trap handler calls [`try_fixup`]. The host's stack and this code are mapped; faults 5, 7, 13, 15, 21 and 23 are
-    /// delegated to HS-mode, or redirected to it by the firmware (R25).
+    /// trap handler calls [`try_fixup`]. The host's stack and this code are mapped; faults 5, 7, 13, 15, 21 and 23, and 1, 12
+    /// and 20, which some machines raise for `hlvx` (R60), are delegated to HS-mode, or redirected to it by the firmware (R25).
     pub const unsafe fn new() -> Self {
         Self {
             fences: FenceState::new(),
