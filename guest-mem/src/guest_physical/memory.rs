@@ -84,8 +84,13 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// Whatever was taken away before the call (a page entry that was cleared or changed) is no longer used by direct accesses
     /// after it. Harts that access by `hlv`, `hsv` or as the guest are not waited for: those are the shootdown's (R44).
     ///
-    /// Their translation goes after it and not before: a guard that saw the page may be that of a handler that is just putting
-    /// it into the G-stage table ([`PhysicalView::host_page`](super::PhysicalView::host_page)).
+    /// The order for taking a page away, which [`remove`](Self::remove) and [`replace`](Self::replace) keep by themselves:
+    /// 1. Its entry is cleared.
+    /// 2. `synchronize`: a guard that saw the entry may be that of a handler that is just putting the page into the G-stage table
+    ///    ([`PhysicalView::host_page`](super::PhysicalView::host_page)).
+    /// 3. Its translation goes, with the shootdown.
+    /// 4. Where [`StageView`](super::StageView)s are used, `synchronize` once more: until step 3 a guard may have found the page in
+    ///    the table, and no shootdown ends its plain loads and stores. The same goes for a page of the G-stage table itself.
     ///
     /// The caller holds no guard of this memory: it would wait for itself.
     ///
@@ -106,6 +111,7 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// let old = pages[0].clear();
     /// memory.synchronize(core::hint::spin_loop);
     /// // (here the G-stage translation goes, with its shootdown)
+    /// memory.synchronize(core::hint::spin_loop); // for views of the table
     /// assert_eq!(old, HostPage::Writable(page)); // and nobody uses it any more
     /// # Ok::<(), guest_mem::guest_physical::SlotError>(())
     /// ```
@@ -153,7 +159,7 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     pub fn remove(&self, base: Gpa, stage: &mut impl StageMirror) -> Result<Slot<'m>, SlotError> {
         let slot = self.change(stage, |table| table.remove(base))?;
         stage.unmap(slot.base, slot.len);
-        stage.shoot_down();
+        self.shoot_down(stage);
         Ok(slot)
     }
 
@@ -175,11 +181,12 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
             Ok(old)
         })?;
         stage.unmap(old.base, old.len);
-        stage.shoot_down();
+        self.shoot_down(stage);
         Ok(old)
     }
 
-    /// Makes a slot read-only or writable. The G-stage's pages of a slot that becomes read-only are write-protected.
+    /// Makes a slot read-only or writable. The G-stage's pages of a slot that becomes read-only are write-protected, and nobody
+    /// writes there any more when this returns.
     ///
     /// # Errors
     ///
@@ -196,7 +203,7 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
         })?;
         if read_only {
             stage.write_protect(slot.base, slot.len);
-            stage.shoot_down();
+            self.shoot_down(stage);
         }
         Ok(())
     }
@@ -285,6 +292,13 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
             }
             _ => Err(SlotError::NoDirtyLog { base }),
         }
+    }
+
+    /// Ends the use of what the G-stage table no longer shows: by translations, and by guards whose
+    /// [`StageView`](super::StageView) found it there.
+    fn shoot_down(&self, stage: &mut impl StageMirror) {
+        stage.shoot_down();
+        self.synchronize(|| stage.serve());
     }
 
     fn newest_index(&self) -> usize {

@@ -13,7 +13,8 @@ use crate::atomic::spin_loop;
 /// refuse it; else make the page writable, *then* [`mark_dirty`](super::PhysicalView::mark_dirty), then retry. In the other
 /// order a harvest in between takes the mark and protects the page before it becomes writable: the store then is in no log.
 pub trait StageMirror {
-    /// Takes every translation of the range away. Takes effect with [`shoot_down`](Self::shoot_down).
+    /// Takes every translation of the range away. Takes effect with [`shoot_down`](Self::shoot_down). Pages of the table that
+    /// this leaves empty may still be read by guards ([`StageView`](super::StageView)) until the change that called it returns.
     fn unmap(&mut self, start: Gpa, len: u64);
 
     /// Makes every page of the range fault on stores. Takes effect with [`shoot_down`](Self::shoot_down).
