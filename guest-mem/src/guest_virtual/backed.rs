@@ -84,11 +84,11 @@ unsafe impl BackingMemory for PhysicalView<'_> {
 /// A [`GuestVirtual`] space with the guest's memory beside it: [`GuestVirtual::with_memory`].
 ///
 /// What it adds, each only where it is needed:
-/// - [`compare_exchange`](GuestMemory::compare_exchange), by a walk in software and the host's mapping.
+/// - [`compare_exchange`](GuestMemory::compare_exchange), by a walk in software and the host's mapping, in ordinary memory.
 /// - All accesses of a machine that does not obey SUM ([`VsEnvironment::walk_always`]), by a walk a page and the host's mapping.
 /// - Writes while [`BackingMemory::is_logging`] go by a walk a page and the host's mapping, so that the dirty log has them.
-/// - Copies and fills of [`VsEnvironment::walk_from`] bytes or more go the same way, because it is faster. A page that is not
-///   ordinary memory (Svpbmt, a device, not mapped by the host) is left to the hardware.
+/// - Copies and fills of [`VsEnvironment::walk_from`] bytes or more go the same way, because it is faster. For both, a page that
+///   is not ordinary memory (Svpbmt, a device, not mapped by the host) or that the walk refuses is left to the hardware.
 /// - A fault that a walk does not confirm was a race with the guest's page-table edits: the VM's translations on this hart are
 ///   fenced and the access is tried once more at that page (R46).
 /// - A fault that says too little (no `htval`, R22; an access fault that may be a page fault, R59, or a shadow stack, R16)
