@@ -34,7 +34,7 @@ pub use backed::{BackedVirtual, BackingMemory};
 pub use environment::VsEnvironment;
 pub use open::OpenWindow;
 pub use physical::LoadedPhysical;
-pub use resolving::ResolvingVirtual;
+pub use resolving::{GuardedResolver, ResolvingVirtual};
 pub use view::GuestVirtual;
 
 /// Bits of a guest-physical address that pointer masking leaves alone at its widest (PMLEN 16, R14).
