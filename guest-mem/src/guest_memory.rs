@@ -297,12 +297,15 @@ pub trait GuestMemory {
         let reachable = buffer.len().min(within);
         for piece in Pieces::new(address, reachable).into_iter().flatten() {
             let part = &mut buffer[piece.offset..piece.offset + piece.len];
-            self.read(piece.address, part)
-                .map_err(|error| error.later(piece.offset))?;
+            let read = self.read(piece.address, part);
+            let whole = read
+                .as_ref()
+                .map_or_else(|error| error.completed, |()| piece.len);
             // Looks at whole words, unlike a search with `position`.
-            if let Ok(string) = CStr::from_bytes_until_nul(part) {
+            if let Ok(string) = CStr::from_bytes_until_nul(&part[..whole]) {
                 return Ok(Some(piece.offset + string.count_bytes()));
             }
+            read.map_err(|error| error.later(piece.offset))?;
         }
         if reachable < buffer.len() {
             return Err(Fault::new(Operation::Read, FaultKind::OutOfRange).after(reachable));
