@@ -11,7 +11,8 @@ use crate::atomic::spin_loop;
 ///
 /// A guest-page fault by a store in a page that was write-protected is the hypervisor's to resolve: if the slot is read-only,
 /// refuse it; else make the page writable, *then* [`mark_dirty`](super::PhysicalView::mark_dirty), then retry. In the other
-/// order a harvest in between takes the mark and protects the page before it becomes writable: the store then is in no log.
+/// order a harvest in between takes the mark and protects the page before it becomes writable: the store then is in no log. What a
+/// load or a fetch brings in is never writable while its slot logs: [`host_page`](super::PhysicalView::host_page) says so.
 pub trait StageMirror {
     /// Takes every translation of the range away. Takes effect with [`shoot_down`](Self::shoot_down). Pages of the table that
     /// this leaves empty may still be read by guards ([`StageView`](super::StageView)) until the change that called it returns.

@@ -203,9 +203,9 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
     /// # let vcpu = unsafe { LoadedVcpu::new(&hart) };
     /// // The guest maps GVA 0x5000 to GPA 0x8000_3000, which a slot has and the G-stage table has not yet.
     /// guest.unback(Gpa::new(0x8000_3000))?;
-    /// let mut map = |view: &PhysicalView<'_>, _: &Fault, gpa: Gpa, _: AccessKind| {
+    /// let mut map = |view: &PhysicalView<'_>, _: &Fault, gpa: Gpa, access: AccessKind| {
     ///     // Under the guard: who takes the page away waits for it, and then finds the translation.
-    ///     let Some(HostPage::Writable(_)) = view.host_page(gpa) else {
+    ///     let Some(HostPage::Writable(_)) = view.host_page(gpa, access) else {
     ///         return Err(Unresolvable);
     ///     };
     ///     guest.back(gpa.page_base(), frame, R | W).map_err(|_| Unresolvable)

@@ -161,9 +161,9 @@ fn a_resolver_under_a_guard_is_handed_the_memory_and_fills_the_g_stage_from_it()
     let mut reader = memory.reader(0).unwrap();
     let view = reader.guard();
     let mut asked = 0;
-    let mut map = |view: &PhysicalView<'_>, _: &Fault, at: Gpa, _: AccessKind| {
+    let mut map = |view: &PhysicalView<'_>, _: &Fault, at: Gpa, access: AccessKind| {
         asked += 1;
-        let Some(HostPage::Writable(page)) = view.host_page(at) else {
+        let Some(HostPage::Writable(page)) = view.host_page(at, access) else {
             return Err(Unresolvable);
         };
         let spa = start + (page.addr().get() - host.addr().get()) as u64;

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest_mem::csr::GMode;
 use guest_mem::guest_physical::{HostPage, NoGStage, PageEntry, Slot};
 use guest_mem::hart::Hart;
-use guest_mem::{AccessError, FaultKind, Gpa, GuestMemory};
+use guest_mem::{AccessError, AccessKind, FaultKind, Gpa, GuestMemory};
 
 use super::{
     Hand, Memory, PAGE, POISON, Race, by_path, bytes_of, fill_page, other_than, pages, race,
@@ -143,7 +143,8 @@ impl Unmapping<'_> {
                 self.faults.fetch_add(1, Ordering::Relaxed);
                 // Under the guard: who takes the page away waits for it, and then finds what is filled in here.
                 let view = hand.reader.guard();
-                if let Some(HostPage::Writable(frame)) = view.host_page(Gpa::new(page.gpa)) {
+                let found = view.host_page(Gpa::new(page.gpa), AccessKind::Store);
+                if let Some(HostPage::Writable(frame)) = found {
                     arena::write(self.g_entries[index], leaf(frame.addr().get() as u64, USER));
                 }
             }
