@@ -20,7 +20,8 @@ use crate::csr::GMode;
 /// A VM's guest-physical memory: up to `SLOTS` slots, up to `READERS` readers (one for each vCPU or hart).
 ///
 /// Shared by all harts. Slots may be added, removed and changed at any time; each change takes effect for later guards and
-/// returns when no earlier guard exists, so it must not be called by a hart that holds one. Changes take turns.
+/// returns when no earlier guard exists, so it must not be called by a hart that holds one. Changes take turns, and a
+/// [`harvest`](Self::harvest) takes its turn among them: neither may a hart that holds a guard harvest.
 ///
 /// Nothing in it allocates; it can be a `static`.
 pub struct GuestPhysicalMemory<'m, const SLOTS: usize, const READERS: usize> {
@@ -246,6 +247,9 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// Takes the pages written since the last harvest out of the log of the slot that begins at `base`, write-protects them in
     /// the G-stage again, and hands each to `visit`, in ascending order. A write that comes later, even one that `visit` does
     /// or does not happen to see in the page, is in the next harvest.
+    ///
+    /// The caller holds no guard of this memory: a change that is under way waits for it, and this waits for the change. `visit`
+    /// may take one.
     ///
     /// # Errors
     ///

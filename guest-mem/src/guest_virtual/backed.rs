@@ -106,6 +106,12 @@ pub struct BackedVirtual<'v, 'h, H: Hart, M> {
 impl<'v, 'h, H: Hart> GuestVirtual<'v, 'h, H> {
     /// This space with the guest's memory beside it.
     ///
+    /// An access by a walk uses a translation of the guest's that is nowhere in the hardware: it ends with the read guard that
+    /// `memory` stands for, and with no fence. So whoever carries out a remote fence of the guest's (SBI RFENCE, which orders the
+    /// guest's own table edits) waits for the guards that exist, by
+    /// [`synchronize`](crate::guest_physical::GuestPhysicalMemory::synchronize), before the guest is told that it is done. Else
+    /// the host may still write through a translation whose removal was acknowledged, into a page that the guest has reused.
+    ///
     /// ```
     /// use core::sync::atomic::Ordering;
     /// use guest_mem::csr::GMode;

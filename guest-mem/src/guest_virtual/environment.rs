@@ -17,7 +17,8 @@ pub struct VsEnvironment {
     pub walk_always: bool,
     /// Copies and fills of this many bytes or more go by one walk a page and the host's mapping; [`usize::MAX`]: none do. It is
     /// a matter of speed only, and the machine's to say: an emulator wants it small, an in-order core large. Measure it by
-    /// [`BackedVirtual::measure_walk_from`](super::BackedVirtual::measure_walk_from).
+    /// [`BackedVirtual::measure_walk_from`](super::BackedVirtual::measure_walk_from). Remote fences of the guest's then wait for
+    /// read guards: see [`with_memory`](super::GuestVirtual::with_memory).
     pub walk_from: usize,
 }
 
