@@ -10,11 +10,11 @@
 
 use core::ptr::NonNull;
 
-use super::backed::{BackedVirtual, BackingMemory};
+use super::backed::BackedVirtual;
 use crate::access::AccessKind;
 use crate::address::{Gpa, Gva, PAGE_SIZE, Piece, last_byte};
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
-use crate::guest_physical::Stretch;
+use crate::guest_physical::{BackingMemory, Stretch};
 use crate::hart::Hart;
 use crate::translate::{
     Access, MemoryType, PlainVsWalk, Purpose, Translation, VsRegime, translate, walk_vs_stage,
@@ -115,11 +115,7 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
     fn access(&self, operation: Operation, gva: Gva) -> Access {
         Access {
             gva,
-            purpose: match operation.access_kind() {
-                AccessKind::Load => Purpose::Load,
-                AccessKind::Store => Purpose::Store,
-                AccessKind::Fetch => Purpose::Fetch,
-            },
+            purpose: Purpose::of(operation.access_kind()),
             privilege: self.hardware.privilege,
         }
     }

@@ -4,9 +4,9 @@
 //! token. [`LoadedVcpu`] is made by one `unsafe fn` whose promise is that those CSRs are the vCPU's until it is dropped;
 //! everything on it is safe, whatever address the guest names.
 //!
-//! The path of one read: [`GuestVirtual::read`](crate::GuestMemory::read) checks the range and cuts it at page boundaries;
-//! for each page a `Window` borrows the CSRs, the [`Hart`] copies, and the window closes; a trap is decoded once,
-//! in [`fault`](crate::fault).
+//! The path of one read: [`GuestVirtual::read`](crate::GuestMemory::read) checks the range and, if it has more than 4096 bytes,
+//! cuts it at page boundaries; for each piece a `Window` borrows the CSRs, the [`Hart`] copies, and the window closes; a trap is
+//! decoded once, in [`fault`](crate::fault).
 
 use core::marker::PhantomData;
 
@@ -19,6 +19,7 @@ use crate::hart::{Csr, Hart};
 mod access;
 mod backed;
 mod by_walk;
+mod confirming;
 mod environment;
 mod fetch;
 mod open;
@@ -30,7 +31,7 @@ mod tests;
 mod view;
 mod window;
 
-pub use backed::{BackedVirtual, BackingMemory};
+pub use backed::BackedVirtual;
 pub use environment::VsEnvironment;
 pub use open::OpenWindow;
 pub use physical::LoadedPhysical;

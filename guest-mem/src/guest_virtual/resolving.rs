@@ -4,14 +4,14 @@ use core::cell::RefCell;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
-use super::{BackedVirtual, BackingMemory, GuestVirtual, LoadedVcpu};
+use super::{BackedVirtual, GuestVirtual, LoadedVcpu};
 use crate::access::{AccessKind, GuestPrivilege, Width};
 use crate::address::{Gpa, Gva};
 use crate::csr::VsMode;
 use crate::fault::{AccessError, Fault};
 use crate::guest_memory::GuestMemory;
 use crate::guest_physical::resolver::{RESOLVES_PER_PHYSICAL_PAGE, retry};
-use crate::guest_physical::{Resolver, Unresolvable};
+use crate::guest_physical::{BackingMemory, Resolver, Unresolvable};
 use crate::hart::Hart;
 use crate::instruction::Instruction;
 

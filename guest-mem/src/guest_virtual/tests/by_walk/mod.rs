@@ -14,10 +14,10 @@ use super::*;
 use crate::Width;
 use crate::csr::{ENVCFG_ADUE, ENVCFG_PBMTE, ENVCFG_PMM_SHIFT, ENVCFG_SSE};
 use crate::guest_physical::{
-    GuestPhysicalMemory, HostPage, MachineMemory, NoGStage, PageEntry, PhysicalView, Slot,
-    StageView,
+    BackingMemory, GuestPhysicalMemory, HostPage, MachineMemory, NoGStage, PageEntry, PhysicalView,
+    Slot, StageView,
 };
-use crate::guest_virtual::{BackingMemory, VsEnvironment};
+use crate::guest_virtual::VsEnvironment;
 use crate::translate::{AdPolicy, EntryMemory, GRegime, GStage, Purpose, Refused, StageRules};
 
 type Slots<'m> = GuestPhysicalMemory<'m, 2, 1>;
