@@ -56,9 +56,9 @@ pub const CHUNK: usize = 256;
 
 /// One guest address space.
 ///
-/// Every operation checks its range first (`addr + len` past the top is [`FaultKind::OutOfRange`]), goes page by page and
-/// slot by slot, and on a fault says exactly how far it got ([`AccessError::completed`]). A length of zero is `Ok` and
-/// touches nothing. No reference into guest memory is ever made.
+/// Every operation checks its range first (`addr + len` past the top is [`FaultKind::OutOfRange`]), goes by pieces of at most
+/// 4096 bytes and slot by slot, and on a fault says exactly how far it got ([`AccessError::completed`]). A length of zero is `Ok`
+/// and touches nothing. No reference into guest memory is ever made.
 ///
 /// **Races.** The guest runs on other harts meanwhile. A copy may mix old and new bytes; a naturally aligned unit is the
 /// most that is ever moved whole, and that is not promised. Single accesses never tear. Copies are not ordered with other

@@ -170,6 +170,26 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// # Errors
     ///
     /// As [`add`](Self::add) and [`remove`](Self::remove); nothing has changed.
+    ///
+    /// ```
+    /// # use core::ptr::NonNull;
+    /// # use guest_mem::{Gpa, GuestMemory, csr::GMode};
+    /// # use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, Slot};
+    /// # #[repr(align(4096))]
+    /// # struct Ram([u8; 0x1000]);
+    /// # let (mut first, mut second) = (Ram([1; 0x1000]), Ram([2; 0x1000]));
+    /// let base = Gpa::new(0x8000_0000);
+    /// let slot = |ram: &mut Ram| {
+    ///     // SAFETY: both outlive `memory`, and nothing else touches them meanwhile.
+    ///     unsafe { Slot::linear(base, 0x1000, NonNull::from(&mut ram.0).cast()) }
+    /// };
+    /// let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    /// memory.add(slot(&mut first), &mut NoGStage)?;
+    /// let old = memory.replace(base, slot(&mut second), &mut NoGStage)?;
+    /// assert_eq!(old.byte_len(), 0x1000); // and its memory is the host's again
+    /// assert_eq!(memory.reader(0)?.guard().read_obj::<u8>(base)?, 2);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn replace(
         &self,
         base: Gpa,
@@ -192,6 +212,25 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// # Errors
     ///
     /// [`SlotError::NoSuchSlot`].
+    ///
+    /// ```
+    /// # use core::ptr::NonNull;
+    /// # use guest_mem::{FaultKind, Gpa, GuestMemory, csr::GMode};
+    /// # use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, Slot};
+    /// # #[repr(align(4096))]
+    /// # struct Ram([u8; 0x1000]);
+    /// # let mut ram = Ram([0; 0x1000]);
+    /// # let base = Gpa::new(0x8000_0000);
+    /// # let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    /// # // SAFETY: `ram` outlives `memory`.
+    /// # memory.add(unsafe { Slot::linear(base, 0x1000, NonNull::from(&mut ram.0).cast()) }, &mut NoGStage)?;
+    /// let mut reader = memory.reader(0)?;
+    /// reader.guard().write(base, b"firmware")?;
+    /// memory.set_read_only(base, true, &mut NoGStage)?;
+    /// let error = reader.guard().write(base, b"something else").unwrap_err();
+    /// assert_eq!((error.completed, error.fault.kind), (0, FaultKind::ReadOnlySlot));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn set_read_only(
         &self,
         base: Gpa,
