@@ -4,9 +4,9 @@
 //! token. [`LoadedVcpu`] is made by one `unsafe fn` whose promise is that those CSRs are the vCPU's until it is dropped;
 //! everything on it is safe, whatever address the guest names.
 //!
-//! The path of one read: [`GuestVirtual::read`](crate::GuestMemory::read) checks the range and cuts it at page boundaries;
-//! for each page a `Window` borrows the CSRs, the [`Hart`] copies, and the window closes; a trap is decoded once,
-//! in [`fault`](crate::fault).
+//! The path of one read: [`GuestVirtual::read`](crate::GuestMemory::read) checks the range and, if it has more than 4096 bytes,
+//! cuts it at page boundaries; for each piece a `Window` borrows the CSRs, the [`Hart`] copies, and the window closes; a trap is
+//! decoded once, in [`fault`](crate::fault).
 
 use core::marker::PhantomData;
 
@@ -19,6 +19,7 @@ use crate::hart::{Csr, Hart};
 mod access;
 mod backed;
 mod by_walk;
+mod confirming;
 mod environment;
 mod fetch;
 mod open;
@@ -30,11 +31,11 @@ mod tests;
 mod view;
 mod window;
 
-pub use backed::{BackedVirtual, BackingMemory};
+pub use backed::BackedVirtual;
 pub use environment::VsEnvironment;
 pub use open::OpenWindow;
 pub use physical::LoadedPhysical;
-pub use resolving::ResolvingVirtual;
+pub use resolving::{GuardedResolver, ResolvingVirtual};
 pub use view::GuestVirtual;
 
 /// Bits of a guest-physical address that pointer masking leaves alone at its widest (PMLEN 16, R14).
@@ -88,6 +89,10 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// big-endian guest, R9) is an error of each access, so that code that only sometimes touches memory needs no second
     /// error path.
     ///
+    /// On a machine with stale translations ([`MachineProfile::stale_vsatp`](crate::probe::MachineProfile::stale_vsatp), QEMU
+    /// before 9.0) a trap handler that interrupted an access of the library's, as it does when a copy's *host* buffer faults, makes
+    /// no guest access of its own: when the interrupted one goes on, it would use the other's translations. Elsewhere it may.
+    ///
     /// # Safety
     ///
     /// - Until the token is dropped, nothing changes this hart's `hgatp`, `vsatp`, `vsstatus` or `hstatus.VSBE`, no other
@@ -95,6 +100,9 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// - The record of the guest's exit (`sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus.SPP`, `hstatus.SPV` and
     ///   `GVA`) has been saved, unless the hart recovers faults by a scoped `stvec` (R20) and nobody looks at `htinst` later.
     /// - The table in `hgatp` gives the guest nothing that is not the guest's: accesses have the guest's own reach.
+    /// - The CSRs are the vCPU's at this very moment. They are not in a trap handler that interrupted an access of the library's:
+    ///   in a guest-physical one `vsatp` is borrowed and reads 0, in a fetch `vsstatus.SUM` is clear. Such a handler uses the token
+    ///   that was made before, or none.
     pub unsafe fn new(hart: &'h H) -> Self {
         let csrs = VcpuCsrs {
             hgatp: hart.read_csr(Csr::Hgatp),
