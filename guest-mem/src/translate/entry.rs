@@ -246,6 +246,6 @@ pub(super) fn decode(
 }
 
 /// `log2` of the bytes that one entry at `level` covers.
-pub(super) const fn level_shift(level: usize) -> u32 {
+pub(crate) const fn level_shift(level: usize) -> u32 {
     PAGE_SHIFT + INDEX_BITS * level as u32
 }

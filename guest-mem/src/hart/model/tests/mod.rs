@@ -15,6 +15,7 @@ use crate::translate::entry::{A, D, R, U, W, X, pack};
 
 mod copies;
 mod faults;
+mod kept;
 mod translations;
 
 const RAM_BASE: Spa = Spa::new(0x8_0000_0000);

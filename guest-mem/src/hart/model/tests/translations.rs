@@ -4,7 +4,7 @@ use super::*;
 use crate::csr::{ENVCFG_ADUE, ENVCFG_PBMTE};
 use std::vec::Vec;
 
-fn lazy<'a>(guest: &ModelGuest<'a>) -> ModelHart<'a> {
+pub(super) fn lazy<'a>(guest: &ModelGuest<'a>) -> ModelHart<'a> {
     guest.hart_of(Machine {
         translations: Translations::Lazy,
         ..Machine::new()
@@ -233,10 +233,10 @@ fn alternate(guest: &ModelGuest<'_>, hart: &ModelHart<'_>, address: u64) -> Vec<
 }
 
 /// A small deterministic source of choices.
-struct Choices(u64);
+pub(super) struct Choices(pub u64);
 
 impl Choices {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
