@@ -194,7 +194,7 @@ pub struct Choices {
     pub host_sum: Option<()>,
     /// `sstatus.MXR`.
     pub host_mxr: Option<()>,
-    /// Bits of `menvcfg`, `henvcfg` and `senvcfg`, six each.
+    /// Bits of `menvcfg`, `henvcfg` and `senvcfg`.
     pub environment: Option<u64>,
     /// The low byte of the page's entry at the VS-stage.
     pub vs_flags: Option<u64>,

@@ -65,7 +65,7 @@ pub struct World {
     pub host_mxr: bool,
     /// `hstatus.SPVP`.
     pub supervisor: bool,
-    /// `menvcfg`: ADUE and PBMTE; 0 unless offered.
+    /// `menvcfg`: ADUE, PBMTE and SSE; 0 unless offered.
     pub menvcfg: u64,
     /// `henvcfg`: ADUE, PBMTE, PMM and SSE; 0 unless offered.
     pub henvcfg: u64,
@@ -220,9 +220,10 @@ impl World {
                 vs_mode.number() << 60 | 1 << 44 | root >> 12
             }
         };
-        // ADUE and PBMTE are where all three registers have them; PMM begins at 32, SSE is bit 3.
+        // PBMTE, ADUE and SSE are where both registers have them; PMM begins at 32. What menvcfg grants is mostly there.
         let environment = choices.environment.unwrap_or(0);
         let both = |bits: u64| (bits & 0b11) << 61;
+        let sse = |bits: u64| (bits & 1) << 3;
         let masked = |bits: u64| match bits & 0b1111 {
             2 => 2 << 32,
             3 => 3 << 32,
@@ -236,10 +237,9 @@ impl World {
             host_sum: choices.host_sum.is_some(),
             host_mxr: choices.host_mxr.is_some(),
             supervisor: choices.user.is_none(),
-            menvcfg: both(environment) | both(environment >> 2),
-            henvcfg: both(environment >> 4)
-                | masked(environment >> 6)
-                | (environment >> 10 & 1) << 3,
+            menvcfg: both(environment | environment >> 2)
+                | sse(environment >> 15 | environment >> 16),
+            henvcfg: both(environment >> 4) | masked(environment >> 6) | sse(environment >> 10),
             senvcfg: masked(environment >> 11),
             instruction: choices.instruction.unwrap_or(Instruction::HlvD),
             address: 0,

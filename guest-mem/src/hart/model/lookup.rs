@@ -45,14 +45,12 @@ impl<'h, 'a> Regime<'h, 'a> {
         let hgatp = hart.register(Register::Hgatp);
         let sstatus = hart.register(Register::Sstatus);
         let menvcfg = hart.register(Register::Menvcfg);
-        // What menvcfg does not enable is read-only zero in henvcfg (I8).
-        let governed = ENVCFG_ADUE | ENVCFG_PBMTE;
         let csrs = VsCsrs {
             vsatp,
             vsstatus: hart.register(Register::Vsstatus),
             sstatus,
             hstatus: hart.register(Register::Hstatus),
-            henvcfg: hart.register(Register::Henvcfg) & (menvcfg | !governed),
+            henvcfg: hart.register(Register::Henvcfg),
             senvcfg: hart.register(Register::Senvcfg),
         };
         let rules = StageRules {

@@ -46,7 +46,7 @@ impl ModelHart<'_> {
         unsafe { self.store_guest(address, width, value) }
     }
 
-    fn hlvx(&self, address: u64) -> Result<u16, TrapInfo> {
+    fn parcel(&self, address: u64) -> Result<u16, TrapInfo> {
         // SAFETY: as above.
         unsafe { self.fetch_parcel(address) }
     }
