@@ -65,11 +65,11 @@ pub struct World {
     pub host_mxr: bool,
     /// `hstatus.SPVP`.
     pub supervisor: bool,
-    /// `menvcfg`: ADUE, PBMTE and SSE; 0 unless offered.
+    /// `menvcfg`: ADUE, PBMTE and SSE, as far as they are offered.
     pub menvcfg: u64,
-    /// `henvcfg`: ADUE, PBMTE, PMM and SSE; 0 unless offered.
+    /// `henvcfg`: ADUE, PBMTE, PMM and SSE, likewise. What `menvcfg` does not grant may be set here.
     pub henvcfg: u64,
-    /// `senvcfg`: PMM; 0 unless offered.
+    /// `senvcfg`: PMM, likewise.
     pub senvcfg: u64,
     /// The access.
     pub instruction: Instruction,
@@ -144,7 +144,11 @@ struct Builder<'a> {
 impl Case {
     /// Its tables, registers and access.
     pub fn world(&self, offer: &Offer, place: &Place) -> World {
-        World::new(&self.choices(offer), place)
+        let mut world = World::new(&self.choices(offer), place);
+        world.menvcfg &= offer.environment.menvcfg;
+        world.henvcfg &= offer.environment.henvcfg;
+        world.senvcfg &= offer.environment.senvcfg;
+        world
     }
 }
 
