@@ -23,7 +23,7 @@ pub(crate) fn check(regime: &VsRegime, leaf: &Leaf, access: Access) -> Result<()
     }
     let (allowed, reason) = match access.purpose {
         Purpose::Load => (leaf.read || regime.mxr && leaf.execute, Reason::NotReadable),
-        Purpose::Store if leaf.shadow_stack => (false, Reason::ShadowStack),
+        Purpose::Store | Purpose::Fetch if leaf.shadow_stack => (false, Reason::ShadowStack),
         Purpose::Store => (leaf.write, Reason::NotWritable),
         Purpose::ExecutableLoad | Purpose::Fetch => (leaf.execute, Reason::NotExecutable),
     };
