@@ -50,8 +50,19 @@ pub struct Offer {
     pub vs_modes: [bool; 4],
     /// The modes of `hgatp`.
     pub g_modes: [bool; 4],
-    /// `menvcfg`, `henvcfg` and `senvcfg` are the case's.
-    pub environment: bool,
+    /// Bits of the registers that are the case's.
+    pub environment: Environment,
+}
+
+/// `menvcfg`, `henvcfg` and `senvcfg`: values, or which bits of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// `menvcfg`.
+    pub menvcfg: u64,
+    /// `henvcfg`.
+    pub henvcfg: u64,
+    /// `senvcfg`.
+    pub senvcfg: u64,
 }
 
 impl Offer {
@@ -59,7 +70,11 @@ impl Offer {
     pub const ALL: Self = Self {
         vs_modes: [true; 4],
         g_modes: [false, true, true, true],
-        environment: true,
+        environment: Environment {
+            menvcfg: u64::MAX,
+            henvcfg: u64::MAX,
+            senvcfg: u64::MAX,
+        },
     };
 }
 
@@ -194,7 +209,7 @@ pub struct Choices {
     pub host_sum: Option<()>,
     /// `sstatus.MXR`.
     pub host_mxr: Option<()>,
-    /// Bits of `menvcfg`, `henvcfg` and `senvcfg`, six each.
+    /// Bits of `menvcfg`, `henvcfg` and `senvcfg`.
     pub environment: Option<u64>,
     /// The low byte of the page's entry at the VS-stage.
     pub vs_flags: Option<u64>,

@@ -135,7 +135,7 @@ impl Case {
             vs_mxr: draw.flag(30),
             host_sum: draw.flag(20),
             host_mxr: draw.flag(20),
-            environment: draw.number(60).filter(|_| offer.environment),
+            environment: draw.number(60),
             vs_flags: draw.choice(35, flags),
             g_flags: draw.choice(25, flags),
             tables_flags: draw.choice(14, tables_flags),

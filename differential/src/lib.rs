@@ -22,7 +22,7 @@ mod shrink;
 mod world;
 
 pub use case::Case;
-pub use choices::{Choices, Edit, EntryName, Instruction, Mode, Offer, Operation};
+pub use choices::{Choices, Edit, EntryName, Environment, Instruction, Mode, Offer, Operation};
 pub use shrink::shrink;
 pub use world::{BLOCK, Place, WORDS, Word, World, mark, marks};
 

@@ -65,11 +65,11 @@ pub struct World {
     pub host_mxr: bool,
     /// `hstatus.SPVP`.
     pub supervisor: bool,
-    /// `menvcfg`: ADUE and PBMTE; 0 unless offered.
+    /// `menvcfg`: ADUE, PBMTE and SSE, as far as they are offered.
     pub menvcfg: u64,
-    /// `henvcfg`: ADUE, PBMTE, PMM and SSE; 0 unless offered.
+    /// `henvcfg`: ADUE, PBMTE, PMM and SSE, likewise. What `menvcfg` does not grant may be set here.
     pub henvcfg: u64,
-    /// `senvcfg`: PMM; 0 unless offered.
+    /// `senvcfg`: PMM, likewise.
     pub senvcfg: u64,
     /// The access.
     pub instruction: Instruction,
@@ -144,7 +144,11 @@ struct Builder<'a> {
 impl Case {
     /// Its tables, registers and access.
     pub fn world(&self, offer: &Offer, place: &Place) -> World {
-        World::new(&self.choices(offer), place)
+        let mut world = World::new(&self.choices(offer), place);
+        world.menvcfg &= offer.environment.menvcfg;
+        world.henvcfg &= offer.environment.henvcfg;
+        world.senvcfg &= offer.environment.senvcfg;
+        world
     }
 }
 
@@ -220,9 +224,10 @@ impl World {
                 vs_mode.number() << 60 | 1 << 44 | root >> 12
             }
         };
-        // ADUE and PBMTE are where all three registers have them; PMM begins at 32, SSE is bit 3.
+        // PBMTE, ADUE and SSE are where both registers have them; PMM begins at 32. What menvcfg grants is mostly there.
         let environment = choices.environment.unwrap_or(0);
         let both = |bits: u64| (bits & 0b11) << 61;
+        let sse = |bits: u64| (bits & 1) << 3;
         let masked = |bits: u64| match bits & 0b1111 {
             2 => 2 << 32,
             3 => 3 << 32,
@@ -236,10 +241,9 @@ impl World {
             host_sum: choices.host_sum.is_some(),
             host_mxr: choices.host_mxr.is_some(),
             supervisor: choices.user.is_none(),
-            menvcfg: both(environment) | both(environment >> 2),
-            henvcfg: both(environment >> 4)
-                | masked(environment >> 6)
-                | (environment >> 10 & 1) << 3,
+            menvcfg: both(environment | environment >> 2)
+                | sse(environment >> 15 | environment >> 16),
+            henvcfg: both(environment >> 4) | masked(environment >> 6) | sse(environment >> 10),
             senvcfg: masked(environment >> 11),
             instruction: choices.instruction.unwrap_or(Instruction::HlvD),
             address: 0,

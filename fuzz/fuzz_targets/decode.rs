@@ -2,49 +2,16 @@
 //! unit tests keep, and says a length that the low bits have.
 #![no_main]
 
-use guest_mem::instruction::{
-    AccessForm, Decoded, DecodedAccess, Instruction, NotEmulatable, NotEmulatableKind, Register,
-    decode,
-};
+use guest_mem::instruction::{Instruction, decode};
 use libfuzzer_sys::fuzz_target;
 
-// The listing finds what it names where it lies in the library: `crate::access`, and its parent's parent.
-#[path = "."]
-mod tests {
-    #[allow(dead_code, reason = "the unit tests also make instructions by it")]
-    #[path = "../../guest-mem/src/instruction/tests/listing.rs"]
-    pub mod listing;
-}
+mod by_listing;
 
 mod access {
     pub use guest_mem::Width;
 }
 
-use tests::listing::{Meaning, RV64, RVC, find};
-
-/// The low bits say the length: two set bits make 4 bytes, and a trap reports no longer ones.
-fn length(bits: u32) -> usize {
-    if bits & 0b11 == 0b11 { 4 } else { 2 }
-}
-
-fn expected(bits: u32) -> Decoded {
-    let len = length(bits);
-    let Some(entry) = find(if len == 2 { RVC } else { RV64 }, bits) else {
-        return Decoded::NoMemoryAccess { len };
-    };
-    let access = |form, width| Decoded::Access(DecodedAccess { form, width, len });
-    match entry.meaning {
-        Meaning::Load(width, sign_extend) => {
-            let rd = entry.register(bits);
-            access(AccessForm::Load { rd, sign_extend }, width)
-        }
-        Meaning::Store(width) => {
-            let rs2 = entry.register(bits);
-            access(AccessForm::Store { rs2 }, width)
-        }
-        Meaning::Refused(kind) => Decoded::NotEmulatable(NotEmulatable { kind, len }),
-    }
-}
+use by_listing::{expected, length};
 
 fuzz_target!(|bits: u32| {
     // The upper half of a 2-byte instruction belongs to the next one.

@@ -7,10 +7,16 @@ use std::cell::Cell;
 use arbitrary::Arbitrary;
 use guest_mem::instruction::{
     Decoded, DecodedAccess, GuestRegisters, Htinst, Instruction, NotEmulatable, NotEmulatableKind,
-    Register, TrappedAccess, TrappedError, decode, decode_htinst, decode_trapped,
+    Register, TrappedAccess, TrappedError, decode_htinst, decode_trapped,
 };
 use guest_mem::{AccessKind, Fault, TrapInfo};
 use libfuzzer_sys::fuzz_target;
+
+mod by_listing;
+
+mod access {
+    pub use guest_mem::Width;
+}
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -47,7 +53,7 @@ impl GuestRegisters for Vcpu {
 }
 
 /// `htinst`, step by step: a pseudo-instruction; else 32 bits of which bit 0 is set; bit 1 is the instruction's length, and
-/// with it set again the rest is the 4-byte form of the instruction.
+/// with it set again the rest is the 4-byte form of the instruction, which the listing knows.
 fn expected(htinst: u64) -> Htinst {
     match htinst {
         0x2000 | 0x3000 => return Htinst::PageTable(AccessKind::Load),
@@ -59,8 +65,10 @@ fn expected(htinst: u64) -> Htinst {
     };
     let (transformed, long) = (bits & 1 == 1, bits & 2 == 2);
     let len = if long { 4 } else { 2 };
-    match decode(Instruction::from_bits(bits | 2)) {
-        _ if !transformed => Htinst::Unusable,
+    if !transformed {
+        return Htinst::Unusable;
+    }
+    match by_listing::expected(bits | 2) {
         Decoded::Access(access) => Htinst::Access(DecodedAccess { len, ..access }),
         Decoded::NotEmulatable(refused) => match refused.kind {
             NotEmulatableKind::Custom | NotEmulatableKind::Prefetch => Htinst::Unusable,

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use guest_mem::TrapInfo;
-use guest_mem::csr::{HSTATUS_GVA, STATUS_MXR, STATUS_SUM};
+use guest_mem::csr::{ENVCFG_PBMTE, HSTATUS_GVA, STATUS_MXR, STATUS_SUM};
 
 use crate::console::println;
 use crate::guest::{self, Mode};
@@ -67,7 +67,7 @@ deviations! {
     RedirectLeavesHtinst "R21" "an access fault comes with the htinst of the trap before";
     /// The same for `htval`.
     RedirectLeavesHtval "R21" "an access fault comes with the htval of the trap before";
-    /// `henvcfg.ADUE` has no say in accesses from HS.
+    /// `henvcfg.ADUE` and `henvcfg.PBMTE` have no say in accesses from HS.
     EnvironmentIgnored "R65" "henvcfg has no say in accesses from HS";
     /// `vsatp` writes leave translations behind.
     StaleVsatp "R34" "translations outlive a write of vsatp";
@@ -262,16 +262,17 @@ fn probe(deviation: Deviation) -> bool {
             implicit.htval != 0 && implicit.htval == access.htval
         }
         Deviation::EnvironmentIgnored => {
-            let (mut world, _) = world(SUPERVISOR & !A, USER);
-            let entry = world.vs_entry(GVA, 0);
             let before = csr::henvcfg::read();
             // SAFETY: guest state.
-            unsafe { csr::henvcfg::clear(HENVCFG_ADUE) };
-            boot::fence_everything();
+            unsafe { csr::henvcfg::clear(HENVCFG_ADUE | ENVCFG_PBMTE) };
+            let (mut clear, _) = world(SUPERVISOR & !A, USER);
+            let entry = clear.vs_entry(GVA, 0);
             let updated = raw::hlv_d(GVA, 0).is_ok() && arena::read(entry.spa) & A != 0;
+            world(SUPERVISOR | 1 << 61, USER);
+            let typed = raw::hlv_d(GVA, 0).is_ok();
             // SAFETY: as it was.
             unsafe { csr::henvcfg::write(before) };
-            updated
+            updated || typed
         }
         Deviation::StaleVsatp => {
             let (mut world, first) = world(SUPERVISOR, USER);

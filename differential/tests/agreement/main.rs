@@ -147,7 +147,7 @@ impl<'a> Both<'a> {
                 hart.store_guest(world.address, width, world.value)
                     .map(|()| 0)
             } else if instruction.executes() {
-                hart.fetch_parcel(world.address).map(u64::from)
+                hart.hlvx(world.address, width)
             } else {
                 hart.load_guest(world.address, width)
             }
@@ -171,16 +171,15 @@ impl<'a> Both<'a> {
 
     fn by_the_specification(&mut self, world: &World) -> Result<u64, Trap> {
         let instruction = world.instruction;
-        let (access, bytes) = if instruction.stores() {
-            (Access::Hsv, instruction.bytes())
+        let access = if instruction.stores() {
+            Access::Hsv
         } else if instruction.executes() {
-            // The software hart has hlvx.hu only.
-            (Access::Hlvx, 2)
+            Access::Hlvx
         } else {
-            (Access::Hlv, instruction.bytes())
+            Access::Hlv
         };
         self.specification
-            .execute(access, world.address, bytes, world.value)
+            .execute(access, world.address, instruction.bytes(), world.value)
     }
 
     /// The outcome if both agree, or in what they differ. Memory is as before then.
@@ -235,6 +234,16 @@ fn wish(name: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|error| panic!("GUEST_MEM_DIFFERENTIAL{name}={text}: {error}")))
 }
 
+/// The commands that repeat a case: here and on every target, and here alone.
+fn replay(case: &Case) -> String {
+    let Case { seed, number, kept } = case;
+    format!(
+        "cargo xtask test --differential 1 --seed {seed} --case {number} --keep {kept:#x}\n\
+         on this machine alone: GUEST_MEM_DIFFERENTIAL_SEED={seed} GUEST_MEM_DIFFERENTIAL_CASE={number} \
+         GUEST_MEM_DIFFERENTIAL_KEEP={kept:#x} cargo test --package differential"
+    )
+}
+
 #[test]
 fn the_software_hart_does_what_the_specification_says_on_random_tables() {
     let memory = Box::new(RamArray::<PAGES>::new());
@@ -253,8 +262,8 @@ fn the_software_hart_does_what_the_specification_says_on_random_tables() {
                 let small = shrink(case, &Offer::ALL, |case| both.compare(case, true).is_err());
                 let differences = both.compare(&small, true).unwrap_err();
                 panic!(
-                    "seed {seed} case {number} keep {:#x}\n{}{}{differences}",
-                    small.kept,
+                    "disagreement: {}\n{}{}{differences}",
+                    replay(&small),
                     small.choices(&Offer::ALL),
                     small.world(&Offer::ALL, &PLACE),
                 )

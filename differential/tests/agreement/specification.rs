@@ -194,7 +194,8 @@ impl Machine {
             // "If menvcfg.ADUE (PBMTE) is zero, henvcfg.ADUE (PBMTE) is read-only zero."
             adue: bit(self.henvcfg & self.menvcfg, 61),
             pbmte: bit(self.henvcfg & self.menvcfg, 62),
-            sse: bit(self.henvcfg, 3),
+            // "When menvcfg.SSE is zero, ... henvcfg.SSE ... is read-only zero."
+            sse: bit(self.henvcfg & self.menvcfg, 3),
         };
         let rights = Rights {
             load: access == Access::Hlv,

@@ -18,8 +18,8 @@ pub const SLOTS: usize = DATA_PAGES / SLOT_PAGES;
 pub const GPA_BASE: u64 = 0x8000_0000;
 /// Where the guest's mappings begin, one page of addresses for each data page.
 pub const GVA_BASE: u64 = 0x1000_0000;
-/// One past the last guest-physical address of Sv39x4.
-const GPA_END: u64 = 1 << 41;
+/// Bytes of the large page, which comes after as many bytes of addresses and leads to the start of guest memory.
+pub const LARGE: u64 = 1 << 21;
 
 /// The low bits of a page-table entry.
 pub mod bits {
@@ -123,6 +123,10 @@ enum Purpose {
 pub struct Oracle {
     pub bytes: Vec<u8>,
     pub entries: [Entry; DATA_PAGES],
+    /// The bits of the large page's entry.
+    pub large: u8,
+    /// One past the last guest-physical address of the mode.
+    pub gpa_end: u64,
     /// R, W and X of each page at the G-stage.
     pub rights: [u8; PAGES],
     pub slots: [Option<SlotState>; SLOTS],
@@ -179,9 +183,16 @@ impl Oracle {
 
     /// The VS-stage: the guest-physical address of a byte.
     fn vs_stage(&self, gva: u64, purpose: Purpose, user: bool) -> Result<u64, Stop> {
-        let page = gva.wrapping_sub(GVA_BASE) / PAGE;
-        let entry = *self.entries.get(page as usize).ok_or(Stop::Page)?;
-        let has = |bit| entry.bits & bit != 0;
+        let offset = gva.wrapping_sub(GVA_BASE);
+        let (bits, gpa) = match (self.entries.get((offset / PAGE) as usize), offset / LARGE) {
+            (Some(entry), _) => {
+                let base = GPA_BASE + entry.frame as u64 * PAGE;
+                (entry.bits, base + offset % PAGE)
+            }
+            (None, 1) => (self.large, GPA_BASE + offset % LARGE),
+            _ => return Err(Stop::Page),
+        };
+        let has = |bit| bits & bit != 0;
         let well_formed = has(V) && (has(R) || has(X)) && (has(R) || !has(W));
         let whose = match (user, has(U)) {
             (true, of_user) => of_user,
@@ -194,7 +205,7 @@ impl Oracle {
             Purpose::Fetch => has(X),
         };
         if well_formed && whose && right && has(A) {
-            Ok(GPA_BASE + entry.frame as u64 * PAGE + gva % PAGE)
+            Ok(gpa)
         } else {
             Err(Stop::Page)
         }
@@ -279,7 +290,9 @@ impl Oracle {
             return Some(Stop::AtomicUnavailable);
         }
         let top = match space {
-            Space::Slots | Space::LoadedPhysical => GPA_END - 1,
+            Space::Slots => self.gpa_end - 1,
+            // Where the hart might mask pointers it is not asked (R14).
+            Space::LoadedPhysical => (self.gpa_end - 1).min((1 << 48) - 1),
             Space::Virtual { .. } | Space::Backed { .. } => u64::MAX,
         };
         let last = address.checked_add(len - 1);

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use guest_mem::csr::{GMode, STATUS_MXR, STATUS_SUM};
+use guest_mem::csr::{ATP_PPN, GMode, STATUS_MXR, STATUS_SUM, VsMode};
 use guest_mem::guest_physical::{GuestPhysicalMemory, Reader, Slot, StageMirror as _};
 use guest_mem::guest_virtual::VsEnvironment;
 use guest_mem::hart::Hart;
@@ -17,8 +17,8 @@ use guest_mem::{
 
 use crate::action::{Action, At, Kind};
 use crate::oracle::{
-    DATA_PAGES, Entry, GPA_BASE, GVA_BASE, Operation, Oracle, Outcome, PAGE, PAGES, SLOT_PAGES,
-    SLOTS, SlotState, Space, Stop, bits,
+    DATA_PAGES, Entry, GPA_BASE, GVA_BASE, LARGE, Operation, Oracle, Outcome, PAGE, PAGES,
+    SLOT_PAGES, SLOTS, SlotState, Space, Stop, bits,
 };
 use crate::stage::Stage;
 
@@ -77,7 +77,9 @@ fn access<M: GuestMemory>(memory: &M, address: M::Address, operation: Operation)
 /// Runs `actions` on a fresh guest, and compares after each.
 pub fn run(kind: Kind, actions: &[Action]) {
     let ram = Box::new(RamArray::<RAM_PAGES>::new());
-    let guest = ModelGuest::new(ram.at(Spa::new(0x8_0000_0000))).unwrap();
+    let vs_mode = [VsMode::Sv39, VsMode::Sv48, VsMode::Sv57][usize::from(kind.modes[0] % 3)];
+    let g_mode = [GMode::Sv39x4, GMode::Sv48x4, GMode::Sv57x4][usize::from(kind.modes[1] % 3)];
+    let guest = ModelGuest::with_modes(ram.at(Spa::new(0x8_0000_0000)), vs_mode, g_mode).unwrap();
     assert_eq!(guest.len(), PAGES as u64 * PAGE);
     for page in 0..DATA_PAGES as u64 {
         let gva = Gva::new(GVA_BASE + page * PAGE);
@@ -88,6 +90,7 @@ pub fn run(kind: Kind, actions: &[Action]) {
     if kind.lazy {
         machine.translations = Translations::Lazy;
     }
+    machine.keeps_refusals = kind.keeps_refusals;
     if kind.misaligned_works {
         machine.misaligned = Misaligned::Works;
     }
@@ -100,19 +103,22 @@ pub fn run(kind: Kind, actions: &[Action]) {
     let oracle = RefCell::new(Oracle {
         bytes: vec![0; PAGES * PAGE as usize],
         entries: [Entry::default(); DATA_PAGES],
+        large: 0,
+        gpa_end: 1 << g_mode.gpa_bits(),
         rights: [0; PAGES],
         slots: [None; SLOTS],
         dirty: Default::default(),
         sum: false,
         mxr: false,
     });
-    let memory = GuestPhysicalMemory::<{ SLOTS + 1 }, 1>::new(GMode::Sv39x4);
+    let memory = GuestPhysicalMemory::<{ SLOTS + 1 }, 1>::new(g_mode);
     let mut world = World {
         guest: &guest,
         hart: &hart,
         oracle: &oracle,
         logs: &logs,
         memory: &memory,
+        large_entry: large_entry(&guest, vs_mode),
     };
     world.begin();
     let mut reader = memory.reader(0).unwrap();
@@ -136,6 +142,20 @@ fn read(guest: &ModelGuest<'_>, hart: &ModelHart<'_>, first: usize, bytes: &mut 
     }
 }
 
+/// Where the guest's entry of the large page is: beside that of the table for the other pages.
+fn large_entry(guest: &ModelGuest<'_>, mode: VsMode) -> Gpa {
+    let gva = GVA_BASE + LARGE;
+    let mut table = (guest.vsatp() & ATP_PPN) << 12;
+    let index = |level: usize| gva >> (12 + 9 * level) & 0x1ff;
+    for level in (2..mode.levels()).rev() {
+        let mut bytes = [0; 8];
+        let at = Gpa::new(table + index(level) * 8);
+        guest.read(at, &mut bytes).unwrap();
+        table = entry::address(u64::from_le_bytes(bytes));
+    }
+    Gpa::new(table + index(1) * 8)
+}
+
 /// Everything that an action may touch.
 struct World<'a> {
     guest: &'a ModelGuest<'a>,
@@ -143,6 +163,7 @@ struct World<'a> {
     oracle: &'a RefCell<Oracle>,
     logs: &'a [[AtomicU64; 1]; SLOTS],
     memory: &'a GuestPhysicalMemory<'a, { SLOTS + 1 }, 1>,
+    large_entry: Gpa,
 }
 
 impl<'a> World<'a> {
@@ -181,6 +202,7 @@ impl<'a> World<'a> {
             let bits = ordinary(page);
             self.edit(page, Entry { frame: page, bits });
         }
+        self.edit_large(0, ordinary(0));
     }
 
     /// Writes an entry of the guest's tables, and fences.
@@ -191,6 +213,25 @@ impl<'a> World<'a> {
         self.guest.set_entry(gva, raw | u64::from(bits)).unwrap();
         self.hart.hfence_vvma(Some(gva.value()));
         self.oracle.borrow_mut().entries[page] = entry;
+        self.read_tables();
+    }
+
+    /// Writes the entry of the large page, and fences one of its addresses.
+    fn edit_large(&self, page: u16, bits: u8) {
+        // It stays a page, or nothing: the oracle knows of one table only.
+        let rights = bits::R | bits::W | bits::X;
+        let bits = if bits & rights == 0 {
+            bits | bits::X
+        } else {
+            bits
+        };
+        let entry = entry::pack(GPA_BASE, 0) & !entry::V | u64::from(bits);
+        self.guest
+            .write(self.large_entry, &entry.to_le_bytes())
+            .unwrap();
+        let offset = u64::from(page) * PAGE % LARGE;
+        self.hart.hfence_vvma(Some(GVA_BASE + LARGE + offset));
+        self.oracle.borrow_mut().large = bits;
         self.read_tables();
     }
 
@@ -227,6 +268,10 @@ impl<'a> World<'a> {
                 let frame = usize::from(frame) % (PAGES + 4);
                 let bits = ordinary(page) ^ (flips[0] & flips[1] & flips[2]);
                 self.edit(page, Entry { frame, bits });
+            }
+            Action::EditLarge { page, flips } => {
+                let bits = ordinary(usize::from(page)) ^ (flips[0] & flips[1] & flips[2]);
+                self.edit_large(page, bits);
             }
             Action::Sum(on) => {
                 self.set_vsstatus(STATUS_SUM, on);

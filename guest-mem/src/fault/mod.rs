@@ -87,7 +87,8 @@ pub enum FaultKind {
     },
     /// The machine refused (cause 1/5/7): PMP or PMA at the supervisor-physical address.
     Access,
-    /// A VS-stage shadow-stack page was written by an ordinary store (R16): the guest's own business, cause 7.
+    /// A VS-stage shadow-stack page was written by an ordinary store, or fetched from (R16): the guest's own business, cause 7
+    /// or 1.
     ShadowStack,
     /// The access was misaligned for the machine (cause 0/4/6), or the caller's address for a typed access that has to be
     /// naturally aligned.
@@ -204,7 +205,7 @@ impl Fault {
                 Resolution::Inject(Injection::page_fault(access, gva))
             }
             (FaultKind::ShadowStack, Some(gva), _) => {
-                Resolution::Inject(Injection::access_fault(AccessKind::Store, gva))
+                Resolution::Inject(Injection::access_fault(access, gva))
             }
             (FaultKind::GuestPage { access, .. }, _, Some(gpa)) => {
                 Resolution::Resolve { gpa, access }
@@ -273,7 +274,7 @@ impl fmt::Display for FaultKind {
                 "guest-page fault (G-stage) on a page-table entry"
             }
             Self::Access => "access fault (PMP or PMA)",
-            Self::ShadowStack => "access fault (store to a shadow-stack page)",
+            Self::ShadowStack => "access fault (shadow-stack page)",
             Self::Misaligned => "misaligned address",
             Self::OutOfRange => "range outside the address space",
             Self::NoSlot => "no slot covers the address",

@@ -8,7 +8,8 @@ use crate::translate::StageRules;
 pub struct VsEnvironment {
     /// What page-table entries may hold, and who updates A and D bits: see [`probe`](crate::probe::probe).
     pub rules: StageRules,
-    /// `henvcfg` of the vCPU: pointer masking, shadow stacks.
+    /// `henvcfg` of the vCPU as the hart holds it, not as it was meant: pointer masking, shadow stacks. What `menvcfg` does not
+    /// grant is clear there.
     pub henvcfg: u64,
     /// `senvcfg` of the vCPU: pointer masking of VU-mode (R14).
     pub senvcfg: u64,

@@ -138,7 +138,7 @@ pub enum Reason {
     NotWritable,
     /// The page cannot be executed.
     NotExecutable,
-    /// An ordinary store to a shadow-stack page (R16).
+    /// An ordinary store to a shadow-stack page, or a fetch from one (R16).
     ShadowStack,
     /// A is clear, and the hardware does not set it (R55).
     NotAccessed,
@@ -165,7 +165,7 @@ impl fmt::Display for Reason {
             Self::NotReadable => "not readable",
             Self::NotWritable => "not writable",
             Self::NotExecutable => "not executable",
-            Self::ShadowStack => "store to a shadow-stack page",
+            Self::ShadowStack => "store to a shadow-stack page, or fetch from it",
             Self::NotAccessed => "A is clear",
             Self::NotDirty => "D is clear",
             Self::Unreachable => "entry out of reach",
@@ -244,6 +244,6 @@ pub(super) fn decode(
 }
 
 /// `log2` of the bytes that one entry at `level` covers.
-pub(super) const fn level_shift(level: usize) -> u32 {
+pub(crate) const fn level_shift(level: usize) -> u32 {
     PAGE_SHIFT + INDEX_BITS * level as u32
 }

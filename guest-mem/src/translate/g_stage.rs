@@ -3,7 +3,7 @@
 use super::entry::{Leaf, Reason};
 use super::regime::GRegime;
 use super::trace::{Observer, Outcome, Stage, Step};
-use super::walk::{Entries, Stop, Tables};
+use super::walk::{Below, Entries, Stop, Tables};
 use super::{EntryMemory, GStage, Purpose, Refused};
 use crate::access::AccessKind;
 use crate::address::{Gpa, Spa};
@@ -102,15 +102,31 @@ impl<M: EntryMemory, O: Observer> GTables<M, O> {
 
     /// Walks for `need`. What refuses is told as if the access were explicit.
     pub(crate) fn walk(&self, gpa: Gpa, need: Need) -> Result<GPage, FaultKind> {
-        self.walk_under(&self.regime, gpa, need)
+        self.walk_from(gpa, need, None)
+    }
+
+    /// [`walk`](Self::walk) that begins at a table below the root.
+    pub(crate) fn walk_from(
+        &self,
+        gpa: Gpa,
+        need: Need,
+        begin: Option<Below>,
+    ) -> Result<GPage, FaultKind> {
+        self.walk_under(&self.regime, gpa, need, begin)
     }
 
     /// [`walk`](Self::walk) that leaves A and D bits alone.
     pub(crate) fn look(&self, gpa: Gpa, need: Need) -> Result<GPage, FaultKind> {
-        self.walk_under(&self.regime.looking(), gpa, need)
+        self.walk_under(&self.regime.looking(), gpa, need, None)
     }
 
-    fn walk_under(&self, regime: &GRegime, gpa: Gpa, need: Need) -> Result<GPage, FaultKind> {
+    fn walk_under(
+        &self,
+        regime: &GRegime,
+        gpa: Gpa,
+        need: Need,
+        begin: Option<Below>,
+    ) -> Result<GPage, FaultKind> {
         if let GMode::Bare = regime.mode {
             return Ok(GPage {
                 spa: Spa::new(gpa.value()),
@@ -141,7 +157,8 @@ impl<M: EntryMemory, O: Observer> GTables<M, O> {
             shadow_stack: false,
             memory: MachineEntries(&self.memory),
             observer: &self.observer,
-        };
+        }
+        .from(begin);
         match tables.walk(gpa.value(), need.is_store(), |leaf| {
             check(regime, leaf, need)
         }) {

@@ -73,7 +73,10 @@ pub use trap::trap_of;
 
 pub(crate) use g_stage::{Need, check as check_g_leaf};
 pub(crate) use plain::{PlainGWalk, PlainVsWalk};
-pub(crate) use vs_stage::{check as check_vs_leaf, walk as walk_vs_stage};
+pub(crate) use vs_stage::{
+    check as check_vs_leaf, walk as walk_vs_stage, walk_from as walk_vs_stage_from,
+};
+pub(crate) use walk::Below;
 
 /// What an access does with the byte it reaches, and which instruction does it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

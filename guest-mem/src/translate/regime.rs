@@ -132,7 +132,7 @@ pub struct VsCsrs {
     pub sstatus: u64,
     /// `hstatus`.
     pub hstatus: u64,
-    /// `henvcfg`.
+    /// `henvcfg` as the hart holds it: ADUE, PBMTE and SSE are clear where `menvcfg` does not grant them, whatever was written.
     pub henvcfg: u64,
     /// `senvcfg`.
     pub senvcfg: u64,

@@ -32,7 +32,10 @@ pub const fn trap_of(fault: &Fault, purpose: Purpose) -> Option<TrapInfo> {
             Load => cause::LOAD_MISALIGNED,
             Store => cause::STORE_MISALIGNED,
         },
-        FaultKind::ShadowStack => cause::STORE_ACCESS,
+        FaultKind::ShadowStack => match kind {
+            Fetch => cause::INSTRUCTION_ACCESS,
+            Load | Store => cause::STORE_ACCESS,
+        },
         _ => return None,
     };
     let stval = match (fault.gva, fault.gpa) {

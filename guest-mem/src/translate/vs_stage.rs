@@ -3,7 +3,7 @@
 use super::entry::{Leaf, Reason};
 use super::regime::VsRegime;
 use super::trace::{Observer, Outcome, Stage, Step};
-use super::walk::{Entries, Stop, Tables};
+use super::walk::{Below, Entries, Stop, Tables};
 use super::{Access, GStage, Purpose};
 use crate::access::{AccessKind, GuestPrivilege};
 use crate::address::Gpa;
@@ -23,7 +23,7 @@ pub(crate) fn check(regime: &VsRegime, leaf: &Leaf, access: Access) -> Result<()
     }
     let (allowed, reason) = match access.purpose {
         Purpose::Load => (leaf.read || regime.mxr && leaf.execute, Reason::NotReadable),
-        Purpose::Store if leaf.shadow_stack => (false, Reason::ShadowStack),
+        Purpose::Store | Purpose::Fetch if leaf.shadow_stack => (false, Reason::ShadowStack),
         Purpose::Store => (leaf.write, Reason::NotWritable),
         Purpose::ExecutableLoad | Purpose::Fetch => (leaf.execute, Reason::NotExecutable),
     };
@@ -36,6 +36,17 @@ pub(crate) fn walk<G: GStage>(
     g: &G,
     access: Access,
     observer: &impl Observer,
+) -> Result<(Gpa, Option<Leaf>), Fault> {
+    walk_from(regime, g, access, observer, None)
+}
+
+/// [`walk`] that begins at a table below the root.
+pub(crate) fn walk_from<G: GStage>(
+    regime: &VsRegime,
+    g: &G,
+    access: Access,
+    observer: &impl Observer,
+    begin: Option<Below>,
 ) -> Result<(Gpa, Option<Leaf>), Fault> {
     let gva = access.gva;
     let fault = |kind| Fault::new(access.purpose.operation(), kind).at_gva(gva);
@@ -62,7 +73,8 @@ pub(crate) fn walk<G: GStage>(
         shadow_stack: regime.shadow_stack,
         memory: GuestEntries(g),
         observer,
-    };
+    }
+    .from(begin);
     let store = access.purpose == Purpose::Store;
     match tables.walk(gva.value(), store, |leaf| check(regime, leaf, access)) {
         Ok(leaf) => Ok((Gpa::new(leaf.output(gva.value())), Some(leaf))),

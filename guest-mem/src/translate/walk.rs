@@ -10,6 +10,15 @@ use super::trace::{Observer, Outcome, Stage, Step};
 /// Walks from the root that one translation may take, before it is [`Stop::Contended`].
 pub(super) const ATTEMPTS: usize = 16;
 
+/// A table below the root, where a hart that remembers the way there begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Below {
+    /// Its address, in the space that the stage leads to.
+    pub table: u64,
+    /// The level of its entries.
+    pub level: usize,
+}
+
 /// Why a walk ended without a page.
 pub(super) enum Stop<E> {
     /// This stage refused.
@@ -51,6 +60,19 @@ pub(super) trait Entries {
 }
 
 impl<M: Entries, O: Observer> Tables<'_, M, O> {
+    /// The part of the tables that begins at one of them.
+    pub fn from(self, begin: Option<Below>) -> Self {
+        match begin {
+            Some(Below { table, level }) => Self {
+                root: table,
+                levels: level + 1,
+                wider_root: 0,
+                ..self
+            },
+            None => self,
+        }
+    }
+
     /// Finds the page of `input`, lets `check` judge it, and sees to its A bit and, for a store, its D bit.
     pub fn walk(
         &self,

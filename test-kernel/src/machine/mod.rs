@@ -108,6 +108,22 @@ pub fn in_environment<R>(bits: u64, body: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Runs `body` with the bits of `menvcfg` in `of` as in `value`, where the hart has them. Standalone only.
+pub fn with_environment<R>(of: u64, value: u64, body: impl FnOnce() -> R) -> R {
+    let before = call(ENVIRONMENT, set_up::ENVIRONMENT & !of | value & of, 0);
+    let result = body();
+    call(ENVIRONMENT, before, 0);
+    result
+}
+
+/// Of `bits`, those that `menvcfg` holds both set and clear. Standalone only.
+pub fn environment_held(bits: u64) -> u64 {
+    let before = call(ENVIRONMENT, set_up::ENVIRONMENT | bits, 0);
+    let set = call(ENVIRONMENT, set_up::ENVIRONMENT & !bits, 0);
+    let clear = call(ENVIRONMENT, before, 0);
+    bits & set & !clear
+}
+
 /// Makes PMP refuse HS-mode and its guests all access to the range (multiples of 4; none if empty) in place of the last one,
 /// and fences. Answers whether PMP took it, which coarse granules may not. Standalone only.
 pub fn protect(range: Range<u64>) -> bool {

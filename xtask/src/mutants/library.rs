@@ -136,6 +136,14 @@ pub const OF_LIBRARY: &[Mutant] = &[
         &[("self.vcpu().hart.hfence_vvma(None);", "")],
     ),
     on_host(
+        "the fence after such a race is of one address",
+        "guest_virtual/backed.rs",
+        &[(
+            "hart.hfence_vvma(None);",
+            "hart.hfence_vvma(page.map(Gva::value));",
+        )],
+    ),
+    on_host(
         "no fence on a change of vsatp where the machine needs one",
         "hart/fences.rs",
         &[(

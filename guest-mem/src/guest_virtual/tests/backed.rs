@@ -235,6 +235,7 @@ fn r16_a_store_to_a_shadow_stack_is_the_guests_own_access_fault() {
     let mut reader = slots.reader(0).unwrap();
     let view = reader.guard();
     let hart = guest.hart();
+    hart.set_register(Register::Menvcfg, ENVCFG_SSE);
     hart.set_register(Register::Henvcfg, ENVCFG_SSE);
     let vcpu = load(&hart);
     let environment = VsEnvironment {

@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 
 use super::*;
 use crate::Width;
+use crate::csr::ATP_PPN;
 use crate::guest_physical::BackingMemory;
 use crate::guest_virtual::{BackedVirtual, VsEnvironment};
 use crate::translate::{GStage, Purpose};
@@ -185,5 +186,38 @@ fn r46_a_fault_that_the_tables_confirm_stands_at_once() {
         let vcpu = load(&hart);
         let error = backed(&vcpu, &tables).read(GVA, &mut [0]).unwrap_err();
         assert_eq!((error.fault.kind, asked.get()), (FaultKind::Page, 1));
+    }
+}
+
+#[test]
+fn r40_r46_a_fault_through_a_table_that_the_guest_replaced_is_fenced_as_a_whole() {
+    for machine in machines(Translations::Lazy) {
+        let memory = RamArray::<64>::new();
+        let guest = guest(memory.at(RAM_BASE), RWU);
+        let hart = guest.hart_of(machine);
+        let tables = TablesOnly {
+            guest: &guest,
+            interfere: &|| {},
+        };
+        let vcpu = load(&hart);
+        vcpu.guest_virtual(USER).read(GVA, &mut [0]).unwrap();
+        // The guest leads the entry above to a copy of the table; the old one becomes a page of zeroes.
+        let old = guest.entry(GVA).unwrap().page_base();
+        let mut copy = [0; 4096];
+        guest.read(old, &mut copy).unwrap();
+        guest.write(gpa(20), &copy).unwrap();
+        guest.write(old, &[0; 4096]).unwrap();
+        let root = Gpa::new((guest.vsatp() & ATP_PPN) << 12);
+        let mut above = [0; 8];
+        guest.read(root, &mut above).unwrap();
+        let above = Gpa::new(entry::address(u64::from_le_bytes(above)));
+        let new = entry::pack(gpa(20).value(), 0);
+        guest.write(above, &new.to_le_bytes()).unwrap();
+        hart.reset_counts();
+        backed(&vcpu, &tables)
+            .write(Gva::new(GVA.value() + 4096), &[1, 2])
+            .unwrap();
+        assert_eq!((hart.counts().faults, hart.counts().fences()), (1, 1));
+        assert_eq!(virtual_bytes(&guest)[4096..4098], [1, 2]);
     }
 }

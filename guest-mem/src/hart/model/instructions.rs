@@ -29,6 +29,24 @@ fn elements(guest: u64, host: usize, len: usize) -> impl Iterator<Item = (usize,
 }
 
 impl ModelHart<'_> {
+    /// One `hlvx.hu` or `hlvx.wu`, zero-extended. The library fetches by parcels and has no `hlvx.wu` (R8), so that
+    /// [`Hart`] has none either; this is for comparing the model with other machines.
+    ///
+    /// # Errors
+    ///
+    /// The trap that it takes.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such instruction for `width`; where [`Hart`]'s contract is broken.
+    pub fn hlvx(&self, address: u64, width: Width) -> Result<u64, TrapInfo> {
+        assert!(
+            matches!(width, Width::Half | Width::Word),
+            "hlvx is of 16 or 32 bits (R8)"
+        );
+        self.access(address, width, Purpose::ExecutableLoad, 0)
+    }
+
     fn swap(&self, csr: Csr, value: u64) -> u64 {
         self.count(|counts| counts.csr_writes += 1);
         let old = self.registers.get(csr.into());

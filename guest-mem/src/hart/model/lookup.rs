@@ -1,20 +1,22 @@
 //! Where one access goes: through the translations that the hart kept, or through the tables.
 //!
 //! The one idea: the two stages are kept and looked up apart, and a page-table entry of the guest's goes through what is kept
-//! of the G-stage like any other access.
+//! of the G-stage like any other access. A walk begins at the last table that the hart remembers the way to.
 
 use core::cell::Cell;
 use core::sync::atomic::Ordering;
 
+use super::tlb::{Space, StageTlb};
 use super::{ModelHart, Register, Translations};
 use crate::access::Width;
 use crate::address::{Gpa, Spa};
 use crate::csr::{ENVCFG_ADUE, ENVCFG_PBMTE, GMode, VsMode};
 use crate::fault::{Fault, FaultKind};
+use crate::translate::entry::{G, level_shift};
 use crate::translate::{
-    Access, AdPolicy, EntryMemory, GPage, GRegime, GStage, GTables, Leaf, Need, Observer, Outcome,
-    Purpose, Reason, Refused, StageRules, Step, VsCsrs, VsRegime, check_g_leaf, check_vs_leaf,
-    walk_vs_stage,
+    Access, AdPolicy, Below, EntryMemory, GPage, GRegime, GStage, GTables, Leaf, Need, Observer,
+    Outcome, Purpose, Reason, Refused, StageRules, Step, VsCsrs, VsRegime, check_g_leaf,
+    check_vs_leaf, walk_vs_stage_from,
 };
 
 /// `vsatp.ASID`.
@@ -32,8 +34,8 @@ pub(super) struct Regime<'h, 'a> {
     hart: &'h ModelHart<'a>,
     pub vs: VsRegime,
     g: GRegime,
-    asid: u64,
-    vmid: u64,
+    vs_space: Space,
+    g_space: Space,
 }
 
 impl<'h, 'a> Regime<'h, 'a> {
@@ -43,14 +45,12 @@ impl<'h, 'a> Regime<'h, 'a> {
         let hgatp = hart.register(Register::Hgatp);
         let sstatus = hart.register(Register::Sstatus);
         let menvcfg = hart.register(Register::Menvcfg);
-        // What menvcfg does not enable is read-only zero in henvcfg (I8).
-        let governed = ENVCFG_ADUE | ENVCFG_PBMTE;
         let csrs = VsCsrs {
             vsatp,
             vsstatus: hart.register(Register::Vsstatus),
             sstatus,
             hstatus: hart.register(Register::Hstatus),
-            henvcfg: hart.register(Register::Henvcfg) & (menvcfg | !governed),
+            henvcfg: hart.register(Register::Henvcfg),
             senvcfg: hart.register(Register::Senvcfg),
         };
         let rules = StageRules {
@@ -68,8 +68,14 @@ impl<'h, 'a> Regime<'h, 'a> {
             // Registers takes no unknown mode and no misaligned root, so that only VSBE is left.
             vs: VsRegime::from_csrs(&csrs, rules).expect("the model is little-endian (R9)"),
             g: GRegime::from_csrs(hgatp, sstatus, rules).expect("hgatp was legalized"),
-            asid: asid_of(vsatp),
-            vmid: vmid_of(hgatp),
+            vs_space: Space {
+                vmid: vmid_of(hgatp),
+                asid: Some(asid_of(vsatp)),
+            },
+            g_space: Space {
+                vmid: vmid_of(hgatp),
+                asid: None,
+            },
         }
     }
 
@@ -77,8 +83,21 @@ impl<'h, 'a> Regime<'h, 'a> {
         self.hart.machine.translations == Translations::Lazy
     }
 
-    fn keeps_refusals(&self) -> bool {
-        self.is_lazy() && self.hart.machine.keeps_refusals
+    /// Takes note of one walk. What an eager hart keeps is never looked at.
+    fn memory<'r>(&'r self, stage: &'r StageTlb, space: Space, address: u64) -> Memory<'r> {
+        let known = self
+            .is_lazy()
+            .then(|| stage.table(space, address))
+            .flatten();
+        Memory {
+            stage,
+            space,
+            address,
+            keeps: self.is_lazy(),
+            keeps_refusals: self.is_lazy() && self.hart.machine.keeps_refusals,
+            begin: known.map(|(below, _)| below),
+            global: Cell::new(known.is_some_and(|(_, global)| global)),
+        }
     }
 
     /// Where the access goes, through what the hart kept or through the tables.
@@ -120,12 +139,12 @@ impl<'h, 'a> Regime<'h, 'a> {
     }
 
     fn vs_stage(&self, access: Access) -> Result<(Gpa, Option<Leaf>), Fault> {
-        let (tlb, address) = (&self.hart.tlb, access.gva.value());
+        let (tlb, space, address) = (&self.hart.tlb.vs, self.vs_space, access.gva.value());
         // The canonical check comes before any translation (R49), and Bare takes effect at once (R28).
         let translated = self.vs.mode != VsMode::Bare && self.vs.is_canonical(access.gva);
         if translated
             && self.is_lazy()
-            && let Some(leaf) = tlb.vs(self.vmid, self.asid, address)
+            && let Some(leaf) = tlb.leaf(space, address)
         {
             let fault = |kind| Fault::new(access.purpose.operation(), kind).at_gva(access.gva);
             let Some(leaf) = leaf else {
@@ -140,31 +159,26 @@ impl<'h, 'a> Regime<'h, 'a> {
             }
         }
         let (gpa, leaf) = loop {
-            let refusal = Refusal::default();
-            match walk_vs_stage(&self.vs, self, access, &refusal) {
+            let memory = self.memory(tlb, space, address);
+            match walk_vs_stage_from(&self.vs, self, access, &memory, memory.begin) {
                 // Another thread kept changing the entry: hardware has no bound.
                 Err(fault) if fault.kind == FaultKind::Unresolved => {}
-                Err(fault) => {
-                    if self.keeps_refusals() && refusal.is_not_valid() {
-                        tlb.insert_vs(self.vmid, self.asid, address, None);
-                    }
-                    return Err(fault);
+                Err(fault) => return Err(fault),
+                Ok((gpa, leaf)) => {
+                    memory.keep(leaf);
+                    break (gpa, leaf);
                 }
-                Ok(found) => break found,
             }
         };
-        if leaf.is_some() && self.is_lazy() {
-            tlb.insert_vs(self.vmid, self.asid, address, leaf);
-        }
         Ok((gpa, leaf))
     }
 
     fn g_stage(&self, gpa: Gpa, need: Need) -> Result<GPage, FaultKind> {
-        let (tlb, address) = (&self.hart.tlb, gpa.value());
+        let (tlb, space, address) = (&self.hart.tlb.g, self.g_space, gpa.value());
         let fits = self.g.mode != GMode::Bare && address >> self.g.mode.gpa_bits() == 0;
         if fits
             && self.is_lazy()
-            && let Some(leaf) = tlb.g(self.vmid, address)
+            && let Some(leaf) = tlb.leaf(space, address)
         {
             let refused = FaultKind::GuestPage {
                 access: need.kind(),
@@ -182,43 +196,72 @@ impl<'h, 'a> Regime<'h, 'a> {
                 }
             }
         }
-        let page = loop {
-            let refusal = Refusal::default();
-            match GTables::new(self.g, self)
-                .observed(&refusal)
-                .walk(gpa, need)
-            {
+        loop {
+            let memory = self.memory(tlb, space, address);
+            let tables = GTables::new(self.g, self).observed(&memory);
+            match tables.walk_from(gpa, need, memory.begin) {
                 Err(FaultKind::Unresolved) => {}
-                Err(kind) => {
-                    if self.keeps_refusals() && refusal.is_not_valid() {
-                        tlb.insert_g(self.vmid, address, None);
-                    }
-                    return Err(kind);
+                Err(kind) => return Err(kind),
+                Ok(page) => {
+                    memory.keep(page.leaf);
+                    return Ok(page);
                 }
-                Ok(page) => break page,
             }
-        };
-        if page.leaf.is_some() && self.is_lazy() {
-            tlb.insert_g(self.vmid, address, page.leaf);
         }
-        Ok(page)
     }
 }
 
-/// Why a walk ended, if it was refused.
-#[derive(Default)]
-struct Refusal(Cell<Option<Reason>>);
+/// Takes note of what one walk reads, for the hart to keep.
+struct Memory<'r> {
+    stage: &'r StageTlb,
+    space: Space,
+    address: u64,
+    keeps: bool,
+    keeps_refusals: bool,
+    /// Where the walk begins, if not at the root.
+    begin: Option<Below>,
+    /// An entry on the way was global, and so is all that it leads to.
+    global: Cell<bool>,
+}
 
-impl Refusal {
-    fn is_not_valid(&self) -> bool {
-        self.0.get() == Some(Reason::NotValid)
+impl Memory<'_> {
+    fn space(&self, global: bool) -> Space {
+        Space {
+            vmid: self.space.vmid,
+            asid: self.space.asid.filter(|_| !global && !self.global.get()),
+        }
+    }
+
+    fn keep(&self, leaf: Option<Leaf>) {
+        if self.keeps
+            && let Some(leaf) = leaf
+        {
+            let space = self.space(leaf.global);
+            self.stage
+                .keep_leaf(space, self.address, leaf.page_shift, Some(leaf));
+        }
     }
 }
 
-impl Observer for Refusal {
+impl Observer for Memory<'_> {
     fn observe(&self, step: Step) {
-        if let Outcome::Refused(reason) = step.outcome {
-            self.0.set(Some(reason));
+        let shift = level_shift(step.level);
+        match step.outcome {
+            Outcome::Table(table) if self.keeps => {
+                self.global
+                    .set(self.global.get() || step.entry.is_some_and(|entry| entry & G != 0));
+                let below = Below {
+                    table,
+                    level: step.level - 1,
+                };
+                self.stage
+                    .keep_table(self.space(false), self.address, shift, below);
+            }
+            // The G bit of an entry that is not valid says nothing.
+            Outcome::Refused(Reason::NotValid) if self.keeps_refusals => {
+                self.stage.keep_leaf(self.space, self.address, shift, None);
+            }
+            _ => {}
         }
     }
 }

@@ -42,8 +42,9 @@ pub enum Misaligned {
 pub enum Translations {
     /// None: each access walks. A missing fence goes unnoticed.
     None,
-    /// As many as it has room for, until a fence that the specification says must drop them, and no fence drops others. Code
-    /// that forgets a fence meets the old translation.
+    /// Pages, and the way to the tables that hold their entries: as many as it has room for, until a fence that the
+    /// specification says must drop them, and no fence drops others. Code that forgets a fence meets the old translation; so
+    /// does code that edits more than a leaf and fences one address (R40).
     Lazy,
 }
 

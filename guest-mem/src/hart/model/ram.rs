@@ -148,8 +148,10 @@ impl<'a> Ram<'a> {
     /// Copies memory out. `None`, and nothing copied, unless all of it is memory.
     pub fn read(&self, at: Spa, bytes: &mut [u8]) -> Option<()> {
         self.range(at, bytes.len())?;
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = self.load(at.checked_add(index as u64)?, Width::Byte)? as u8;
+        for (offset, width) in elements(at, bytes.len()) {
+            let value = self.load(at.checked_add(offset as u64)?, width)?;
+            let len = width.bytes();
+            bytes[offset..offset + len].copy_from_slice(&value.to_le_bytes()[..len]);
         }
         Some(())
     }
@@ -157,8 +159,12 @@ impl<'a> Ram<'a> {
     /// Copies bytes in. `None`, and nothing copied, unless all of it is memory.
     pub fn write(&self, at: Spa, bytes: &[u8]) -> Option<()> {
         self.range(at, bytes.len())?;
-        for (index, &byte) in bytes.iter().enumerate() {
-            self.store(at.checked_add(index as u64)?, Width::Byte, byte.into())?;
+        for (offset, width) in elements(at, bytes.len()) {
+            let len = width.bytes();
+            let mut value = [0; 8];
+            value[..len].copy_from_slice(&bytes[offset..offset + len]);
+            let value = u64::from_le_bytes(value);
+            self.store(at.checked_add(offset as u64)?, width, value)?;
         }
         Some(())
     }
@@ -188,6 +194,22 @@ impl<'a> Ram<'a> {
     }
 }
 
+/// Words where they are aligned and whole, and single bytes elsewhere: offset and width of each.
+fn elements(at: Spa, len: usize) -> impl Iterator<Item = (usize, Width)> {
+    let mut offset = 0;
+    core::iter::from_fn(move || {
+        let aligned = (at.value() + offset as u64).is_multiple_of(8);
+        let width = match len - offset {
+            0 => return None,
+            8.. if aligned => Width::Double,
+            _ => Width::Byte,
+        };
+        let here = offset;
+        offset += width.bytes();
+        Some((here, width))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +234,33 @@ mod tests {
                 for (index, byte) in bytes.into_iter().enumerate() {
                     assert_eq!(byte == 0x11, !range.contains(&index));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_of_any_length_at_any_offset_moves_its_bytes_and_no_other() {
+        let memory = RamArray::<1>::new();
+        let base = Spa::new(0x8000_0000);
+        let ram = memory.at(base);
+        let source: [u8; 25] = core::array::from_fn(|index| index as u8 + 1);
+        for start in 0..8 {
+            for len in 0..=source.len() {
+                ram.write(base, &[0x77; 40]).unwrap();
+                let at = base.checked_add(start as u64).unwrap();
+                ram.write(at, &source[..len]).unwrap();
+                let mut found = [0x55; 25];
+                ram.read(at, &mut found[..len]).unwrap();
+                assert_eq!(found[..len], source[..len]);
+                assert!(found[len..].iter().all(|&byte| byte == 0x55));
+                let mut all = [0; 40];
+                for (offset, byte) in all.iter_mut().enumerate() {
+                    let at = base.checked_add(offset as u64).unwrap();
+                    *byte = ram.load(at, Width::Byte).unwrap() as u8;
+                }
+                assert!(all[..start].iter().all(|&byte| byte == 0x77));
+                assert_eq!(all[start..start + len], source[..len]);
+                assert!(all[start + len..].iter().all(|&byte| byte == 0x77));
             }
         }
     }

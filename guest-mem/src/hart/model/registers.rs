@@ -3,7 +3,8 @@
 use core::cell::Cell;
 
 use crate::csr::{
-    GMode, HSTATUS_GVA, HSTATUS_SPV, STATUS_SDT, STATUS_SIE, STATUS_SPIE, STATUS_SPP, VsMode,
+    ENVCFG_ADUE, ENVCFG_PBMTE, ENVCFG_SSE, GMode, HSTATUS_GVA, HSTATUS_SPV, STATUS_SDT, STATUS_SIE,
+    STATUS_SPIE, STATUS_SPP, VsMode,
 };
 use crate::fault::TrapInfo;
 use crate::hart::Csr;
@@ -21,7 +22,7 @@ pub enum Register {
     Vsatp,
     /// `vsstatus`.
     Vsstatus,
-    /// `menvcfg`: ADUE and PBMTE govern the G-stage.
+    /// `menvcfg`: ADUE and PBMTE govern the G-stage; those and SSE are what `henvcfg` may have set.
     Menvcfg,
     /// `henvcfg`: ADUE, PBMTE and SSE govern the VS-stage, PMM masks pointers of VS-mode.
     Henvcfg,
@@ -56,6 +57,8 @@ impl From<Csr> for Register {
 /// `hgatp` has 14 bits of VMID and a root of 16 KiB.
 const HGATP_ZERO: u64 = 0b11 << 58 | 0b11;
 const ATP_MODE: u64 = 0xf << 60;
+/// What is read-only zero in `henvcfg` where `menvcfg` has it clear (I8).
+const GRANTED: u64 = ENVCFG_ADUE | ENVCFG_PBMTE | ENVCFG_SSE;
 
 #[derive(Debug)]
 pub(super) struct Registers {
@@ -70,7 +73,11 @@ impl Registers {
     }
 
     pub fn get(&self, register: Register) -> u64 {
-        self.values[register as usize].get()
+        let value = self.values[register as usize].get();
+        match register {
+            Register::Henvcfg => value & (self.get(Register::Menvcfg) | !GRANTED),
+            _ => value,
+        }
     }
 
     /// Writes what the hart takes of `value` (R31, R41).

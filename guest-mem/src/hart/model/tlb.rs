@@ -1,30 +1,52 @@
 //! The translations that a hart keeps.
 //!
-//! The one idea: a hart may keep each stage's translations apart, so the laziest hart drops a VS-stage entry only for
-//! HFENCE.VVMA and a G-stage entry only for HFENCE.GVMA (R38), and tags them by VMID and ASID alone, not by root (R30).
+//! The one idea: the laziest hart keeps each stage's entries apart, so that a VS-stage entry goes for HFENCE.VVMA only and a
+//! G-stage entry for HFENCE.GVMA only (R38); it tags them by VMID and ASID alone, not by root (R30); it uses them for all
+//! that they cover, the oldest first; and it keeps the way to its tables apart from the pages, through any fence of one
+//! address (R40).
 
 use core::cell::Cell;
 
 use crate::address::PAGE_SHIFT;
-use crate::translate::{Leaf, Purpose};
+use crate::translate::{Below, Leaf, Purpose};
 
 const ENTRIES: usize = 64;
 
-/// A VS-stage page, of one 4 KiB page of addresses; no leaf if the entry was not valid.
-#[derive(Clone, Copy, Debug)]
-struct VsEntry {
-    vmid: u64,
-    asid: u64,
-    page: u64,
-    leaf: Option<Leaf>,
+/// Whose entries: of a VMID, and at the VS-stage of an ASID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Space {
+    pub vmid: u64,
+    /// `None` for the G-stage, and for what is global.
+    pub asid: Option<u64>,
 }
 
-/// A G-stage page, likewise.
+/// One entry of a table that was read, for the addresses that it covers.
 #[derive(Clone, Copy, Debug)]
-struct GEntry {
-    vmid: u64,
-    page: u64,
-    leaf: Option<Leaf>,
+struct Kept<T> {
+    space: Space,
+    /// The addresses, without the low bits that the entry does not look at.
+    prefix: u64,
+    /// How many those are.
+    shift: u32,
+    what: T,
+}
+
+impl<T> Kept<T> {
+    fn covers(&self, address: u64) -> bool {
+        address >> self.shift == self.prefix
+    }
+
+    fn is_for(&self, space: Space) -> bool {
+        self.space.vmid == space.vmid
+            && (self.space.asid.is_none() || self.space.asid == space.asid)
+    }
+}
+
+/// The pages of one stage, and the way to its tables.
+pub(super) struct StageTlb {
+    /// No leaf if the entry was not valid.
+    leaves: Table<Kept<Option<Leaf>>>,
+    tables: Table<Kept<Below>>,
 }
 
 /// A translation through both stages that knows nothing of what it was made under (R34).
@@ -35,13 +57,14 @@ struct StaleEntry {
     allows: [bool; 4],
 }
 
-/// What a hart keeps: round-robin, fully associative.
+/// What a hart keeps.
 pub(super) struct Tlb {
-    vs: Table<VsEntry>,
-    g: Table<GEntry>,
+    pub vs: StageTlb,
+    pub g: StageTlb,
     stale: Table<StaleEntry>,
 }
 
+/// Round-robin, fully associative.
 struct Table<E> {
     entries: [Cell<Option<E>>; ENTRIES],
     next: Cell<usize>,
@@ -55,8 +78,10 @@ impl<E: Copy> Table<E> {
         }
     }
 
-    fn find(&self, matches: impl Fn(&E) -> bool) -> Option<E> {
-        self.entries.iter().filter_map(Cell::get).find(matches)
+    /// From the oldest on.
+    fn iter(&self) -> impl Iterator<Item = E> + '_ {
+        let (newer, older) = self.entries.split_at(self.next.get());
+        older.iter().chain(newer).filter_map(Cell::get)
     }
 
     fn insert(&self, entry: E, same: impl Fn(&E) -> bool) {
@@ -75,65 +100,85 @@ impl<E: Copy> Table<E> {
     }
 }
 
+impl<T: Copy> Table<Kept<T>> {
+    fn keep(&self, space: Space, address: u64, shift: u32, what: T) {
+        let prefix = address >> shift;
+        let entry = Kept {
+            space,
+            prefix,
+            shift,
+            what,
+        };
+        self.insert(entry, |e| {
+            e.space == space && e.prefix == prefix && e.shift == shift
+        });
+    }
+}
+
 const fn page_of(address: u64) -> u64 {
     address >> PAGE_SHIFT
 }
 
-/// Whether `leaf`, of which an entry for `page` was made, also maps `address`: a fence names any address of a large page.
-fn covers(leaf: Option<Leaf>, page: u64, address: u64) -> bool {
-    let shift = leaf.map_or(PAGE_SHIFT, |leaf| leaf.page_shift);
-    (page << PAGE_SHIFT) >> shift == address >> shift
+impl StageTlb {
+    const fn new() -> Self {
+        Self {
+            leaves: Table::new(),
+            tables: Table::new(),
+        }
+    }
+
+    /// What is kept for an address: `Some(None)` that its entry was not valid.
+    pub fn leaf(&self, space: Space, address: u64) -> Option<Option<Leaf>> {
+        self.leaves
+            .iter()
+            .find(|e| e.is_for(space) && e.covers(address))
+            .map(|e| e.what)
+    }
+
+    /// Keeps a page of `1 << shift` bytes, or that an entry for so many was not valid.
+    pub fn keep_leaf(&self, space: Space, address: u64, shift: u32, leaf: Option<Leaf>) {
+        self.leaves.keep(space, address, shift, leaf);
+    }
+
+    /// The last table on the way to an address that is kept, and whether the way there is global.
+    pub fn table(&self, space: Space, address: u64) -> Option<(Below, bool)> {
+        self.tables
+            .iter()
+            .filter(|e| e.is_for(space) && e.covers(address))
+            .min_by_key(|e| e.what.level)
+            .map(|e| (e.what, e.space.asid.is_none()))
+    }
+
+    /// Keeps the table that an entry for `1 << shift` bytes leads to.
+    pub fn keep_table(&self, space: Space, address: u64, shift: u32, table: Below) {
+        self.tables.keep(space, address, shift, table);
+    }
+
+    /// Forgets pages that cover an address, or all there is, of a VMID or of every one. A fence of one address is about leaf
+    /// entries only (R40).
+    fn fence(&self, vmid: Option<u64>, address: Option<u64>) {
+        let of = |space: Space| vmid.is_none_or(|vmid| space.vmid == vmid);
+        self.leaves
+            .remove(|e| of(e.space) && address.is_none_or(|address| e.covers(address)));
+        if address.is_none() {
+            self.tables.remove(|e| of(e.space));
+        }
+    }
 }
 
 impl Tlb {
     pub const fn new() -> Self {
         Self {
-            vs: Table::new(),
-            g: Table::new(),
+            vs: StageTlb::new(),
+            g: StageTlb::new(),
             stale: Table::new(),
         }
-    }
-
-    /// What is kept for an address: `Some(None)` that its entry was not valid.
-    pub fn vs(&self, vmid: u64, asid: u64, gva: u64) -> Option<Option<Leaf>> {
-        let page = page_of(gva);
-        let global = |e: &VsEntry| e.leaf.is_some_and(|leaf| leaf.global);
-        self.vs
-            .find(|e| e.vmid == vmid && e.page == page && (e.asid == asid || global(e)))
-            .map(|entry| entry.leaf)
-    }
-
-    pub fn insert_vs(&self, vmid: u64, asid: u64, gva: u64, leaf: Option<Leaf>) {
-        let page = page_of(gva);
-        let entry = VsEntry {
-            vmid,
-            asid,
-            page,
-            leaf,
-        };
-        self.vs.insert(entry, |e| {
-            e.vmid == vmid && e.asid == asid && e.page == page
-        });
-    }
-
-    /// As [`vs`](Self::vs).
-    pub fn g(&self, vmid: u64, gpa: u64) -> Option<Option<Leaf>> {
-        let page = page_of(gpa);
-        self.g
-            .find(|e| e.vmid == vmid && e.page == page)
-            .map(|entry| entry.leaf)
-    }
-
-    pub fn insert_g(&self, vmid: u64, gpa: u64, leaf: Option<Leaf>) {
-        let page = page_of(gpa);
-        let entry = GEntry { vmid, page, leaf };
-        self.g.insert(entry, |e| e.vmid == vmid && e.page == page);
     }
 
     /// The machine address that an outlived translation gives.
     pub fn stale(&self, address: u64, purpose: Purpose) -> Option<u64> {
         let page = page_of(address);
-        let entry = self.stale.find(|e| e.page == page)?;
+        let entry = self.stale.iter().find(|e| e.page == page)?;
         let offset = address & ((1 << PAGE_SHIFT) - 1);
         entry.allows[purpose as usize].then_some(entry.spa_page << PAGE_SHIFT | offset)
     }
@@ -150,15 +195,13 @@ impl Tlb {
 
     /// HFENCE.VVMA: for the VMID that is current, of one guest-virtual page or of all (R37).
     pub fn hfence_vvma(&self, vmid: u64, gva: Option<u64>) {
-        self.vs
-            .remove(|e| e.vmid == vmid && gva.is_none_or(|gva| covers(e.leaf, e.page, gva)));
+        self.vs.fence(Some(vmid), gva);
         self.stale.remove(|_| true);
     }
 
     /// HFENCE.GVMA: for every VMID, of one guest-physical page or of all (R38).
     pub fn hfence_gvma(&self, gpa: Option<u64>) {
-        self.g
-            .remove(|e| gpa.is_none_or(|gpa| covers(e.leaf, e.page, gpa)));
+        self.g.fence(None, gpa);
         self.stale.remove(|_| true);
     }
 

@@ -1,6 +1,7 @@
 //! Who may do what: truth tables of R2 to R7, R16 and R54, at both stages.
 
 use super::*;
+use crate::fault::Resolution;
 
 /// Gives the leaf at `at` exactly `bits`.
 fn set_bits(world: &World, at: u64, bits: u64) {
@@ -121,7 +122,7 @@ fn r5_r51_a_guest_table_needs_r_at_the_g_stage_and_neither_x_nor_mxr() {
 }
 
 #[test]
-fn r16_a_shadow_stack_page_reads_and_answers_a_store_with_an_access_fault() {
+fn r16_a_shadow_stack_page_reads_and_answers_a_store_or_fetch_with_an_access_fault() {
     let mut world = World::new(VsMode::Sv39, GMode::Sv39x4);
     let (vs_leaf, g_leaf) = world.leaves();
     set_bits(&world, vs_leaf, W | U | A | D);
@@ -136,12 +137,23 @@ fn r16_a_shadow_stack_page_reads_and_answers_a_store_with_an_access_fault() {
     let page = Some(FaultKind::Page);
     assert_eq!(
         kinds(&world),
-        [None, Some(FaultKind::ShadowStack), page, page]
+        [
+            None,
+            Some(FaultKind::ShadowStack),
+            page,
+            Some(FaultKind::ShadowStack)
+        ]
     );
-    let fault = world
-        .translate_for(Purpose::Store, GuestPrivilege::User)
-        .unwrap_err();
-    assert_eq!(trap_of(&fault, Purpose::Store).unwrap().scause, 7);
+    for (purpose, cause) in [(Purpose::Store, 7), (Purpose::Fetch, 1)] {
+        let fault = world
+            .translate_for(purpose, GuestPrivilege::User)
+            .unwrap_err();
+        assert_eq!(trap_of(&fault, purpose).unwrap().scause, cause);
+        let Resolution::Inject(injection) = fault.resolution() else {
+            panic!("{fault} is the guest's");
+        };
+        assert_eq!(injection.cause, cause);
+    }
     // 110 stays reserved, U counts first, and the G-stage knows no shadow stacks.
     set_bits(&world, vs_leaf, W | X | U | A | D);
     assert_eq!(kinds(&world), [page; 4]);

@@ -1,25 +1,24 @@
 //! A case by the library's copy through a walk: the third way beside the instruction and the walk alone.
 //!
 //! The one idea: the copy has to come out as the instruction did. Where this machine deviates from the specification it may
-//! come out as specified instead, since it does not ask the machine; and where the page itself refuses, it leaves A and D bits
-//! alone that hardware has set by then (R55).
+//! come out as specified instead, under what was measured of `henvcfg` (R65), since it does not ask the machine; and where the
+//! page itself refuses, it leaves A and D bits alone that hardware has set by then (R55).
 
 use core::ptr::NonNull;
 
 use differential::World;
-use guest_mem::csr::{ENVCFG_PBMTE, GMode};
+use guest_mem::csr::GMode;
 use guest_mem::fault::{Fault, FaultKind, HTINST_PAGE_TABLE_WRITE};
 use guest_mem::guest_physical::{GuestPhysicalMemory, MachineMemory};
 use guest_mem::guest_virtual::VsEnvironment;
 use guest_mem::translate::{EntryMemory, GRegime, Purpose, Refused, trap_of};
 use guest_mem::{GuestMemory, GuestPrivilege, Gva, Spa, TrapInfo, cause};
-use test_kernel::csr;
 use test_kernel::harness::Stop;
 use test_kernel::library::{Scoped, loaded, probed};
-use test_kernel::oracle::Oracle;
 use test_kernel::tables::bits::{A, D};
 
 use crate::block::{Block, Seen};
+use crate::environment::{Measured, Rules};
 use crate::hardware::with_guest;
 use crate::walk::extended;
 
@@ -28,7 +27,6 @@ pub struct ByWalk {
     hart: Scoped,
     /// No slot: where an address leads is for the tables to say.
     memory: GuestPhysicalMemory<'static, 1, 1>,
-    oracle: Oracle,
 }
 
 /// The block as the memory of the machine.
@@ -60,13 +58,12 @@ unsafe impl MachineMemory for BlockMemory<'_> {
 }
 
 impl ByWalk {
-    /// With the machine's extensions and A/D policies as measured. No guest may be loaded.
-    pub fn new(oracle: Oracle) -> Result<Self, Stop> {
+    /// On a machine that is probed. No guest may be loaded.
+    pub fn new() -> Result<Self, Stop> {
         let (hart, _) = probed()?;
         Ok(Self {
             hart,
             memory: GuestPhysicalMemory::new(GMode::Sv57x4),
-            oracle,
         })
     }
 
@@ -75,9 +72,16 @@ impl ByWalk {
         !world.instruction.executes() && !world.host_mxr
     }
 
-    /// Does the access of a case whose words are in memory. No guest is loaded afterwards.
-    pub fn execute(&self, block: &Block, world: &World) -> Result<u64, TrapInfo> {
-        let Ok(regime) = GRegime::from_csrs(world.hgatp, 0, self.oracle.g) else {
+    /// Does the access of a case whose words are in memory, under the rules that a host would have measured. No guest is loaded
+    /// afterwards.
+    pub fn execute(
+        &self,
+        block: &Block,
+        world: &World,
+        measured: &Measured,
+        rules: &Rules,
+    ) -> Result<u64, TrapInfo> {
+        let Ok(regime) = GRegime::from_csrs(world.hgatp, 0, rules.g) else {
             return Err(TrapInfo::default());
         };
         let Ok(mut reader) = self.memory.reader(0) else {
@@ -103,8 +107,8 @@ impl ByWalk {
                 space.read(gva, &mut bytes[..len])
             }
         };
-        let environment = self.environment();
-        let done = with_guest(world, || {
+        let environment = environment(rules);
+        let done = with_guest(world, measured, || {
             // What a walk refuses it refuses by itself: the hardware is what it is compared with.
             let done = access(VsEnvironment {
                 walk_always: true,
@@ -122,19 +126,17 @@ impl ByWalk {
             Err(error) => Err(trap(&error.fault, world)),
         }
     }
+}
 
-    /// Every copy by a walk, under what was measured (R65).
-    fn environment(&self) -> VsEnvironment {
-        let henvcfg = csr::henvcfg::read() & !ENVCFG_PBMTE;
-        let measured = if self.oracle.vs.pbmt { ENVCFG_PBMTE } else { 0 };
-        VsEnvironment {
-            rules: self.oracle.vs,
-            henvcfg: henvcfg | measured,
-            senvcfg: csr::senvcfg::read(),
-            ..VsEnvironment::BASE
-        }
-        .with_walk_from(0)
+/// Every copy by a walk.
+fn environment(rules: &Rules) -> VsEnvironment {
+    VsEnvironment {
+        rules: rules.vs,
+        henvcfg: rules.henvcfg,
+        senvcfg: rules.senvcfg,
+        ..VsEnvironment::BASE
     }
+    .with_walk_from(0)
 }
 
 /// The trap that the fault stands for.

@@ -26,6 +26,11 @@ impl Deviations {
         Self(self.0 & !(1 << one as u32))
     }
 
+    /// The same with no other than one.
+    pub fn only(self, one: Deviation) -> Self {
+        Self(self.0 & 1 << one as u32)
+    }
+
     /// Each.
     pub fn iter(self) -> impl Iterator<Item = Deviation> {
         Deviation::ALL.into_iter().filter(move |&one| self.has(one))
@@ -38,7 +43,7 @@ impl Deviations {
 }
 
 /// The deviations that make a difference here.
-const KNOWN: [Deviation; 19] = [
+const KNOWN: [Deviation; 20] = [
     Deviation::FetchCauses,
     Deviation::FetchChecksRead,
     Deviation::SumIgnored,
@@ -58,4 +63,5 @@ const KNOWN: [Deviation; 19] = [
     Deviation::MissingTableIsPageFault,
     Deviation::GTableIsGuestPage,
     Deviation::GTableSetsHtval,
+    Deviation::EnvironmentIgnored,
 ];

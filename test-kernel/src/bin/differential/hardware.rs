@@ -1,12 +1,14 @@
 //! A case on the hart: registers, one instruction, and its value or trap.
 
-use differential::{Instruction, Mode, Offer, World};
+use differential::{Environment, Instruction, Mode, Offer, World};
 use guest_mem::csr::{STATUS_MXR, STATUS_SUM};
 use guest_mem::fault::{HTINST_PAGE_TABLE_READ, HTINST_PAGE_TABLE_WRITE};
 use guest_mem::{TrapInfo, cause};
 use test_kernel::harness::act_as_supervisor;
 use test_kernel::trap::Trap;
 use test_kernel::{boot, csr, raw};
+
+use crate::environment::Measured;
 
 /// rs1 of an instruction, where `htinst` has the address's offset: 0 for an aligned access.
 const RS1: u32 = 0x1f << 15;
@@ -17,8 +19,8 @@ pub struct Hardware {
     transformed: [u64; Instruction::ALL.len()],
 }
 
-/// The modes that `vsatp` and `hgatp` take. Leaves both 0.
-pub fn offer() -> Offer {
+/// The modes that `vsatp` and `hgatp` take, beside the environment's bits. Leaves both 0.
+pub fn offer(environment: Environment) -> Offer {
     let takes = |write: &dyn Fn(u64), read: &dyn Fn() -> u64| {
         Mode::ALL.map(|mode| {
             write(0);
@@ -43,7 +45,7 @@ pub fn offer() -> Offer {
     Offer {
         vs_modes,
         g_modes,
-        environment: false,
+        environment,
     }
 }
 
@@ -73,8 +75,8 @@ impl Hardware {
     }
 
     /// Does the access of a case whose words are in memory. No guest is loaded afterwards.
-    pub fn execute(&self, world: &World) -> Result<u64, TrapInfo> {
-        let result = with_guest(world, || {
+    pub fn execute(&self, world: &World, measured: &Measured) -> Result<u64, TrapInfo> {
+        let result = with_guest(world, measured, || {
             access(world.instruction)(world.address, world.value)
         });
         match result {
@@ -106,7 +108,11 @@ impl Hardware {
 }
 
 /// Runs `body` with the guest of a case in this hart's CSRs, and nothing of any guest cached. No guest is loaded afterwards.
-pub fn with_guest<T>(world: &World, body: impl FnOnce() -> T) -> T {
+pub fn with_guest<T>(world: &World, measured: &Measured, body: impl FnOnce() -> T) -> T {
+    measured.during(world, || with_registers(world, body))
+}
+
+fn with_registers<T>(world: &World, body: impl FnOnce() -> T) -> T {
     let host = bits(world.host_sum, STATUS_SUM) | bits(world.host_mxr, STATUS_MXR);
     let guest = bits(world.vs_sum, STATUS_SUM) | bits(world.vs_mxr, STATUS_MXR);
     // SAFETY: `vsatp` is off while `hgatp` changes (R32); the tables lead to the block, or to what the machine refuses.

@@ -16,6 +16,8 @@ mod deviating;
 #[cfg(target_os = "none")]
 mod deviations;
 #[cfg(target_os = "none")]
+mod environment;
+#[cfg(target_os = "none")]
 mod hardware;
 #[cfg(target_os = "none")]
 mod options;
@@ -140,13 +142,13 @@ mod kernel {
     }
 
     fn compare_all(machine: &Machine, options: &Options) -> Outcome {
-        let walk = Walk::measure()?;
-        let by_walk = ByWalk::new(walk.oracle())?;
+        let walk = Walk::measure(machine)?;
+        let by_walk = ByWalk::new()?;
         boot::reset_csrs(csr::satp::read());
         arena::release_all();
         let mut comparison = Comparison {
             machine,
-            offer: offer(),
+            offer: offer(walk.measured.varies),
             block: Block::take(),
             hardware: Hardware::new(),
             walk,
@@ -158,6 +160,11 @@ mod kernel {
             options.first,
             options.first + options.cases - 1,
             comparison.block.place.block
+        );
+        let varies = comparison.offer.environment;
+        println!(
+            "differential: bits of menvcfg {:#x}, henvcfg {:#x}, senvcfg {:#x} are each case's own",
+            varies.menvcfg, varies.henvcfg, varies.senvcfg
         );
         let mut counts = COUNTS.get();
         counts.cases = options.cases;
@@ -284,7 +291,9 @@ mod kernel {
             {
                 return Ok(false);
             }
-            let specified = self.software(world, Deviations::NONE);
+            // The policy is told to the library as it was measured (R65).
+            let told = Deviations::of(self.machine).only(Deviation::EnvironmentIgnored);
+            let specified = self.software(world, told);
             let explained = !deviations.is_empty() && by_walk::agrees(&copy, &specified)
                 || by_walk::refused_for_the_page(&copy, &specified);
             match explained {
@@ -295,7 +304,9 @@ mod kernel {
 
         fn copied(&mut self, world: &World) -> Seen {
             self.block.put(world);
-            let outcome = self.by_walk.execute(&self.block, world);
+            let measured = &self.walk.measured;
+            let rules = measured.rules(world, Deviations::of(self.machine));
+            let outcome = self.by_walk.execute(&self.block, world, measured, &rules);
             self.block.seen(world, outcome)
         }
 
@@ -310,7 +321,7 @@ mod kernel {
         fn hardware(&mut self, world: &World) -> Seen {
             self.block.put(world);
             self.walk.stale = self.hardware.stale(world);
-            let outcome = self.hardware.execute(world);
+            let outcome = self.hardware.execute(world, &self.walk.measured);
             self.block.seen(world, outcome)
         }
 

@@ -12,34 +12,30 @@ use guest_mem::translate::{
 };
 use guest_mem::{FaultKind, GuestPrivilege, Gva, Spa, TrapInfo};
 use test_kernel::arena;
-use test_kernel::csr;
-use test_kernel::deviation::Deviation;
+use test_kernel::deviation::{self, Deviation};
 use test_kernel::harness::Stop;
 use test_kernel::oracle::Oracle;
 
 use crate::block::{Block, Refusal};
 use crate::deviating::{Entries, Machine};
 use crate::deviations::Deviations;
+use crate::environment::Measured;
 
 /// The library's walk on this machine.
 pub struct Walk {
-    oracle: Oracle,
+    /// What the stages hold, by a case's environment.
+    pub measured: Measured,
     /// `htval` and `htinst` as they were before the hardware's access.
     pub stale: TrapInfo,
 }
 
 impl Walk {
-    /// With the machine's extensions and A/D policies as measured.
-    pub fn measure() -> Result<Self, Stop> {
+    /// With the machine's extensions and A/D policies as measured. No guest may be loaded.
+    pub fn measure(machine: &deviation::Machine) -> Result<Self, Stop> {
         Ok(Self {
-            oracle: Oracle::measure()?,
+            measured: Measured::new(machine, Oracle::measure()?),
             stale: TrapInfo::default(),
         })
-    }
-
-    /// What was measured.
-    pub fn oracle(&self) -> Oracle {
-        self.oracle
     }
 
     /// Does the access of a case whose words are in memory, as software.
@@ -147,22 +143,22 @@ impl Walk {
 
     fn regimes(&self, world: &World, deviations: Deviations) -> (VsRegime, GRegime) {
         let bit = |set: bool, bits: u64| if set { bits } else { 0 };
+        let rules = self.measured.rules(world, deviations);
         let csrs = VsCsrs {
             vsatp: world.vsatp,
             vsstatus: bit(world.vs_sum, STATUS_SUM) | bit(world.vs_mxr, STATUS_MXR),
             sstatus: bit(world.host_sum, STATUS_SUM) | bit(world.host_mxr, STATUS_MXR),
             hstatus: bit(world.supervisor, HSTATUS_SPVP),
-            henvcfg: csr::henvcfg::read(),
-            senvcfg: csr::senvcfg::read(),
+            henvcfg: rules.henvcfg,
+            senvcfg: rules.senvcfg,
         };
-        let Oracle { vs, g, .. } = self.oracle;
         let mut vs = VsRegime {
-            // What was measured counts: QEMU does not ask henvcfg (R65).
-            rules: vs,
-            ..VsRegime::from_csrs(&csrs, vs).expect("a case has known modes")
+            // Also of a machine whose henvcfg does not tell.
+            rules: rules.vs,
+            ..VsRegime::from_csrs(&csrs, rules.vs).expect("a case has known modes")
         };
         let mut g =
-            GRegime::from_csrs(world.hgatp, csrs.sstatus, g).expect("a case has known modes");
+            GRegime::from_csrs(world.hgatp, csrs.sstatus, rules.g).expect("a case has known modes");
         if deviations.has(Deviation::SumIgnored) {
             vs.sum = true;
         }

@@ -79,7 +79,7 @@ impl Setting {
         Self {
             update,
             henvcfg: policy | ENVCFG_PBMTE | ENVCFG_SSE,
-            menvcfg: policy | ENVCFG_PBMTE,
+            menvcfg: policy | ENVCFG_PBMTE | ENVCFG_SSE,
             vsstatus,
         }
     }

@@ -73,7 +73,7 @@ fn fault_of(hart: &ModelHart<'_>, instruction: usize, address: u64) -> TrapInfo 
     match instruction {
         0 => hart.hlv(address, Width::Half).unwrap_err(),
         1 => hart.hsv(address, Width::Half, 0).unwrap_err(),
-        _ => hart.hlvx(address).unwrap_err(),
+        _ => hart.parcel(address).unwrap_err(),
     }
 }
 
@@ -295,11 +295,26 @@ fn r5_r15_physical_protection_wants_read_for_hlv_write_for_hsv_and_both_read_and
         let allowed = [
             hart.hlv(PAGE, Width::Double).is_ok(),
             hart.hsv(PAGE, Width::Double, 0).is_ok(),
-            hart.hlvx(PAGE).is_ok(),
+            hart.parcel(PAGE).is_ok(),
         ];
         assert_eq!(allowed, [read, write, read && execute]);
-        assert!(hart.hlvx(PAGE + 8).is_ok());
+        assert!(hart.parcel(PAGE + 8).is_ok());
     }
+}
+
+#[test]
+fn r5_r8_hlvx_takes_16_or_32_bits_and_needs_x_and_alignment() {
+    let memory = RamArray::<32>::new();
+    let guest = guest(&memory);
+    guest.write(FRAME, &[0x83, 0xa5, 0x45, 0x90]).unwrap();
+    guest.map(Gva::new(PAGE), FRAME, X | U).unwrap();
+    let hart = guest.hart();
+    assert_eq!(hart.hlvx(PAGE, Width::Half), Ok(0xa583));
+    assert_eq!(hart.hlvx(PAGE, Width::Word), Ok(0x9045_a583));
+    let cause = |address| hart.hlvx(address, Width::Word).unwrap_err().scause;
+    assert_eq!(cause(PAGE + 2), 4);
+    guest.map(Gva::new(PAGE), FRAME, R | W | U).unwrap();
+    assert_eq!(cause(PAGE), 13);
 }
 
 #[test]

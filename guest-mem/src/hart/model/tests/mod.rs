@@ -15,6 +15,7 @@ use crate::translate::entry::{A, D, R, U, W, X, pack};
 
 mod copies;
 mod faults;
+mod kept;
 mod translations;
 
 const RAM_BASE: Spa = Spa::new(0x8_0000_0000);
@@ -45,7 +46,7 @@ impl ModelHart<'_> {
         unsafe { self.store_guest(address, width, value) }
     }
 
-    fn hlvx(&self, address: u64) -> Result<u16, TrapInfo> {
+    fn parcel(&self, address: u64) -> Result<u16, TrapInfo> {
         // SAFETY: as above.
         unsafe { self.fetch_parcel(address) }
     }

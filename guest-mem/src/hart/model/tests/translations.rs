@@ -1,10 +1,11 @@
 //! Privilege, modes, and which translations a hart keeps.
 
 use super::*;
-use crate::csr::{ENVCFG_ADUE, ENVCFG_PBMTE};
+use crate::csr::{ENVCFG_ADUE, ENVCFG_PBMTE, ENVCFG_SSE};
+use crate::translate::entry::{PBMT_SHIFT, V};
 use std::vec::Vec;
 
-fn lazy<'a>(guest: &ModelGuest<'a>) -> ModelHart<'a> {
+pub(super) fn lazy<'a>(guest: &ModelGuest<'a>) -> ModelHart<'a> {
     guest.hart_of(Machine {
         translations: Translations::Lazy,
         ..Machine::new()
@@ -27,7 +28,7 @@ fn r2_r3_spvp_chooses_the_privilege_and_vsstatus_sum_counts() {
     hart.set_register(Register::Vsstatus, STATUS_SUM);
     assert_eq!(reads(), [true, true]);
     assert!(
-        hart.hlvx(PAGE).is_ok(),
+        hart.parcel(PAGE).is_ok(),
         "hlvx obeys SUM as a load does (R7)"
     );
 }
@@ -76,6 +77,24 @@ fn r31_r41_modes_that_do_not_exist_are_not_taken() {
     assert_eq!(hart.register(Register::Vsatp), vsatp);
     hart.set_register(Register::Hgatp, 15 << 60 | 7);
     assert_eq!(hart.register(Register::Hgatp), hgatp >> 60 << 60 | 4);
+}
+
+#[test]
+fn r16_r52_what_menvcfg_does_not_grant_is_clear_in_henvcfg_and_does_not_count() {
+    let memory = RamArray::<32>::new();
+    let guest = guest(&memory);
+    let hart = guest.hart();
+    let shadow_stack = FRAME.value() >> 2 | V | W | U | A | D;
+    let non_cacheable = pack(FRAME.value(), RWXU | A | D) | 1 << PBMT_SHIFT;
+    for (granted, entry) in [(ENVCFG_SSE, shadow_stack), (ENVCFG_PBMTE, non_cacheable)] {
+        guest.set_entry(Gva::new(PAGE), entry).unwrap();
+        hart.set_register(Register::Henvcfg, granted);
+        for menvcfg in [0, ENVCFG_SSE, ENVCFG_PBMTE] {
+            hart.set_register(Register::Menvcfg, menvcfg);
+            assert_eq!(hart.register(Register::Henvcfg), granted & menvcfg);
+            assert_eq!(hart.hlv(PAGE, Width::Byte).is_ok(), menvcfg == granted);
+        }
+    }
 }
 
 #[test]
@@ -233,10 +252,10 @@ fn alternate(guest: &ModelGuest<'_>, hart: &ModelHart<'_>, address: u64) -> Vec<
 }
 
 /// A small deterministic source of choices.
-struct Choices(u64);
+pub(super) struct Choices(pub u64);
 
 impl Choices {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -289,7 +308,7 @@ fn r37_r38_r40_one_fence_of_one_page_after_each_edit_is_enough() {
                 hart.set_register(Register::Vsstatus, vsstatus);
                 match kind {
                     0 => hart.hlv(address, Width::Byte),
-                    1 => hart.hlvx(address).map(u64::from),
+                    1 => hart.parcel(address).map(u64::from),
                     // The high half, so that the pages stay recognizable.
                     _ => hart.hsv(address + 0x800, Width::Byte, 1).map(|()| 0),
                 }
@@ -378,7 +397,7 @@ fn counters_tell_reads_writes_and_fences() {
     hart.fence_i();
     hart.hfence_vvma(None);
     hart.hfence_gvma(None);
-    hart.hlvx(PAGE).unwrap();
+    hart.parcel(PAGE).unwrap();
     let counts = hart.counts();
     assert_eq!((counts.csr_reads, counts.csr_writes), (1, 2));
     assert_eq!((counts.fence_i, counts.fences()), (1, 2));
