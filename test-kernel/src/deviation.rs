@@ -12,7 +12,7 @@ use crate::console::println;
 use crate::guest::{self, Mode};
 use crate::harness::act_as_supervisor;
 use crate::tables::bits::{A, D, N, R, SUPERVISOR, U, USER, V, W, X};
-use crate::tables::{World, leaf};
+use crate::tables::{World, leaf, loaded_vmid};
 use crate::{arena, boot, csr, raw};
 
 macro_rules! deviations {
@@ -71,8 +71,8 @@ deviations! {
     EnvironmentIgnored "R65" "henvcfg has no say in accesses from HS";
     /// `vsatp` writes leave translations behind.
     StaleVsatp "R34" "translations outlive a write of vsatp";
-    /// `hgatp` writes leave translations behind.
-    StaleHgatp "R34" "translations outlive a write of hgatp";
+    /// `hgatp` writes leave translations of another VMID behind.
+    StaleHgatp "R34" "translations of one guest serve another after a write of hgatp";
     /// A guest-physical address is sign-extended.
     WideGpa "R13" "guest-physical addresses are sign-extended";
     /// An implicit access of a store's walk is reported as a load's.
@@ -289,12 +289,14 @@ fn probe(deviation: Deviation) -> bool {
         Deviation::StaleHgatp => {
             let mut one = World::guest_physical();
             let page = one.page(USER);
-            let other = World::guest_physical();
+            let other = World::guest_physical().with_vmid(2);
             one.load();
             let mapped = raw::hlv_d(page.gpa, 0);
+            // Between guests of one VMID translations may stay (R41).
+            let differ = loaded_vmid() == 1;
             // SAFETY: guest state; `other` maps nothing.
             unsafe { csr::hgatp::write(other.hgatp) };
-            mapped.is_ok() && raw::hlv_d(page.gpa, 0).is_ok()
+            differ && mapped.is_ok() && raw::hlv_d(page.gpa, 0).is_ok()
         }
         Deviation::WideGpa => {
             let mut world = World::guest_physical();
