@@ -115,6 +115,11 @@ pub struct Machine {
 /// Memory that the firmware keeps to itself by PMP: its own, at the start of RAM.
 pub const FIRMWARE: u64 = 0x8000_0000;
 
+/// Whether [`FIRMWARE`] is refused to HS-mode. A hart without PMP has nothing to refuse it by.
+pub fn firmware_is_protected() -> bool {
+    raw::host_ld(FIRMWARE, 0).is_err()
+}
+
 /// An address where the machine has nothing: it has fewer address bits than a page-table entry can name.
 pub const NOWHERE: u64 = 1 << 55;
 
