@@ -20,6 +20,7 @@ pub mod oracle;
 pub mod panic;
 pub mod raw;
 pub mod shootdown;
+pub mod sight;
 pub mod slots;
 pub mod starting;
 pub mod storm;

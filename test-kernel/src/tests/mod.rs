@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod copies;
+pub mod cores;
 pub mod entries;
 pub mod exits;
 pub mod faults;
@@ -48,6 +49,7 @@ pub const SECTIONS: &[&[Case]] = &[
     entries::CASES,
     exits::CASES,
     mistrust::CASES,
+    cores::CASES,
     races::edits::CASES,
     races::logging::CASES,
     races::slots::CASES,

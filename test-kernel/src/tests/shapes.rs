@@ -6,7 +6,7 @@ use guest_mem::csr::HSTATUS_VSBE;
 use guest_mem::hart::riscv64::HandlerHook;
 use guest_mem::{Gpa, GuestMemory};
 
-use crate::deviation::Deviation::{FetchCauses, ProtectionIsGuestPage};
+use crate::deviation::Deviation::{FetchCauses, MisalignedIsAccessFault, ProtectionIsGuestPage};
 use crate::deviation::{FIRMWARE, firmware_is_protected};
 use crate::harness::{Expect, Outcome, Test, act_as_supervisor, cases, fail, skip};
 use crate::harts::{Crew, together};
@@ -117,10 +117,12 @@ fn r10_loads_of_every_width_extend_and_may_be_misaligned(t: &mut Test) -> Outcom
             let aligned = offset % u64::from(width) == 0;
             let refused = !aligned && result.is_err_and(|trap| trap.info.scause == 4);
             if !refused {
-                t.access(
+                let deviations = [(MisalignedIsAccessFault, Expect::Cause(5))];
+                t.access_or(
                     format_args!("{name} at {offset:#x}"),
                     result,
                     Expect::Value(expected),
+                    if aligned { &[] } else { &deviations },
                 )?;
             }
         }

@@ -7,7 +7,9 @@ use guest_mem::csr::{HSTATUS_GVA, HSTATUS_SPV, STATUS_SDT};
 use guest_mem::hart::Hart;
 use guest_mem::{FaultKind, GuestMemory, GuestPrivilege, Gva};
 
-use crate::deviation::Deviation::{FetchCauses, ImplicitIsLoad, ProtectionIsGuestPage};
+use crate::deviation::Deviation::{
+    FetchCauses, ImplicitIsLoad, ProtectionIsGuestPage, TableAccessIsLoad,
+};
 use crate::harness::{Expect, Outcome, Test, act_as_supervisor, cases, check, fail, skip};
 use crate::library::{error_of, in_both_forms, loaded};
 use crate::machine;
@@ -149,6 +151,7 @@ fn r15_pmp_guards_the_page_tables_of_both_stages(t: &mut Test) -> Outcome {
                     &[
                         (ProtectionIsGuestPage, Expect::Cause(cause + 16)),
                         (ImplicitIsLoad, Expect::Cause(21)),
+                        (TableAccessIsLoad, Expect::Cause(5)),
                     ],
                 )?;
             }

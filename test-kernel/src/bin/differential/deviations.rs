@@ -38,7 +38,7 @@ impl Deviations {
 }
 
 /// The deviations that make a difference here.
-const KNOWN: [Deviation; 19] = [
+const KNOWN: [Deviation; 22] = [
     Deviation::FetchCauses,
     Deviation::FetchChecksRead,
     Deviation::SumIgnored,
@@ -58,4 +58,7 @@ const KNOWN: [Deviation; 19] = [
     Deviation::MissingTableIsPageFault,
     Deviation::GTableIsGuestPage,
     Deviation::GTableSetsHtval,
+    Deviation::TableNeedsNoUser,
+    Deviation::TableAccessIsLoad,
+    Deviation::WideGpaIsPageFault,
 ];

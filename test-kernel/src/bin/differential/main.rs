@@ -147,7 +147,7 @@ mod kernel {
         let mut comparison = Comparison {
             machine,
             offer: offer(),
-            block: Block::take(),
+            block: Block::take(machine),
             hardware: Hardware::new(),
             walk,
             by_walk,
