@@ -285,7 +285,9 @@ mod kernel {
                 return Ok(false);
             }
             let specified = self.software(world, Deviations::NONE);
-            let explained = !deviations.is_empty() && by_walk::agrees(&copy, &specified)
+            let as_specified = by_walk::agrees(&copy, &specified)
+                || by_walk::agrees(&copy, &by_walk::left_after(&specified, seen));
+            let explained = !deviations.is_empty() && as_specified
                 || by_walk::refused_for_the_page(&copy, &specified);
             match explained {
                 true => Ok(false),
