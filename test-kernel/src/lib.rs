@@ -19,6 +19,7 @@ pub mod machine;
 pub mod oracle;
 pub mod panic;
 pub mod raw;
+pub mod registers;
 pub mod shootdown;
 pub mod sight;
 pub mod slots;

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod mistrust;
 pub mod operations;
 pub mod races;
+pub mod routines;
 pub mod selftest;
 pub mod shapes;
 pub mod standalone;
@@ -31,6 +32,7 @@ pub const SECTIONS: &[&[Case]] = &[
     access::CASES,
     shapes::CASES,
     copies::CASES,
+    routines::CASES,
     injection::CASES,
     injection::interrupts::CASES,
     injection::nested::CASES,
