@@ -8,14 +8,14 @@ use guest_mem::csr::{HSTATUS_SPVP, STATUS_MXR};
 use guest_mem::hart::riscv64::HandlerHook;
 use guest_mem::probe::MachineProfile;
 use guest_mem::translate::{
-    Access, AdPolicy, GPage, GRegime, GTables, Purpose, StageRules, Translation, VsCsrs, VsRegime,
-    translate, trap_of,
+    Access, AdPolicy, GPage, GRegime, Purpose, StageRules, Translation, VsCsrs, VsRegime, trap_of,
 };
 use guest_mem::{Fault, GuestPrivilege, Gva, TrapInfo};
 
 use crate::deviation::Deviation;
 use crate::harness::{Outcome, Stop, Test, act_as_supervisor, fail};
-use crate::library::{ArenaMemory, probed};
+use crate::library::probed;
+use crate::sight::Sight;
 use crate::tables::World;
 use crate::tables::bits::{N, SUPERVISOR, USER};
 use crate::trap::{self, Trap};
@@ -34,9 +34,6 @@ pub struct Oracle {
 
 /// Where the measurements map their page.
 const GVA: u64 = 0x20_1000;
-
-/// Bits of an entry that no extension of these machines uses.
-pub const RESERVED: u64 = 0x7f << 54;
 
 /// Svpbmt's lowest value: non-cacheable.
 const PBMT_NC: u64 = 1 << 61;
@@ -100,7 +97,7 @@ impl Oracle {
         gva: u64,
         purpose: Purpose,
         sum: bool,
-        ignored: u64,
+        sight: Sight,
     ) -> Result<Result<Translation<GPage>, Fault>, Stop> {
         let g = GRegime::from_csrs(csr::hgatp::read(), csr::sstatus::read(), self.g);
         let Ok(g) = g else {
@@ -120,11 +117,7 @@ impl Oracle {
             purpose,
             privilege,
         };
-        Ok(translate(
-            &regime,
-            &GTables::new(g, ArenaMemory { ignored }),
-            access,
-        ))
+        Ok(sight.translate(&regime, g, access))
     }
 
     /// Does the access by one instruction and by the walk, and fails unless they agree. `entries` are the addresses of the
@@ -170,16 +163,16 @@ impl Oracle {
             (Some(Deviation::SumIgnored), Purpose::Load, true),
         ];
         let mut first = None;
-        let reserved = if t.machine.has(Deviation::ReservedIgnored) {
-            RESERVED
-        } else {
-            0
-        };
-        let looked_at = [(None, 0), (Some(Deviation::ReservedIgnored), reserved)];
-        let all = looked_at
+        let sights = [
+            (None, Sight::ALL),
+            (Some(Deviation::ReservedIgnored), Sight::NOT_RESERVED),
+            (Some(Deviation::TableNeedsNoUser), Sight::NOT_USER_OF_TABLES),
+        ];
+        let all = sights
             .iter()
-            .flat_map(|&(first, ignored)| variants.map(|it| (first, ignored, it)));
-        for (unseen, ignored, (deviation, as_purpose, with_sum)) in all {
+            .filter(|(deviation, _)| deviation.is_none_or(|deviation| t.machine.has(deviation)))
+            .flat_map(|&(unseen, sight)| variants.map(|it| (unseen, sight, it)));
+        for (unseen, sight, (deviation, as_purpose, with_sum)) in all {
             let possible = match as_purpose {
                 Purpose::Fetch => as_fetch,
                 other => other == purpose || readable,
@@ -192,7 +185,7 @@ impl Oracle {
             } else {
                 gva
             };
-            let software = self.walk(gva, as_purpose, with_sum, ignored)?;
+            let software = self.walk(gva, as_purpose, with_sum, sight)?;
             let set_by_software = after_and_back();
             let same = self.same(t, &hardware, &software, as_purpose, purpose);
             if same && set_by_hardware == set_by_software {
@@ -246,6 +239,13 @@ impl Oracle {
         }
     }
 
+    /// Whether `address` is guest-physical, and more than the G-stage's mode has bits for.
+    fn is_wide(&self, address: u64) -> bool {
+        csr::vsatp::read() == 0
+            && GRegime::from_csrs(csr::hgatp::read(), 0, self.g)
+                .is_ok_and(|regime| address >> regime.mode.gpa_bits() != 0)
+    }
+
     fn same_trap(
         &self,
         t: &mut Test,
@@ -253,6 +253,18 @@ impl Oracle {
         expected: &TrapInfo,
         purpose: Purpose,
     ) -> bool {
+        let mut expected = *expected;
+        if self.is_wide(expected.stval)
+            && hardware.scause + 8 == expected.scause
+            && t.machine.has(Deviation::WideGpaIsPageFault)
+        {
+            t.deviates(Deviation::WideGpaIsPageFault);
+            expected = TrapInfo {
+                scause: hardware.scause,
+                stval: expected.stval,
+                ..TrapInfo::default()
+            };
+        }
         // The causes that a deviation of this machine gives instead.
         let mut cause = expected.scause;
         if hardware.scause != cause {

@@ -72,6 +72,18 @@ pub fn supports(g_mode: GMode, vs_mode: VsMode) -> bool {
     }
 }
 
+/// `hgatp.VMID` of the guest that is loaded: 0 in place of 1 where the hart has no bits for it, and a switch of guests has to
+/// fence (R41).
+pub fn loaded_vmid() -> u64 {
+    csr::hgatp::read() >> 44 & 0x3fff
+}
+
+/// `vsatp.ASID` of the guest that is loaded: 0 in place of 1 where the hart has no bits for it, and a switch of the guest's
+/// tables has to fence.
+pub fn loaded_asid() -> u64 {
+    csr::vsatp::read() >> 44 & 0xffff
+}
+
 /// The entry of a leaf at guest- or host-physical `address`.
 pub const fn leaf(address: u64, flags: u64) -> u64 {
     (address >> 12) << 10 | flags
@@ -133,6 +145,12 @@ impl World {
     /// Sv39x4 and no VS-stage.
     pub fn guest_physical() -> Self {
         Self::new(GMode::Sv39x4, VsMode::Bare)
+    }
+
+    /// The same guest under a VMID of its own.
+    pub const fn with_vmid(mut self, vmid: u64) -> Self {
+        self.hgatp = self.hgatp & !(0x3fff << 44) | vmid << 44;
+        self
     }
 
     /// Puts the guest's tables into this hart's CSRs, with nothing cached of any guest.

@@ -1,7 +1,8 @@
 //! What an access must leave as it was: callee-saved registers and CSRs, as an assembly witness sees them.
 //!
 //! The one idea: a call is made with a pattern in every register that belongs to its caller, and each is looked at when it
-//! comes back; a compiler that saves one of its own accord hides nothing here if the call is to the assembly routine itself.
+//! comes back. Compiled code that saves one of its own accord may hide that a routine below it lost that register; so the
+//! routines are called by themselves, too (`registers`).
 //! The CSRs are compared with a snapshot, under the promise that the form of fault recovery makes.
 
 use core::arch::global_asm;

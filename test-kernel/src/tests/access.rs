@@ -4,7 +4,7 @@ use guest_mem::csr::{GMode, HSTATUS_HU, STATUS_MXR, STATUS_SUM, VsMode};
 
 use crate::deviation::Deviation::{
     self, FetchCauses, FetchChecksRead, HostMxrNotAtGStage, MxrOnPageTables, PointerMaskWrong,
-    SumIgnored, VsMxrAtGStage, VsMxrIgnored, WideGpa,
+    SumIgnored, VsMxrAtGStage, VsMxrIgnored, WideGpa, WideGpaIsPageFault,
 };
 use crate::deviation::{HENVCFG_PMM, HENVCFG_PMM_7};
 use crate::guest::{self, ECALL, Mode};
@@ -320,9 +320,13 @@ fn r13_wide_guest_physical_addresses_are_guest_page_faults(t: &mut Test) -> Outc
             Expect::Works,
             &[(WideGpa, Expect::Cause(21))],
         )?;
+        let as_page = (WideGpaIsPageFault, Expect::Cause(13));
         for (gpa, deviations) in [
-            (1 << bits | low.gpa, &[][..]),
-            (top | u64::MAX << bits, &[(WideGpa, Expect::Works)][..]),
+            (1 << bits | low.gpa, &[as_page][..]),
+            (
+                top | u64::MAX << bits,
+                &[(WideGpa, Expect::Works), as_page][..],
+            ),
         ] {
             let what = format_args!("{mode:?}, guest-physical {gpa:#x}");
             t.access_or(what, raw::hlv_d(gpa, 0), Expect::Cause(21), deviations)?;

@@ -10,7 +10,8 @@ use crate::deviation::Deviation::{
 };
 use crate::harness::{Expect, Outcome, Test, act_as_supervisor, cases, check, fail, skip};
 use crate::library::in_both_forms;
-use crate::oracle::{Oracle, RESERVED, mark};
+use crate::oracle::{Oracle, mark};
+use crate::sight::{RESERVED, Sight};
 use crate::tables::World;
 use crate::tables::bits::{A, D, G, N, R, SUPERVISOR, U, USER, V, W};
 use crate::{arena, raw};
@@ -111,7 +112,7 @@ fn r52_memory_types_need_their_extension_and_the_reserved_one_is_refused(t: &mut
             let deviations = [(PbmtReservedAllowed, Expect::Works)];
             let known = if value == 3 { &deviations[..] } else { &[] };
             t.access_or(what, raw::hlv_d(GVA, 0), expected, known)?;
-            let software = oracle.walk(GVA, Purpose::Load, false, 0)?;
+            let software = oracle.walk(GVA, Purpose::Load, false, Sight::ALL)?;
             let found = software
                 .map(|found| Some(found.memory_type()))
                 .map_err(|fault| fault.kind);
@@ -143,7 +144,7 @@ fn r53_a_contiguous_entry_maps_sixteen_pages(t: &mut Test) -> Outcome {
         for page in 0..16 {
             let at = base + page * PAGE + 0x10;
             if low == 8 {
-                let found = oracle.walk(at, Purpose::Load, false, 0)?;
+                let found = oracle.walk(at, Purpose::Load, false, Sight::ALL)?;
                 let gpa = found
                     .map(|found| found.gpa.value())
                     .map_err(|fault| fault.kind);
@@ -257,7 +258,7 @@ fn r55_r64_the_g_stage_guards_the_update_of_a_page_table(t: &mut Test) -> Outcom
         // The walk refuses it, whatever the machine does.
         arena::write(entry.spa, before);
         let purpose = if store { Purpose::Store } else { Purpose::Load };
-        let Err(fault) = oracle.walk(GVA, purpose, false, 0)? else {
+        let Err(fault) = oracle.walk(GVA, purpose, false, Sight::ALL)? else {
             fail!("{what}: the walk went through");
         };
         let access = AccessKind::Store;

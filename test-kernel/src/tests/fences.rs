@@ -47,6 +47,8 @@ fn r37_hfence_vvma_makes_an_edited_entry_seen(t: &mut Test) -> Outcome {
         let (mut world, _) = World::with_page(GVA, SUPERVISOR, USER);
         let other = world.page(USER);
         arena::write(other.spa, 9);
+        // The G-stage's new entry is not what the fence is for.
+        world.fence();
         act_as_supervisor(true);
         t.access("before", raw::hlv_d(GVA, 0), Expect::Value(0))?;
         world.map(GVA, other.gpa, SUPERVISOR, 0);

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod copies;
+pub mod cores;
 pub mod entries;
 pub mod exits;
 pub mod faults;
@@ -14,6 +15,7 @@ pub mod memory;
 pub mod mistrust;
 pub mod operations;
 pub mod races;
+pub mod routines;
 pub mod selftest;
 pub mod shapes;
 pub mod standalone;
@@ -30,6 +32,7 @@ pub const SECTIONS: &[&[Case]] = &[
     access::CASES,
     shapes::CASES,
     copies::CASES,
+    routines::CASES,
     injection::CASES,
     injection::interrupts::CASES,
     injection::nested::CASES,
@@ -48,6 +51,7 @@ pub const SECTIONS: &[&[Case]] = &[
     entries::CASES,
     exits::CASES,
     mistrust::CASES,
+    cores::CASES,
     races::edits::CASES,
     races::logging::CASES,
     races::slots::CASES,

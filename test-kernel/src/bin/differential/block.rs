@@ -11,7 +11,7 @@ use differential::{BLOCK, Place, World, mark, marks};
 use guest_mem::translate::{EntryMemory, Refused};
 use guest_mem::{Spa, TrapInfo};
 use test_kernel::arena;
-use test_kernel::deviation::{FIRMWARE, NOWHERE};
+use test_kernel::deviation::{Deviation, FIRMWARE, Machine, NOWHERE, firmware_is_protected};
 
 /// Bytes from the start of memory that the firmware keeps to itself at least.
 const FIRMWARE_BYTES: u64 = 0x3_0000;
@@ -64,22 +64,39 @@ pub enum Refusal {
 pub struct Block {
     /// Where it is.
     pub place: Place,
+    /// PMP refuses [`FIRMWARE`].
+    protects: bool,
+    /// An access where there is nothing is refused.
+    has_bus_faults: bool,
     /// Why the last entry was refused.
     pub refusal: Cell<Refusal>,
-    /// A walk led to what is neither the block's nor refused for sure: devices, or the kernel itself.
+    /// A walk led to what is neither the block's nor refused for sure: devices, the kernel itself, or what no bus refuses.
     pub leads_outside: Cell<bool>,
     /// An entry was read that a deviating machine would find reserved only later.
     pub reserved_page: Cell<bool>,
 }
 
 impl Block {
-    /// Takes it from the arena.
-    pub fn take() -> Self {
+    /// Takes it from the arena. A place that `machine` does not refuse is no place to lead a case to: the other stands for it,
+    /// or, if it refuses neither, the block itself.
+    pub fn take(machine: &Machine) -> Self {
+        let (protects, has_bus_faults) = (
+            firmware_is_protected(),
+            !machine.has(Deviation::NoBusFaults),
+        );
+        let start = arena::take(BLOCK);
         let mut block = Self {
             place: Place {
-                block: arena::take(BLOCK),
-                refused: [FIRMWARE, NOWHERE],
+                block: start,
+                refused: match (protects, has_bus_faults) {
+                    (true, true) => [FIRMWARE, NOWHERE],
+                    (true, false) => [FIRMWARE; 2],
+                    (false, true) => [NOWHERE; 2],
+                    (false, false) => [start; 2],
+                },
             },
+            protects,
+            has_bus_faults,
             refusal: Cell::new(Refusal::Nothing),
             leads_outside: Cell::new(false),
             reserved_page: Cell::new(false),
@@ -154,8 +171,9 @@ impl Block {
     fn entry(&self, at: Spa) -> Result<&'static AtomicU64, Refused> {
         let at = at.value();
         if !self.contains(at) {
-            let protected = at.wrapping_sub(FIRMWARE) < FIRMWARE_BYTES;
-            if !protected && at < BEYOND {
+            let protected = self.protects && at.wrapping_sub(FIRMWARE) < FIRMWARE_BYTES;
+            let nothing = self.has_bus_faults && at >= BEYOND;
+            if !protected && !nothing {
                 self.leads_outside.set(true);
             }
             self.refusal.set(match protected {

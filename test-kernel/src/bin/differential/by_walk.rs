@@ -164,6 +164,15 @@ pub fn as_store(seen: Seen) -> Seen {
     Seen { outcome, ..seen }
 }
 
+/// What is seen of an access that the copy leaves to the hardware after a walk as specified, which has set A and D bits on its
+/// way where the hardware sets none.
+pub fn left_after(specified: &Seen, seen: &Seen) -> Seen {
+    Seen {
+        entries: specified.entries,
+        ..*seen
+    }
+}
+
 /// Whether the copy came out as the access that was `seen`.
 pub fn agrees(copy: &Seen, seen: &Seen) -> bool {
     let said = |trap: TrapInfo| {

@@ -9,7 +9,7 @@ use core::cell::Cell;
 use guest_mem::translate::{EntryMemory, GPage, GRegime, GStage, GTables, Purpose, Refused};
 use guest_mem::{AccessKind, FaultKind, Gpa, Spa};
 use test_kernel::deviation::Deviation;
-use test_kernel::tables::bits::{N, R, X};
+use test_kernel::tables::bits::{N, R, U, X};
 
 use crate::block::{Block, Refusal};
 use crate::deviations::Deviations;
@@ -27,8 +27,10 @@ pub struct Machine<'a> {
     block: &'a Block,
     deviations: Deviations,
     regime: GRegime,
-    /// The G-stage, for explicit accesses and for entries.
+    /// The G-stage, for explicit accesses and, without deviations, for entries.
     tables: GTables<Entries<'a>>,
+    /// The G-stage for page-table accesses.
+    implicit: GTables<Entries<'a>>,
     /// The VS-stage met a 64 KiB page with a reserved encoding.
     reserved_page: Cell<bool>,
     table_unreachable: Cell<bool>,
@@ -37,11 +39,17 @@ pub struct Machine<'a> {
 impl<'a> Machine<'a> {
     /// The machine with `deviations`, whose G-stage is `regime`.
     pub fn new(block: &'a Block, regime: GRegime, deviations: Deviations) -> Self {
+        let entries = Entries {
+            block,
+            deviations,
+            of_any_user: false,
+        };
         Self {
             block,
             deviations,
             regime,
-            tables: GTables::new(regime, Entries { block, deviations }),
+            tables: GTables::new(regime, entries),
+            implicit: GTables::new(regime, entries.of_implicit_walks()),
             reserved_page: Cell::new(false),
             table_unreachable: Cell::new(false),
         }
@@ -55,6 +63,7 @@ impl<'a> Machine<'a> {
         Entries {
             block: self.block,
             deviations: self.deviations,
+            of_any_user: false,
         }
     }
 
@@ -79,9 +88,9 @@ impl<'a> Machine<'a> {
         };
         let narrow = self.narrow(at).ok_or(refused)?;
         // The library says whether the entry may be read; a load finds where it is.
-        let by_library = self.tables.read_entry(narrow);
+        let by_library = self.implicit.read_entry(narrow);
         let readable = !matches!(by_library, Err(FaultKind::GuestPage { .. }));
-        let tables = GTables::new(regime, self.entries());
+        let tables = GTables::new(regime, self.entries().of_implicit_walks());
         let found = self.unless_reserved(refused, || tables.locate(narrow, Purpose::Load));
         let located = !matches!(found, Err(FaultKind::GuestPage { .. }));
         if !mxr && readable != located && !self.block.reserved_page.get() {
@@ -149,7 +158,7 @@ impl GStage for Machine<'_> {
     ) -> Result<Result<u64, u64>, FaultKind> {
         if !self.has(Deviation::UpdateIgnoresG) {
             return match self.narrow(at) {
-                Some(at) => self.tables.compare_exchange_entry(at, current, new),
+                Some(at) => self.implicit.compare_exchange_entry(at, current, new),
                 None => Err(FaultKind::Access),
             };
         }
@@ -186,14 +195,33 @@ impl GStage for Machine<'_> {
 }
 
 /// Entries in memory as the machine with its deviations looks at them.
+#[derive(Clone, Copy)]
 pub struct Entries<'a> {
     /// Where they are.
     pub block: &'a Block,
     /// What the machine makes of them.
     pub deviations: Deviations,
+    /// Leaves have U, whether it is set or not.
+    pub of_any_user: bool,
 }
 
 impl Entries<'_> {
+    /// The same for the G-stage's walks to page tables of the guest's.
+    fn of_implicit_walks(self) -> Self {
+        Self {
+            of_any_user: self.deviations.has(Deviation::TableNeedsNoUser),
+            ..self
+        }
+    }
+
+    /// Bits of `entry` that the machine takes for set.
+    fn added(&self, entry: u64) -> u64 {
+        match self.of_any_user && entry & (R | X) != 0 {
+            true => U & !entry,
+            false => 0,
+        }
+    }
+
     /// Bits of `entry` that the machine does not look at.
     fn unseen(&self, entry: u64) -> u64 {
         let mut unseen = 0;
@@ -223,7 +251,7 @@ impl EntryMemory for Entries<'_> {
         if self.is_late(entry) {
             self.block.reserved_page.set(true);
         }
-        Ok(entry & !self.unseen(entry))
+        Ok(entry & !self.unseen(entry) | self.added(entry))
     }
 
     fn compare_exchange_entry(
@@ -233,8 +261,9 @@ impl EntryMemory for Entries<'_> {
         new: u64,
     ) -> Result<Result<u64, u64>, Refused> {
         let entry = self.block.read_entry(at)?;
-        let unseen = self.unseen(entry);
+        let (unseen, added) = (self.unseen(entry), self.added(entry));
+        let as_it_is = |seen: u64| seen & !added | unseen;
         self.block
-            .compare_exchange_entry(at, current | unseen, new | unseen)
+            .compare_exchange_entry(at, as_it_is(current), as_it_is(new))
     }
 }

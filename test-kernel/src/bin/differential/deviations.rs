@@ -43,7 +43,7 @@ impl Deviations {
 }
 
 /// The deviations that make a difference here.
-const KNOWN: [Deviation; 20] = [
+const KNOWN: [Deviation; 23] = [
     Deviation::FetchCauses,
     Deviation::FetchChecksRead,
     Deviation::SumIgnored,
@@ -64,4 +64,7 @@ const KNOWN: [Deviation; 20] = [
     Deviation::GTableIsGuestPage,
     Deviation::GTableSetsHtval,
     Deviation::EnvironmentIgnored,
+    Deviation::TableNeedsNoUser,
+    Deviation::TableAccessIsLoad,
+    Deviation::WideGpaIsPageFault,
 ];

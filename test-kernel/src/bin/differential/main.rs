@@ -149,7 +149,7 @@ mod kernel {
         let mut comparison = Comparison {
             machine,
             offer: offer(walk.measured.varies),
-            block: Block::take(),
+            block: Block::take(machine),
             hardware: Hardware::new(),
             walk,
             by_walk,
@@ -294,7 +294,9 @@ mod kernel {
             // The policy is told to the library as it was measured (R65).
             let told = Deviations::of(self.machine).only(Deviation::EnvironmentIgnored);
             let specified = self.software(world, told);
-            let explained = !deviations.is_empty() && by_walk::agrees(&copy, &specified)
+            let as_specified = by_walk::agrees(&copy, &specified)
+                || by_walk::agrees(&copy, &by_walk::left_after(&specified, seen));
+            let explained = !deviations.is_empty() && as_specified
                 || by_walk::refused_for_the_page(&copy, &specified);
             match explained {
                 true => Ok(false),

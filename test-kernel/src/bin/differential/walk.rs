@@ -89,7 +89,23 @@ impl Walk {
                 ..TrapInfo::default()
             });
             let implicit = matches!(fault.kind, FaultKind::GuestPage { implicit: true, .. });
-            let trap = report(trap, implicit);
+            let mut trap = report(trap, implicit);
+            // A table's; what refuses the page itself is found below.
+            if trap.scause == cause::STORE_ACCESS && deviations.has(Deviation::TableAccessIsLoad) {
+                trap.scause = cause::LOAD_ACCESS;
+            }
+            let is_wide = world.vsatp == 0 && world.address >> g.mode.gpa_bits() != 0;
+            if is_wide && deviations.has(Deviation::WideGpaIsPageFault) {
+                return TrapInfo {
+                    scause: match purpose {
+                        Purpose::Store => cause::STORE_PAGE,
+                        Purpose::Fetch => cause::INSTRUCTION_PAGE,
+                        Purpose::Load | Purpose::ExecutableLoad => cause::LOAD_PAGE,
+                    },
+                    htval: 0,
+                    ..trap
+                };
+            }
             TrapInfo {
                 htval: htval.unwrap_or(trap.htval),
                 ..trap
@@ -183,6 +199,7 @@ impl Walk {
             Entries {
                 block,
                 deviations: Deviations::NONE,
+                of_any_user: false,
             },
         )
         .observed(&trace);

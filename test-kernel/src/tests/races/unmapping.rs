@@ -22,8 +22,8 @@ use crate::tables::{Page, RAM, World, leaf};
 use crate::{arena, shootdown};
 
 cases![
-    r44_after_a_shootdown_no_hart_reaches_the_old_page,
-    r44_two_harts_that_unmap_at_once_serve_each_other,
+    r44_i10_after_a_shootdown_no_hart_reaches_the_old_page,
+    r44_i10_two_harts_that_unmap_at_once_serve_each_other,
 ];
 
 /// Pages that come and go.
@@ -221,10 +221,10 @@ fn unmap_by(unmappers: usize) -> Outcome {
     Ok(())
 }
 
-fn r44_after_a_shootdown_no_hart_reaches_the_old_page(_: &mut Test) -> Outcome {
+fn r44_i10_after_a_shootdown_no_hart_reaches_the_old_page(_: &mut Test) -> Outcome {
     unmap_by(1)
 }
 
-fn r44_two_harts_that_unmap_at_once_serve_each_other(_: &mut Test) -> Outcome {
+fn r44_i10_two_harts_that_unmap_at_once_serve_each_other(_: &mut Test) -> Outcome {
     unmap_by(2)
 }

@@ -1,163 +1,23 @@
-//! Where the machine at hand is known to differ from the specification, and how that is recognised.
+//! The probe of each deviation.
 //!
-//! The one idea: a deviation counts only if a small probe of its own showed it on *this* machine at boot; a test then accepts
-//! exactly what that deviation makes of the case at hand.
-
-use core::fmt;
+//! The one idea: a probe is the least that shows its deviation, and leads nowhere but to the arena and to what the machine
+//! refuses; so it harms nothing on a machine that is right.
 
 use guest_mem::TrapInfo;
 use guest_mem::csr::{ENVCFG_PBMTE, HSTATUS_GVA, STATUS_MXR, STATUS_SUM};
 
-use crate::console::println;
-use crate::guest::{self, Mode};
+use super::{Deviation, FIRMWARE, HENVCFG_ADUE, HENVCFG_PMM, HENVCFG_PMM_7, NOWHERE};
+use crate::guest::{self, Guest, Mode};
 use crate::harness::act_as_supervisor;
 use crate::tables::bits::{A, D, N, R, SUPERVISOR, U, USER, V, W, X};
-use crate::tables::{World, leaf};
+use crate::tables::{World, leaf, loaded_vmid};
 use crate::{arena, boot, csr, raw};
-
-macro_rules! deviations {
-    ($($(#[$doc:meta])* $name:ident $rule:literal $text:literal;)*) => {
-        /// A known deviation.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Deviation {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Deviation {
-            /// All of them.
-            pub const ALL: [Self; Self::COUNT] = [$(Self::$name),*];
-            /// How many there are.
-            pub const COUNT: usize = [$($rule),*].len();
-        }
-
-        impl fmt::Display for Deviation {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
-                    $(Self::$name => concat!($rule, " ", $text),)*
-                })
-            }
-        }
-    };
-}
-
-deviations! {
-    /// 5/7 instead of 13/15 while the host's `satp` is Bare.
-    AccessFaultUnderBareSatp "R59" "with the host's satp Bare a VS-stage fault is an access fault";
-    /// `hlvx` raises 12 and 1 instead of 13, 21 and 5.
-    FetchCauses "R60" "hlvx raises fetch causes";
-    /// `hlvx` wants R instead of X.
-    FetchChecksRead "R61" "hlvx checks R instead of X";
-    /// `vsstatus.SUM` is taken as set.
-    SumIgnored "R62" "vsstatus.SUM is taken as set";
-    /// A translation made as VS-mode serves VU-mode.
-    PrivilegeNotCached "R62" "translations are shared between SPVP=1 and SPVP=0";
-    /// `vsstatus.MXR` is ignored at the VS-stage.
-    VsMxrIgnored "R63" "vsstatus.MXR does nothing at the VS-stage";
-    /// `vsstatus.MXR` acts at the G-stage.
-    VsMxrAtGStage "R63" "vsstatus.MXR acts at the G-stage";
-    /// `sstatus.MXR` does nothing at the G-stage.
-    HostMxrNotAtGStage "R63" "sstatus.MXR does nothing at the G-stage";
-    /// `sstatus.MXR` acts on the reads of VS-stage page tables, too.
-    MxrOnPageTables "R4" "sstatus.MXR applies to page-table reads";
-    /// A refusal by physical memory protection is reported as the G-stage's.
-    ProtectionIsGuestPage "R67" "an access that PMP refuses is a guest-page fault";
-    /// An access fault comes through the firmware, which clears `hstatus.GVA`.
-    RedirectClearsGva "R21" "an access fault comes with hstatus.GVA clear";
-    /// An access fault comes through the firmware, which leaves `htinst` as it was.
-    RedirectLeavesHtinst "R21" "an access fault comes with the htinst of the trap before";
-    /// The same for `htval`.
-    RedirectLeavesHtval "R21" "an access fault comes with the htval of the trap before";
-    /// `henvcfg.ADUE` and `henvcfg.PBMTE` have no say in accesses from HS.
-    EnvironmentIgnored "R65" "henvcfg has no say in accesses from HS";
-    /// `vsatp` writes leave translations behind.
-    StaleVsatp "R34" "translations outlive a write of vsatp";
-    /// `hgatp` writes leave translations behind.
-    StaleHgatp "R34" "translations outlive a write of hgatp";
-    /// A guest-physical address is sign-extended.
-    WideGpa "R13" "guest-physical addresses are sign-extended";
-    /// An implicit access of a store's walk is reported as a load's.
-    ImplicitIsLoad "R67" "a store whose page-table entry is not mapped raises 21 instead of 23";
-    /// What is wrong with a G-stage table on the way to a page-table entry of the guest's is reported as the G-stage's refusal.
-    GTableIsGuestPage "R67" "a page-table read whose G-stage table is out of reach is a guest-page fault";
-    /// `htval` is written for the access fault of a G-stage table where nothing is.
-    GTableSetsHtval "R67" "an access fault for a missing G-stage table comes with htval";
-    /// `htinst` is 0 for loads and stores.
-    NoHtinst "R66" "htinst is 0 for loads and stores";
-    /// Any mode can be written to `vsatp` and `hgatp`.
-    AnyMode "R41" "an unsupported mode reads back";
-    /// Bits 60:54 of an entry are not looked at.
-    ReservedIgnored "R52" "reserved bits of page-table entries are ignored";
-    /// The reserved value of PBMT is taken.
-    PbmtReservedAllowed "R67" "the reserved memory type is not refused";
-    /// `henvcfg.PMM` does not mask the pointers of `hlv`.
-    PointerMaskWrong "R67" "pointers of hlv are masked by another mode's rule";
-    /// Writes of `htinst` are ignored.
-    HtinstNotWritable "R20" "htinst cannot be written, so it cannot be put back";
-    /// `hgatp.PPN[1:0]` can be written.
-    RootBitsWritable "R41" "hgatp.PPN[1:0] is writable";
-    /// The firmware's redirect of a guest's illegal instruction ends in the guest, since `mret` goes back to V=1 in spite of it.
-    IllegalStaysInGuest "R25" "an illegal instruction of a guest is redirected into the guest";
-    /// `hfence` in VU-mode is illegal instead of virtual.
-    FenceInVuIllegal "R39" "hfence in VU-mode raises 2 instead of 22";
-    /// A page table where the machine has nothing raises a page fault, or a guest-page fault if it is the G-stage's.
-    MissingTableIsPageFault "R67" "page tables that the machine does not have are page faults";
-    /// A 64 KiB page whose encoding is reserved faults after its A and D bits were set.
-    NapotAfterUpdate "R53" "a reserved 64 KiB page encoding faults after A and D are set";
-    /// The VS-stage A/D update ignores the G-stage's W.
-    UpdateIgnoresG "R64" "A/D updates go through a G-stage page without W";
-}
-
-/// What the probes found.
-pub struct Machine {
-    has: [bool; Deviation::COUNT],
-}
-
-/// Memory that the firmware keeps to itself by PMP: its own, at the start of RAM.
-pub const FIRMWARE: u64 = 0x8000_0000;
-
-/// An address where the machine has nothing: it has fewer address bits than a page-table entry can name.
-pub const NOWHERE: u64 = 1 << 55;
-
-/// `henvcfg.ADUE`: hardware sets A and D at the VS-stage.
-pub const HENVCFG_ADUE: u64 = 1 << 61;
-
-/// `henvcfg.PMM`: pointer masking of VS-mode.
-pub const HENVCFG_PMM: u64 = 3 << 32;
-
-/// `henvcfg.PMM` that masks 7 bits.
-pub const HENVCFG_PMM_7: u64 = 2 << 32;
 
 /// Where the probes map their page.
 const GVA: u64 = 0x1000;
 
-impl Machine {
-    /// Probes every deviation.
-    pub fn probe(satp: u64) -> Self {
-        let mut machine = Self {
-            has: [false; Deviation::COUNT],
-        };
-        for deviation in Deviation::ALL {
-            machine.has[deviation as usize] = probe(deviation);
-            boot::reset_csrs(satp);
-            arena::release_all();
-        }
-        machine
-    }
-
-    /// Whether the machine has the deviation.
-    pub fn has(&self, deviation: Deviation) -> bool {
-        self.has[deviation as usize]
-    }
-
-    /// Lists what was found.
-    pub fn print(&self) {
-        for deviation in Deviation::ALL {
-            if self.has(deviation) {
-                println!("machine: {deviation}");
-            }
-        }
-    }
-}
+/// The first guest-physical address that Sv39x4 refuses.
+const WIDE: u64 = 1 << 41;
 
 fn cause(result: Result<u64, crate::trap::Trap>) -> u64 {
     result.map_or_else(|trap| trap.info.scause, |_| u64::MAX)
@@ -173,10 +33,11 @@ fn world(vs_flags: u64, g_flags: u64) -> (World, u64) {
     (world, page.gpa)
 }
 
-/// A guest-page fault of a page-table read, and after it the access fault of a page where there is nothing.
+/// A guest-page fault of a page-table read, and after it the access fault of a page that the machine refuses.
 fn implicit_fault_then_access_fault() -> (TrapInfo, TrapInfo) {
+    let refused = refused();
     let (mut world, page) = world(SUPERVISOR, USER);
-    world.map_g(page, NOWHERE, USER, 0);
+    world.map_g(page, refused, USER, 0);
     let entry = world.vs_entry(GVA, 0).gpa;
     let g_entry = world.g_entry(entry, 0);
     let trap = |entry| {
@@ -188,7 +49,22 @@ fn implicit_fault_then_access_fault() -> (TrapInfo, TrapInfo) {
     (trap(0), trap(before))
 }
 
-fn probe(deviation: Deviation) -> bool {
+/// Whether an access where the machine has nothing is an access fault.
+fn bus_faults() -> bool {
+    let mut world = World::guest_physical();
+    world.map_g(GVA, NOWHERE, USER, 0);
+    world.load();
+    // No store, unless a load found nothing.
+    cause(raw::hlv_d(GVA, 0)) == 5 && cause(raw::hsv_d(GVA, 0)) == 7
+}
+
+/// An address where an access is an access fault.
+fn refused() -> u64 {
+    if bus_faults() { NOWHERE } else { FIRMWARE }
+}
+
+/// Whether this machine has the deviation.
+pub(super) fn probe(deviation: Deviation) -> bool {
     match deviation {
         Deviation::AccessFaultUnderBareSatp => {
             world(0, USER);
@@ -290,12 +166,14 @@ fn probe(deviation: Deviation) -> bool {
         Deviation::StaleHgatp => {
             let mut one = World::guest_physical();
             let page = one.page(USER);
-            let other = World::guest_physical();
+            let other = World::guest_physical().with_vmid(2);
             one.load();
             let mapped = raw::hlv_d(page.gpa, 0);
+            // Between guests of one VMID translations may stay (R41).
+            let differ = loaded_vmid() == 1;
             // SAFETY: guest state; `other` maps nothing.
             unsafe { csr::hgatp::write(other.hgatp) };
-            mapped.is_ok() && raw::hlv_d(page.gpa, 0).is_ok()
+            differ && mapped.is_ok() && raw::hlv_d(page.gpa, 0).is_ok()
         }
         Deviation::WideGpa => {
             let mut world = World::guest_physical();
@@ -370,13 +248,14 @@ fn probe(deviation: Deviation) -> bool {
             let g_entry = world.g_entry(entry.gpa, 0);
             arena::write(g_entry, leaf(NOWHERE, USER));
             world.fence();
-            cause(raw::hlv_d(GVA, 0)) == 13
+            cause(raw::hlv_d(GVA, 0)) == 13 && bus_faults()
         }
         Deviation::GTableIsGuestPage => {
+            let refused = refused();
             let (mut world, _) = world(SUPERVISOR, USER);
             let entry = world.vs_entry(GVA, 0).gpa;
             let pointer = world.g_entry(entry, 1);
-            arena::write(pointer, leaf(NOWHERE, V));
+            arena::write(pointer, leaf(refused, V));
             world.fence();
             cause(raw::hlv_d(GVA, 0)) == 21
         }
@@ -404,6 +283,41 @@ fn probe(deviation: Deviation) -> bool {
             arena::write(g_entry, leaf(entry.spa & !0xfff, USER & !W));
             world.fence();
             raw::hlv_d(GVA, 0).is_ok() && arena::read(entry.spa) & A != 0
+        }
+        Deviation::NoBusFaults => !bus_faults(),
+        Deviation::MisalignedIsAccessFault => {
+            world(SUPERVISOR, USER);
+            cause(raw::hlv_d(GVA + 1, 0)) == 5
+        }
+        Deviation::TableNeedsNoUser => {
+            let (mut world, _) = world(SUPERVISOR, USER);
+            let entry = world.vs_entry(GVA, 0);
+            world.map_g(entry.gpa & !0xfff, entry.spa & !0xfff, USER & !U, 0);
+            world.fence();
+            raw::hlv_d(GVA, 0).is_ok()
+        }
+        Deviation::TableAccessIsLoad => {
+            let (mut world, _) = world(SUPERVISOR, USER);
+            let table = world.vs_entry(GVA, 0).gpa & !0xfff;
+            world.map_g(table, FIRMWARE, USER, 0);
+            world.fence();
+            cause(raw::hsv_d(GVA, 0)) == 5
+        }
+        Deviation::WideFetchIsPageFault => {
+            World::guest_physical().load();
+            Guest::at(WIDE).run(Mode::Vs).info.scause == 12
+        }
+        Deviation::WideGpaIsPageFault => {
+            World::guest_physical().load();
+            cause(raw::hlv_d(WIDE, 0)) == 13
+        }
+        Deviation::CachedRefusalIsGStage => {
+            // Read-only at both stages.
+            world(SUPERVISOR & !W, USER & !W);
+            let not_cached = cause(raw::hsv_d(GVA, 0));
+            boot::fence_everything();
+            let cached = raw::hlv_d(GVA, 0).is_ok();
+            cached && not_cached == 15 && cause(raw::hsv_d(GVA, 0)) == 23
         }
     }
 }

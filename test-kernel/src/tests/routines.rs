@@ -1,0 +1,337 @@
+//! The library's assembly routines by themselves: the registers that each leaves to its caller as they were.
+//!
+//! The one idea: a copy reaches its routine through compiled code, which may save a register and so hide that the routine lost
+//! it; here each routine is called by its name with every register known, through a fault at each of its elements, too.
+
+use crate::deviation::{FIRMWARE, firmware_is_protected};
+use crate::harness::{Outcome, Test, act_as_supervisor, cases, check};
+use crate::library::probed;
+use crate::registers::{self, A0, A1, RA, Returned, T0};
+use crate::tables::World;
+use crate::tables::bits::{SUPERVISOR, USER};
+use crate::{arena, boot, csr, trap};
+
+cases![
+    r20_every_copy_and_fill_keeps_the_registers_of_its_caller,
+    r20_every_single_access_keeps_the_registers_of_its_caller,
+];
+
+/// How a fault of a routine is recovered, and where the routine has the record of the guest's exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// By the trap handler; no record.
+    Hook,
+    /// By a vector; in a frame.
+    Frame,
+    /// By a vector; in registers.
+    Registers,
+}
+
+/// A copy or a fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A copy by elements.
+    Copy,
+    /// From the guest, between addresses that no element fits.
+    MergeFrom,
+    /// The same to the guest.
+    MergeTo,
+    /// A fill by elements.
+    Fill,
+}
+
+/// A routine: its name and address, how its faults are recovered, and what it is.
+struct Routine<K> {
+    name: &'static str,
+    address: usize,
+    form: Form,
+    kind: K,
+    /// Bytes of its element.
+    bytes: u64,
+}
+
+macro_rules! routines {
+    ($($form:ident { $($symbol:ident $kind:expr, $bytes:literal;)* })*) => {{
+        unsafe extern "C" {
+            $($(fn $symbol();)*)*
+        }
+        [$($(Routine {
+            name: stringify!($symbol),
+            address: $symbol as *const () as usize,
+            form: Form::$form,
+            kind: $kind,
+            bytes: $bytes,
+        },)*)*]
+    }};
+}
+
+fn copies() -> [Routine<Kind>; 24] {
+    use Kind::{Copy, Fill, MergeFrom, MergeTo};
+    routines! {
+        Hook {
+            __guest_mem_hook_copy_from_1 Copy, 1;
+            __guest_mem_hook_copy_from_2 Copy, 2;
+            __guest_mem_hook_copy_from_4 Copy, 4;
+            __guest_mem_hook_copy_from_8 Copy, 8;
+            __guest_mem_hook_copy_to_1 Copy, 1;
+            __guest_mem_hook_copy_to_2 Copy, 2;
+            __guest_mem_hook_copy_to_4 Copy, 4;
+            __guest_mem_hook_copy_to_8 Copy, 8;
+            __guest_mem_hook_merge_from MergeFrom, 8;
+            __guest_mem_hook_merge_to MergeTo, 8;
+            __guest_mem_hook_fill_1 Fill, 1;
+            __guest_mem_hook_fill_8 Fill, 8;
+        }
+        Frame {
+            __guest_mem_scoped_copy_from_1 Copy, 1;
+            __guest_mem_scoped_copy_from_2 Copy, 2;
+            __guest_mem_scoped_copy_from_4 Copy, 4;
+            __guest_mem_scoped_copy_from_8 Copy, 8;
+            __guest_mem_scoped_copy_to_1 Copy, 1;
+            __guest_mem_scoped_copy_to_2 Copy, 2;
+            __guest_mem_scoped_copy_to_4 Copy, 4;
+            __guest_mem_scoped_copy_to_8 Copy, 8;
+            __guest_mem_scoped_merge_from MergeFrom, 8;
+            __guest_mem_scoped_merge_to MergeTo, 8;
+            __guest_mem_scoped_fill_1 Fill, 1;
+            __guest_mem_scoped_fill_8 Fill, 8;
+        }
+    }
+}
+
+/// The single accesses; of each, whether it may read a second parcel.
+fn singles() -> [Routine<bool>; 30] {
+    routines! {
+        Hook {
+            __guest_mem_hook_load_1 false, 1;
+            __guest_mem_hook_load_2 false, 2;
+            __guest_mem_hook_load_4 false, 4;
+            __guest_mem_hook_load_8 false, 8;
+            __guest_mem_hook_store_1 false, 1;
+            __guest_mem_hook_store_2 false, 2;
+            __guest_mem_hook_store_4 false, 4;
+            __guest_mem_hook_store_8 false, 8;
+            __guest_mem_hook_fetch_parcel false, 2;
+            __guest_mem_hook_fetch_instruction true, 2;
+        }
+        Frame {
+            __guest_mem_series_load_1 false, 1;
+            __guest_mem_series_load_2 false, 2;
+            __guest_mem_series_load_4 false, 4;
+            __guest_mem_series_load_8 false, 8;
+            __guest_mem_series_store_1 false, 1;
+            __guest_mem_series_store_2 false, 2;
+            __guest_mem_series_store_4 false, 4;
+            __guest_mem_series_store_8 false, 8;
+            __guest_mem_series_fetch_parcel false, 2;
+            __guest_mem_series_fetch_instruction true, 2;
+        }
+        Registers {
+            __guest_mem_scoped_load_1 false, 1;
+            __guest_mem_scoped_load_2 false, 2;
+            __guest_mem_scoped_load_4 false, 4;
+            __guest_mem_scoped_load_8 false, 8;
+            __guest_mem_scoped_store_1 false, 1;
+            __guest_mem_scoped_store_2 false, 2;
+            __guest_mem_scoped_store_4 false, 4;
+            __guest_mem_scoped_store_8 false, 8;
+            __guest_mem_scoped_fetch_parcel false, 2;
+            __guest_mem_scoped_fetch_instruction true, 2;
+        }
+    }
+}
+
+const GVA: u64 = 0x20_0000;
+const PAGE: u64 = 4096;
+const A2: usize = 12;
+const A3: usize = 13;
+const S2: usize = 18;
+const S3: usize = 19;
+const T5: usize = 30;
+
+unsafe extern "C" {
+    /// What a series keeps in s3.
+    static __guest_mem_scoped_vector: u8;
+}
+
+/// t1 to t6: of no routine's caller.
+const TEMPORARY: [usize; 6] = [6, 7, 28, 29, 30, 31];
+/// a2 to a7.
+const ARGUMENTS: [usize; 6] = [12, 13, 14, 15, 16, 17];
+
+/// The record of the guest's exit: what `stvec` and the trap CSRs hold, in the order of the frame, with more room behind it
+/// than any routine has a use for.
+fn frame() -> [u64; 64] {
+    let record = [
+        csr::stvec::read(),
+        csr::sepc::read(),
+        csr::scause::read(),
+        csr::stval::read(),
+        csr::htval::read(),
+        csr::htinst::read(),
+        csr::sstatus::read(),
+        csr::hstatus::read(),
+    ];
+    let mut frame = [0; 64];
+    frame[..8].copy_from_slice(&record);
+    frame
+}
+
+/// A loaded guest whose page at `GVA` is there and whose next one is refused by a page fault, or by an access fault: after the
+/// one a routine knows the address, after the other it has to find it. Answers a host buffer of a page, too.
+fn world(by_protection: bool) -> (World, u64) {
+    let (mut world, _) = World::with_page(GVA, SUPERVISOR, USER);
+    if by_protection {
+        let gpa = crate::tables::RAM + 0x800_0000;
+        world.map_g(gpa, FIRMWARE, USER, 0);
+        world.map(GVA + PAGE, gpa, SUPERVISOR, 0);
+    }
+    world.fence();
+    act_as_supervisor(true);
+    (world, arena::page())
+}
+
+/// Runs `body` for both refusals, with the handler that each form relies on.
+fn for_each_refusal(mut body: impl FnMut(u64) -> Outcome) -> Outcome {
+    // Tells the library that the handler calls it.
+    probed::<guest_mem::hart::riscv64::HandlerHook>()?;
+    boot::reset_csrs(csr::satp::read());
+    for by_protection in [false, true] {
+        if by_protection && !firmware_is_protected() {
+            continue;
+        }
+        let (_world, host) = world(by_protection);
+        body(host)?;
+    }
+    Ok(())
+}
+
+/// Fails unless every register that is in none of `free` is as it was before.
+fn kept(returned: &Returned, what: core::fmt::Arguments<'_>, free: &[&[usize]]) -> Outcome {
+    let mut changed = returned.changed();
+    if let Some(x) = changed.find(|x| !free.iter().any(|free| free.contains(x))) {
+        let now = returned.register(x);
+        crate::harness::fail!("{what}: x{x} is {now:#x}");
+    }
+    Ok(())
+}
+
+fn r20_every_copy_and_fill_keeps_the_registers_of_its_caller(t: &mut Test) -> Outcome {
+    for_each_refusal(|host| {
+        for routine in copies() {
+            for elements in [1, 2, 7, 8, 9, 31, 32, 33, 41, 72] {
+                let len = elements * routine.bytes;
+                // Where the refused page begins, from the start; after the end: nowhere.
+                for fault in 0..=elements {
+                    copy(t, &routine, host, len, fault * routine.bytes)?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// One copy of `len` bytes, of which those from `fault` on are refused.
+fn copy(t: &Test, routine: &Routine<Kind>, host: u64, len: u64, fault: u64) -> Outcome {
+    let (host, fault) = match routine.kind {
+        Kind::Copy | Kind::Fill => (host + 64, fault),
+        // The guest's or the host's side is between doubles; what is read around it is there.
+        Kind::MergeFrom => (host + 64, if fault == len { len + 11 } else { fault + 3 }),
+        Kind::MergeTo => (host + 64 + 5, fault),
+    };
+    let guest = GVA + PAGE - fault;
+    let mut frame = frame();
+    let a0 = match routine.kind {
+        Kind::Fill => 0x5a5a_5a5a_5a5a_5a5a,
+        _ => host,
+    };
+    let given = [
+        (A0, a0),
+        (A1, guest),
+        (A2, len),
+        (S2, (&raw mut frame) as u64),
+    ];
+    let given = match routine.form {
+        Form::Frame => &given[..],
+        Form::Hook | Form::Registers => &given[..3],
+    };
+    // SAFETY: an open window onto the test's guest; the host's side is in the arena's page; the addresses and the length are
+    // what the routine's element asks for.
+    let returned = unsafe { registers::call(routine.address, RA, given) };
+    let what = format_args!("{}, {len} bytes, refused from {fault}", routine.name);
+    kept(&returned, what, &[&[T0, A0, A1], &TEMPORARY, &ARGUMENTS])?;
+    t.equal(what, csr::stvec::read(), trap::entry())?;
+    let left = returned.register(A0);
+    if fault >= len {
+        return t.equal(what, left, 0);
+    }
+    match routine.kind {
+        Kind::Copy | Kind::Fill => t.equal(what, left, len - fault),
+        Kind::MergeFrom | Kind::MergeTo => {
+            check!(
+                left >= len - fault && left <= len,
+                "{what}: {left} are left"
+            );
+            Ok(())
+        }
+    }
+}
+
+fn r20_every_single_access_keeps_the_registers_of_its_caller(t: &mut Test) -> Outcome {
+    for_each_refusal(|_| {
+        for routine in singles() {
+            // Refused from the start, or behind it; the second parcel of an instruction.
+            for (at, faulted) in [
+                (PAGE - 8, 0),
+                (PAGE, 1),
+                (PAGE - 2, 2 * u64::from(routine.kind)),
+            ] {
+                if at == PAGE - 2 && !routine.kind {
+                    continue;
+                }
+                single(t, &routine, GVA + at, faulted)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// One single access at `address`, which has to come out as `faulted`.
+fn single(t: &Test, routine: &Routine<bool>, address: u64, faulted: u64) -> Outcome {
+    let mut frame = frame();
+    let [_, sepc, scause, stval, htval, htinst, sstatus, hstatus, ..] = frame;
+    // What the stores leave for the fetches: both low bits are set, so that an instruction there has a second parcel.
+    let value = u64::MAX;
+    let by_frame = [
+        (A0, value),
+        (A1, address),
+        (S2, (&raw mut frame) as u64),
+        (S3, (&raw const __guest_mem_scoped_vector) as u64),
+    ];
+    let record = [
+        (A0, value),
+        (A1, address),
+        (A2, sepc),
+        (A3, scause),
+        (14, stval),
+        (15, htval),
+        (16, htinst),
+        (17, sstatus),
+        (T5, hstatus),
+    ];
+    let given = match routine.form {
+        Form::Hook => &by_frame[..2],
+        Form::Frame => &by_frame[..],
+        Form::Registers => &record[..],
+    };
+    // SAFETY: an open window onto the test's guest.
+    let returned = unsafe { registers::call(routine.address, T0, given) };
+    let what = format_args!("{} at {address:#x}", routine.name);
+    let record: &[usize] = match routine.form {
+        Form::Registers => &ARGUMENTS,
+        Form::Hook | Form::Frame => &[],
+    };
+    kept(&returned, what, &[&[T0, A0, A1], &TEMPORARY, record])?;
+    t.equal(what, csr::stvec::read(), trap::entry())?;
+    t.equal(what, returned.register(A1), faulted)
+}
