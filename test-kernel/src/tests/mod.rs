@@ -14,6 +14,7 @@ pub mod memory;
 pub mod mistrust;
 pub mod operations;
 pub mod races;
+pub mod redirected;
 pub mod selftest;
 pub mod shapes;
 pub mod standalone;
@@ -54,4 +55,5 @@ pub const SECTIONS: &[&[Case]] = &[
     races::tearing::CASES,
     races::unmapping::CASES,
     standalone::CASES,
+    redirected::CASES,
 ];
