@@ -28,14 +28,8 @@ static TRANSMITTER: Waiting = Waiting::new();
 ///
 /// # Safety
 ///
-/// In M-mode, before any console output; `device_tree` is null or a device tree.
-pub unsafe fn choose(device_tree: *const u8) {
-    let tree = if device_tree.is_null() {
-        None
-    } else {
-        // SAFETY: the caller's.
-        unsafe { Fdt::from_raw(device_tree) }.ok()
-    };
+/// In M-mode, before any console output.
+pub unsafe fn choose(tree: Option<Fdt<'_>>) {
     let uart = match tree {
         Some(tree) => Uart::of(tree),
         None => Uart::GUESSES.into_iter().find(|guess| {

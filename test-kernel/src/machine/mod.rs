@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::global::Global;
 
-pub use set_up::DELEGATED;
+pub use set_up::{DELEGATED, harts};
 pub use stepping::{forget, trace};
 
 /// Harts that the shim has a stack for; others sleep for ever.
