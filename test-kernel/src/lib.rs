@@ -1,11 +1,12 @@
 //! What the bare-metal programs of this package share: boot, traps, console, guest tables, and the tests themselves.
 //!
 //! The one idea: a program is a `kernel_main` over these modules. `src/main.rs` is the test kernel; `src/bin/` holds the others.
-//! What knows nothing of the machine, `shim`, is tested on any host; the rest exists for the target only.
+//! What knows nothing of the machine, `arguments` and `shim`, is tested on any host; the rest exists for the target only.
 #![cfg_attr(target_os = "none", no_std)]
 
 #[cfg(target_os = "none")]
 pub mod arena;
+pub mod arguments;
 #[cfg(target_os = "none")]
 pub mod boot;
 #[cfg(target_os = "none")]
