@@ -5,9 +5,9 @@
 
 use core::arch::{asm, global_asm};
 
-use crate::csr;
+use crate::arguments::{Arguments, text_of};
 use crate::text::Text;
-use crate::trap;
+use crate::{csr, machine, trap};
 
 global_asm!(
     r#"
@@ -135,12 +135,33 @@ fn set_host_page(index: usize, entry: u64) {
     }
 }
 
-/// `/chosen/bootargs` of the firmware's device tree, or nothing.
+/// Bytes of the arguments that can be put into the image.
+const PATCHED: usize = 240;
+
+// `cargo xtask build --arguments` finds the symbol, and how much room there is.
+global_asm!(
+    r#"
+    .section .data.arguments, "aw", @progbits
+    .globl guest_mem_arguments
+    .type guest_mem_arguments, @object
+    .size guest_mem_arguments, {patched}
+guest_mem_arguments:
+    .space {patched}
+    .section .text
+    "#,
+    patched = const PATCHED,
+);
+
+unsafe extern "C" {
+    static guest_mem_arguments: [u8; PATCHED];
+}
+
+/// `/chosen/bootargs` of the firmware's device tree, or the machine's; or nothing.
 ///
 /// # Safety
 ///
 /// As [`keep_arguments`].
-unsafe fn arguments(device_tree: *const u8) -> Text {
+unsafe fn passed_arguments(device_tree: *const u8) -> Text {
     if device_tree.is_null() {
         return Text::new();
     }
@@ -157,45 +178,43 @@ unsafe fn arguments(device_tree: *const u8) -> Text {
     }
 }
 
-/// Whether `/chosen/bootargs` of the firmware's device tree holds the word.
-///
-/// # Safety
-///
-/// As [`keep_arguments`].
-pub unsafe fn arguments_hold(device_tree: *const u8, word: &str) -> bool {
-    // SAFETY: the caller's.
-    let text = unsafe { arguments(device_tree) };
-    text.as_str().split_whitespace().any(|it| it == word)
-}
-
 /// `/chosen/bootargs`, as far as it fits.
 static ARGUMENTS: crate::global::Global<Text> = crate::global::Global::new(Text::new());
 
-/// Keeps the boot arguments of the firmware's device tree for [`asked_for`] and [`argument`].
+/// Keeps the boot arguments of the device tree for [`asked_for`] and [`argument`].
 ///
 /// # Safety
 ///
 /// `device_tree` is null or a device tree that nothing changes or moves.
 pub unsafe fn keep_arguments(device_tree: *const u8) {
     // SAFETY: the caller's.
-    ARGUMENTS.set(unsafe { arguments(device_tree) });
+    ARGUMENTS.set(unsafe { passed_arguments(device_tree) });
+}
+
+/// Runs `body` with the boot arguments: those in the image, then those that were passed.
+fn with_arguments<R>(body: impl FnOnce(Arguments<'_>) -> R) -> R {
+    let passed = ARGUMENTS.get();
+    // SAFETY: the symbol's bytes are the image's, and nobody writes them while it runs.
+    let patched = unsafe { &guest_mem_arguments };
+    body(Arguments([text_of(patched), passed.as_str()]))
 }
 
 /// Whether the boot arguments hold the word.
 pub fn asked_for(word: &str) -> bool {
-    ARGUMENTS
-        .get()
-        .as_str()
-        .split_whitespace()
-        .any(|it| it == word)
+    with_arguments(|arguments| arguments.hold(word))
 }
 
 /// What follows `key` in the boot argument that begins with it.
 pub fn argument(key: &str) -> Option<Text> {
-    let arguments = ARGUMENTS.get();
-    let mut words = arguments.as_str().split_whitespace();
-    let value = words.find_map(|word| word.strip_prefix(key))?;
-    Some(Text::format(format_args!("{value}")))
+    with_arguments(|arguments| {
+        let value = arguments.value(key)?;
+        Some(Text::format(format_args!("{value}")))
+    })
+}
+
+/// Whether the run is to be short enough for a simulator of circuits: see [`Arguments::ask_for_small`].
+pub fn is_small() -> bool {
+    with_arguments(|arguments| arguments.ask_for_small(machine::is_standalone()))
 }
 
 /// Ends the run; where the machine can tell its user, as one that went well or not.

@@ -87,5 +87,6 @@ csrs! {
     hvip "0x645";
     htinst "0x64a";
     hgatp "0x680";
+    cycle "0xc00";
     time "0xc01";
 }

@@ -81,6 +81,15 @@ macro_rules! skip {
     };
 }
 
+/// Skips the test in a small run.
+macro_rules! not_in_small {
+    ($what:literal) => {
+        if $crate::boot::is_small() {
+            $crate::harness::skip!(concat!("a small run does not ", $what));
+        }
+    };
+}
+
 /// Fails the test unless the condition holds.
 macro_rules! check {
     ($condition:expr, $($text:tt)*) => {
@@ -91,7 +100,7 @@ macro_rules! check {
 }
 
 pub use crate::fail;
-pub(crate) use {cases, check, skip};
+pub(crate) use {cases, check, not_in_small, skip};
 
 /// What a single access is expected to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -224,6 +233,25 @@ fn change_figure(what: &'static str, change: impl FnOnce(u64) -> u64) {
         };
     }
     FIGURES.set(figures);
+}
+
+/// The step by which a loop of a test goes through its cases: one, or in a small run so many.
+pub fn one_in(many: usize) -> usize {
+    if boot::is_small() { many } else { 1 }
+}
+
+/// The cycle counter, if this machine lets HS-mode read it.
+pub fn cycle() -> Option<u64> {
+    trap::catch(csr::cycle::read).ok()
+}
+
+/// Prints what a small run took since the counter was `begun`: how long it is where each cycle is simulated.
+pub fn print_cycles(begun: Option<u64>) {
+    if boot::is_small()
+        && let (Some(begun), Some(end)) = (begun, cycle())
+    {
+        println!("test-kernel: {} cycles", end - begun);
+    }
 }
 
 /// Adds to what the tests of this run went through.

@@ -8,7 +8,7 @@
 #[cfg(target_os = "none")]
 mod kernel {
     use test_kernel::deviation::Machine;
-    use test_kernel::harness::Runner;
+    use test_kernel::harness::{self, Runner};
     use test_kernel::{boot, panic, println, tests, trap};
 
     /// Rust's entry, from `boot`.
@@ -28,6 +28,7 @@ mod kernel {
     /// Answers whether no test failed; if it is asked to, it runs one more, which has to be reported as failed.
     fn run(satp: u64) -> bool {
         println!("\n");
+        let begun = harness::cycle();
         let machine = Machine::probe(satp);
         machine.print();
         let mut runner = Runner::new(&machine, satp);
@@ -37,7 +38,9 @@ mod kernel {
         if boot::asked_for("self-test-fail") {
             runner.run(tests::selftest::MUST_FAIL);
         }
-        runner.close()
+        let went_well = runner.close();
+        harness::print_cycles(begun);
+        went_well
     }
 }
 

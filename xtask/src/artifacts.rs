@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::arguments;
 use crate::jump_image;
 use crate::process;
 use crate::setup::toolchain::Toolchain;
@@ -38,17 +39,32 @@ pub fn build_test_kernel() -> anyhow::Result<PathBuf> {
     Ok(build("test-kernel", None)?.join("test-kernel"))
 }
 
-/// Builds the test kernel and the bench with a jump from the start of RAM; gives their ELF files.
-pub fn build_jump_images() -> anyhow::Result<[PathBuf; 2]> {
-    let with_jump = |program: PathBuf, name| {
-        let image = program.with_file_name(name);
-        fs::write(&image, jump_image::add_jump(&fs::read(&program)?)?)?;
-        anyhow::Ok(image)
-    };
-    Ok([
-        with_jump(build_test_kernel()?, "test-kernel-jump.elf")?,
-        with_jump(build_bench()?, "bench-jump.elf")?,
-    ])
+/// The programs that run without firmware, and elsewhere.
+const TO_TAKE_ELSEWHERE: [&str; 3] = ["test-kernel", "differential", "bench"];
+
+/// Builds these programs, with a jump from the start of RAM and boot arguments as wished; gives their ELF files, which stand
+/// beside cargo's own.
+pub fn build_images(jump: bool, arguments: Option<&str>) -> anyhow::Result<Vec<PathBuf>> {
+    let folder = build("test-kernel", None)?;
+    let image = |name| image_of(&folder.join(name), jump, arguments);
+    TO_TAKE_ELSEWHERE.into_iter().map(image).collect()
+}
+
+/// Writes a program's image beside it.
+pub fn image_of(program: &Path, jump: bool, arguments: Option<&str>) -> anyhow::Result<PathBuf> {
+    let mut name = program.as_os_str().to_owned();
+    let mut image = fs::read(program)?;
+    if let Some(arguments) = arguments {
+        image = arguments::put(&image, arguments)?;
+        name.push("-arguments");
+    }
+    if jump {
+        image = jump_image::add_jump(&image)?;
+        name.push("-jump");
+    }
+    name.push(".elf");
+    fs::write(&name, image)?;
+    Ok(name.into())
 }
 
 /// Builds the differential test; gives its ELF file.

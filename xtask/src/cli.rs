@@ -24,11 +24,17 @@ pub struct Xtask {
 pub enum Command {
     /// Set up what building, running and testing need, and do nothing else
     Setup,
-    /// Build the hypervisor (with the tour guest inside) and the test kernel for the bare-metal target
+    /// Build the hypervisor (with the tour guest inside) and the test kernel for the bare-metal target; on demand the files to
+    /// take to Spike and to RTL simulators, too (docs/design.md, "On simulators")
     Build {
-        /// Write the test kernel and the bench, too, as ELF files for a boot ROM that jumps to 0x80000000
+        /// Write the test kernel, the differential test and the bench, too, as ELF files for a boot ROM that jumps to
+        /// 0x80000000 (NAME-jump.elf), as that of CVA6's test bench does; Spike takes the ELF files as they are
         #[arg(long)]
         jump_image: bool,
+        /// Write these programs, too, with boot arguments in the file (NAME-arguments.elf), for machines that pass none:
+        /// without firmware a run is `small` unless they say `full`; `only=PART` runs the tests with that in their name
+        #[arg(long, value_name = "TEXT")]
+        arguments: Option<String>,
     },
     /// Boot a guest in the hypervisor, on QEMU
     Run(Run),

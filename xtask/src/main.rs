@@ -4,6 +4,7 @@
 //! concept. Whatever is fetched or made lands under `target/`; nothing outside the repository is changed, except
 //! that rustup is asked for the bare-metal target.
 
+mod arguments;
 mod artifacts;
 mod bench;
 mod cli;
@@ -48,10 +49,13 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
             setup_all()?;
             Ok(ExitCode::SUCCESS)
         }
-        cli::Command::Build { jump_image } => {
+        cli::Command::Build {
+            jump_image,
+            arguments,
+        } => {
             artifacts::build_all()?;
-            if jump_image {
-                for image in artifacts::build_jump_images()? {
+            if jump_image || arguments.is_some() {
+                for image in artifacts::build_images(jump_image, arguments.as_deref())? {
                     progress::say(&format!("wrote {}", image.display()));
                 }
             }

@@ -6,6 +6,7 @@
 use core::arch::asm;
 
 use super::csr;
+use crate::shim::uart::Width;
 
 unsafe extern "C" {
     /// Goes on 4 bytes after the trapping instruction; clobbers t0. In `entry`.
@@ -57,23 +58,27 @@ pub unsafe fn read<const CSR: u16>() -> u64 {
     value
 }
 
-/// Reads a byte of a device; `None` if nothing answers there.
+/// Reads a device's register; `None` if nothing answers there.
 ///
 /// # Safety
 ///
 /// As [`skipping_traps`], and reading there harms nothing.
-pub unsafe fn load(address: usize) -> Option<u8> {
+pub unsafe fn load(address: usize, width: Width) -> Option<u32> {
     let mut value = u64::MAX;
-    // SAFETY: the caller's; the load is 4 bytes long.
+    // SAFETY: the caller's; the loads are 4 bytes long, and change their register only if they do not trap.
     unsafe {
-        skipping_traps(|| {
-            asm!(
+        skipping_traps(|| match width {
+            Width::Byte => asm!(
                 ".option push", ".option norvc", "lbu {value}, 0({address})", ".option pop",
                 value = inout(reg) value, address = in(reg) address, out("t0") _,
-            );
+            ),
+            Width::Word => asm!(
+                ".option push", ".option norvc", "lwu {value}, 0({address})", ".option pop",
+                value = inout(reg) value, address = in(reg) address, out("t0") _,
+            ),
         });
     }
-    u8::try_from(value).ok()
+    u32::try_from(value).ok()
 }
 
 /// Writes 32 bits to a device, if there is one.

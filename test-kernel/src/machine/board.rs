@@ -1,46 +1,15 @@
 //! The devices of a machine without firmware: console, exit, timer, and the other harts' doorbells.
 //!
-//! The one idea: a 16550 is used where the device tree names it, or, without a device tree, where one answers. Everything
-//! else talks HTIF: two words of this image that the machine finds by their symbols, `tohost` and `fromhost`.
+//! The one idea: a 16550 is used where the device tree names one, or, without a device tree, where one answers. Everything
+//! else talks HTIF (`words`). Nothing here waits for ever for a device that may not be there.
 
-use core::arch::global_asm;
-use core::sync::atomic::{AtomicBool, Ordering};
-
-use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
-use dtoolkit::standard::NodeStandard;
 
-use super::attempt;
+use super::{attempt, words};
+use crate::global::Global;
+use crate::shim::uart::{Uart, Width, is_idle};
+use crate::shim::waiting::Waiting;
 
-// HTIF wants both symbols with the size 8. The page is theirs: a machine may put a device in its place.
-global_asm!(
-    r#"
-    .section .htif, "aw", @progbits
-    .balign 64
-    .globl tohost
-    .type tohost, @object
-    .size tohost, 8
-tohost:
-    .dword 0
-    .balign 64
-    .globl fromhost
-    .type fromhost, @object
-    .size fromhost, 8
-fromhost:
-    .dword 0
-    "#
-);
-
-unsafe extern "C" {
-    static mut tohost: u64;
-    static mut fromhost: u64;
-}
-
-/// The 16550: its transmit register, and its line status.
-const UART: usize = 0x1000_0000;
-const UART_STATUS: usize = UART + 5;
-/// Line status: the transmitter is empty, and so is its queue.
-const TRANSMITTER_IDLE: u8 = 0b0110_0000;
 /// The test finisher, and what it is told: all well, or a code in the upper half.
 const FINISHER: usize = 0x10_0000;
 const FINISHER_PASS: u32 = 0x5555;
@@ -49,67 +18,68 @@ const FINISHER_FAIL: u32 = 0x3333;
 const CLINT: usize = 0x0200_0000;
 const CLINT_TIMERS: usize = CLINT + 0x4000;
 const CLINT_TIME: usize = CLINT + 0xbff8;
-/// HTIF: the console's device with its command to print a byte.
-const HTIF_PRINT: u64 = 0x0101 << 48;
 
-static HAS_UART: AtomicBool = AtomicBool::new(false);
+/// The console, if it is a 16550. Written once, before the program runs.
+static UART: Global<Option<Uart>> = Global::new(None);
+/// For its transmitter.
+static TRANSMITTER: Waiting = Waiting::new();
 
 /// Decides what the console is.
 ///
 /// # Safety
 ///
-/// In M-mode, before any console output; `device_tree` is null or a device tree.
-pub unsafe fn choose(device_tree: *const u8) {
-    let tree = if device_tree.is_null() {
-        None
-    } else {
-        // SAFETY: the caller's.
-        unsafe { Fdt::from_raw(device_tree) }.ok()
+/// In M-mode, before any console output.
+pub unsafe fn choose(tree: Option<Fdt<'_>>) {
+    let uart = match tree {
+        Some(tree) => Uart::of(tree),
+        None => Uart::GUESSES.into_iter().find(|guess| {
+            // SAFETY: at the worst nothing is there, and the load is skipped.
+            unsafe { attempt::load(guess.line_status(), guess.width) }.is_some_and(is_idle)
+        }),
     };
-    let has_uart = match tree {
-        Some(tree) => names_uart(tree),
-        // SAFETY: at the worst nothing is there, and the load is skipped.
-        None => unsafe { attempt::load(UART_STATUS) }
-            .is_some_and(|status| status & TRANSMITTER_IDLE == TRANSMITTER_IDLE),
-    };
-    HAS_UART.store(has_uart, Ordering::Relaxed);
+    UART.set(uart);
 }
 
-/// Whether the device tree has a 16550 at the place where one is looked for.
-fn names_uart(tree: Fdt<'_>) -> bool {
-    tree.find_node("/soc").is_some_and(|devices| {
-        devices.children().any(|device| {
-            device.name().ends_with("@10000000")
-                && ["ns16550a", "ns16550"]
-                    .into_iter()
-                    .any(|model| device.is_compatible(model))
-        })
-    })
-}
-
-/// Prints a byte.
+/// Prints a byte, if there is anybody to take it.
 pub fn print(byte: u8) {
-    if HAS_UART.load(Ordering::Relaxed) {
+    match UART.get() {
         // SAFETY: the console was chosen, so the 16550 is there.
-        unsafe {
-            while (UART_STATUS as *const u8).read_volatile() & TRANSMITTER_IDLE == 0 {}
-            (UART as *mut u8).write_volatile(byte);
-        }
-    } else {
-        send(HTIF_PRINT | u64::from(byte));
+        Some(uart) => unsafe {
+            if TRANSMITTER.until(|| is_idle(load(uart.line_status(), uart.width))) {
+                store(uart.transmit(), uart.width, byte);
+            }
+        },
+        None => words::print(byte),
     }
 }
 
-/// Gives the host a word as soon as it has taken the last, and throws its answers away.
-fn send(word: u64) {
-    // SAFETY: the two words are HTIF's alone; volatile accesses, since the host reads and writes them, too.
+/// Reads a device's register.
+///
+/// # Safety
+///
+/// It is there.
+unsafe fn load(address: usize, width: Width) -> u32 {
+    // SAFETY: the caller's.
     unsafe {
-        while (&raw const tohost).read_volatile() != 0 {
-            if (&raw const fromhost).read_volatile() != 0 {
-                (&raw mut fromhost).write_volatile(0);
-            }
+        match width {
+            Width::Byte => u32::from((address as *const u8).read_volatile()),
+            Width::Word => (address as *const u32).read_volatile(),
         }
-        (&raw mut tohost).write_volatile(word);
+    }
+}
+
+/// Writes a device's register.
+///
+/// # Safety
+///
+/// It is there.
+unsafe fn store(address: usize, width: Width, value: u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        match width {
+            Width::Byte => (address as *mut u8).write_volatile(value),
+            Width::Word => (address as *mut u32).write_volatile(u32::from(value)),
+        }
     }
 }
 
@@ -119,13 +89,11 @@ pub fn exit(code: u8) -> ! {
         0 => FINISHER_PASS,
         _ => u32::from(code) << 16 | FINISHER_FAIL,
     };
-    if HAS_UART.load(Ordering::Relaxed) {
-        // SAFETY: a machine with a 16550 here has the finisher, or nothing, or does not outlive this anyway.
+    if UART.get().is_some() {
+        // SAFETY: a machine with a 16550 has the finisher here, or nothing, or does not outlive this anyway.
         unsafe { attempt::store(FINISHER, word) };
     }
-    loop {
-        send(u64::from(code) << 1 | 1);
-    }
+    words::end(code)
 }
 
 /// Makes the timer interrupt of a hart pend from this time on.

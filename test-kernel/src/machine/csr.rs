@@ -10,6 +10,7 @@ crate::csr::csrs! {
     mcause "0x342";
     mtval "0x343";
     mip "0x344";
+    mtinst "0x34a";
     mhartid "0xf14";
     mtval2 "0x34b";
 }

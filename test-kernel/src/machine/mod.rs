@@ -5,7 +5,8 @@
 //! program makes. The rest of the program knows no difference, but it can ask for M-mode's services by the functions here.
 //!
 //! All that is assumed: RAM at 0x80000000, a CLINT at 0x02000000, and for console and exit either a 16550 with the test
-//! finisher or HTIF. Whatever a hart lacks (PMP, `menvcfg`, `mstateen0`) is skipped: see `attempt`.
+//! finisher or HTIF. Whatever a hart lacks (PMP, `menvcfg`, `mstateen0`) is skipped: see `attempt`; a cause that it does not
+//! delegate is redirected: see `service`.
 
 mod attempt;
 mod board;
@@ -14,6 +15,7 @@ mod entry;
 mod service;
 mod set_up;
 mod stepping;
+mod words;
 
 use core::arch::asm;
 use core::ops::Range;
@@ -21,7 +23,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::global::Global;
 
-pub use set_up::DELEGATED;
+pub use set_up::{DELEGATED, harts};
 pub use stepping::{forget, trace};
 
 /// Harts that the shim has a stack for; others sleep for ever.
@@ -73,6 +75,8 @@ pub struct Taken {
     pub mtval: u64,
     /// `mtval2`.
     pub mtval2: u64,
+    /// `mstatus.GVA`.
+    pub gva: bool,
 }
 
 /// Whether the next trap that M-mode takes is expected, and if it came, what it was.

@@ -1,4 +1,7 @@
 //! M-mode's trap handler: the SBI calls of the program, the timer and the doorbell, and traps that are not delegated.
+//!
+//! The one idea: a test that asked for it sees what M-mode took. Any other trap goes on to the mode that should have had it, so
+//! that a machine that does not delegate every cause runs the program like every other.
 
 use super::entry::Frame;
 use super::set_up::NotStarted;
@@ -6,6 +9,7 @@ use super::{
     DELEGATE, ENVIRONMENT, EXTENSION, FOLLOW, INTERRUPT_AT, MAX_HARTS, PROTECT, STOP, Taken, WATCH,
     Watch, board, csr, set_up, stepping,
 };
+use crate::shim::redirect::{Found, STATUS_GVA, Taker, redirect};
 
 /// `mcause`: an interrupt.
 const INTERRUPT: u64 = 1 << 63;
@@ -58,13 +62,14 @@ pub extern "C" fn handle(frame: &mut Frame) {
     }
 }
 
-/// A trap that is not delegated: one that the program waits for, or the end.
+/// A trap that is not delegated: one that the program waits for, or another mode's, or the end.
 fn undelegated(frame: &mut Frame, mcause: u64) {
     let taken = Taken {
         mcause,
         mepc: frame.mepc,
         mtval: csr::mtval::read(),
         mtval2: csr::mtval2::read(),
+        gva: frame.mstatus & STATUS_GVA != 0,
     };
     let from_supervisor = frame.mstatus & csr::MPP == csr::MPP_SUPERVISOR;
     if from_supervisor && !matches!(WATCH.get(), Watch::Off) {
@@ -72,8 +77,50 @@ fn undelegated(frame: &mut Frame, mcause: u64) {
         frame.mepc += 4;
         return;
     }
-    crate::console::write_to(board::print, format_args!("\nM-mode: {taken:x?}\n"));
-    board::exit(LOST);
+    // Those that are never delegated have nobody else.
+    let is_lost = mcause & INTERRUPT != 0 || set_up::DELEGATED >> (mcause & 63) & 1 == 0;
+    if is_lost || !pass_on(frame, &taken) {
+        crate::console::write_to(board::print, format_args!("\nM-mode: {taken:x?}\n"));
+        board::exit(LOST);
+    }
+}
+
+/// Makes the trap one of the mode that would have taken it, had it been delegated. Answers whether there is one.
+fn pass_on(frame: &mut Frame, taken: &Taken) -> bool {
+    use crate::csr as lower;
+    let Some(left) = redirect(Found {
+        cause: taken.mcause,
+        mstatus: frame.mstatus,
+        hstatus: lower::hstatus::read(),
+        hedeleg: lower::hedeleg::read(),
+        vsstatus: lower::vsstatus::read(),
+        stvec: lower::stvec::read(),
+        vstvec: lower::vstvec::read(),
+    }) else {
+        return false;
+    };
+    // SAFETY: M-mode; the taker expects these to change at any trap.
+    unsafe {
+        match left.taker {
+            Taker::Hypervisor { hstatus } => {
+                lower::hstatus::write(hstatus);
+                lower::sepc::write(taken.mepc);
+                lower::scause::write(taken.mcause);
+                lower::stval::write(taken.mtval);
+                lower::htval::write(taken.mtval2);
+                lower::htinst::write(csr::mtinst::read());
+            }
+            Taker::Guest { vsstatus } => {
+                lower::vsstatus::write(vsstatus);
+                lower::vsepc::write(taken.mepc);
+                lower::vscause::write(taken.mcause);
+                lower::vstval::write(taken.mtval);
+            }
+        }
+    }
+    frame.mepc = left.pc;
+    frame.mstatus = left.mstatus;
+    true
 }
 
 /// Serves a call.

@@ -2,7 +2,10 @@
 
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
+use dtoolkit::fdt::Fdt;
+
 use super::{HOLE, MAX_HARTS, STANDALONE, attempt, board, csr};
+use crate::shim::harts;
 
 /// Every exception but the calls that the shim serves (from HS and M), and double traps, which nobody else can take.
 pub const DELEGATED: u64 = !(1 << 9 | 1 << 11 | 1 << 16);
@@ -43,6 +46,9 @@ static STARTS: [Start; MAX_HARTS] = [const {
     }
 }; MAX_HARTS];
 
+/// Harts that the device tree lists.
+static LISTED: AtomicUsize = AtomicUsize::new(0);
+
 unsafe extern "C" {
     /// Drops to HS-mode at `entry` with a0 and a1. In `entry`.
     fn __machine_drop(a0: usize, a1: usize, entry: usize) -> !;
@@ -57,8 +63,15 @@ pub extern "C" fn machine_main(hart: usize, device_tree: *const u8, is_first: bo
     // SAFETY: M-mode, interrupts off, out of reset.
     unsafe { open() };
     if is_first {
-        // SAFETY: as above; the machine's convention is null or its device tree.
-        unsafe { board::choose(device_tree) };
+        let tree = if device_tree.is_null() {
+            None
+        } else {
+            // SAFETY: the machine's convention is null or its device tree.
+            unsafe { Fdt::from_raw(device_tree) }.ok()
+        };
+        LISTED.store(tree.map_or(0, harts::listed), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { board::choose(tree) };
         STARTS[hart].state.store(STARTED, Ordering::Release);
         STANDALONE.store(true, Ordering::Relaxed);
         // SAFETY: HS-mode finds what it finds under firmware.
@@ -164,6 +177,13 @@ pub extern "C" fn wait(hart: usize) -> ! {
     let entry = start.entry.load(Ordering::Relaxed);
     // SAFETY: the caller of `start` names code for this hart, which finds what firmware leaves it.
     unsafe { __machine_drop(hart, start.opaque.load(Ordering::Relaxed), entry) }
+}
+
+/// The harts that came out of reset, and those that the device tree says will.
+pub fn harts() -> usize {
+    let is_there = |start: &&Start| start.state.load(Ordering::Acquire) != ABSENT;
+    let listed = LISTED.load(Ordering::Relaxed).min(MAX_HARTS);
+    STARTS.iter().filter(is_there).count().max(listed)
 }
 
 /// Why a hart was not started.

@@ -3,11 +3,11 @@
 use guest_mem::hart::Hart;
 use guest_mem::{FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
 
-use crate::harness::{Outcome, Test, act_as_supervisor, cases, check};
+use crate::harness::{Outcome, Test, act_as_supervisor, cases, check, one_in};
 use crate::library::{in_both_forms, loaded};
 use crate::tables::bits::{A, D, R, SUPERVISOR, USER, V};
 use crate::tables::{Page, World};
-use crate::{arena, storm};
+use crate::{arena, boot, storm};
 
 cases![
     r10_copies_of_every_size_and_alignment_move_exactly_their_bytes,
@@ -56,8 +56,11 @@ fn r10_copies_of_every_size_and_alignment_move_exactly_their_bytes(t: &mut Test)
         let vcpu = loaded(hart);
         let guest = supervisor(&vcpu);
         let mut host = [0u8; 8 + 300 + 2 * CANARY];
-        for len in (0..40).chain([63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 299, 300]) {
-            for alignment in 0..64 {
+        for len in (0..40)
+            .chain([63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 299, 300])
+            .step_by(one_in(7))
+        {
+            for alignment in (0..64).step_by(one_in(19)) {
                 let (from, to) = (alignment % 8, alignment / 8);
                 // Across the page boundary, so that both pages are part of longer ones.
                 let at = PAGE - 152 + from as u64;
@@ -82,8 +85,11 @@ fn r10_copies_of_every_size_and_alignment_move_exactly_their_bytes(t: &mut Test)
                 }
             }
         }
-        for len in (0..40).chain([64, 65, 127, 128, 129, 200, 257, 300]) {
-            for alignment in 0..64 {
+        for len in (0..40)
+            .chain([64, 65, 127, 128, 129, 200, 257, 300])
+            .step_by(one_in(7))
+        {
+            for alignment in (0..64).step_by(one_in(19)) {
                 let (from, to) = (alignment % 8, alignment / 8);
                 let at = PAGE - 152 + to as u64;
                 let window = at - CANARY as u64..at + (len + CANARY) as u64;
@@ -119,7 +125,7 @@ fn r10_fills_of_every_size_and_alignment_set_exactly_their_bytes(t: &mut Test) -
         let (_world, pages) = two_pages(SUPERVISOR, USER);
         let vcpu = loaded(hart);
         let guest = supervisor(&vcpu);
-        for len in (0..40).chain([64, 100, 300]) {
+        for len in (0..40).chain([64, 100, 300]).step_by(one_in(7)) {
             for from in 0..8 {
                 let at = PAGE - 150 + from;
                 let window = at - CANARY as u64..at + (len + CANARY) as u64;
@@ -179,7 +185,10 @@ fn r11_a_fault_at_any_offset_of_a_batch_is_exact(t: &mut Test) -> Outcome {
         // Within one window a fault comes at a page's start only; so the copy of a hart is asked for directly, across it.
         let (_world, pages) = two_pages(V | R | A | D, 0);
         act_as_supervisor(true);
-        for before in (0..=40).chain([63, 64, 65, 120, 127, 128, 136, 200, 255, 256, 264, 300]) {
+        for before in (0..=40)
+            .chain([63, 64, 65, 120, 127, 128, 136, 200, 255, 256, 264, 300])
+            .step_by(one_in(7))
+        {
             for host_at in [0, 1, 2, 4] {
                 let at = PAGE - before as u64;
                 for byte in 0..before {
@@ -249,11 +258,12 @@ fn r26_i2_interrupts_during_copies_find_nothing_borrowed(t: &mut Test) -> Outcom
         let guest = supervisor(&vcpu);
         let physical = vcpu.guest_physical();
         let mut wrong = None;
+        let (rounds, interrupts) = if boot::is_small() { (10, 2) } else { (300, 50) };
         let storm = storm::during(2_000, || {
             let mut buffer = [0u8; 3000];
             for round in 0..100_000u32 {
                 // Long enough for interrupts to have come at many places.
-                if round >= 300 && storm::taken() >= 50 {
+                if round >= rounds && storm::taken() >= interrupts {
                     break;
                 }
                 let byte = round as u8;
@@ -275,7 +285,7 @@ fn r26_i2_interrupts_during_copies_find_nothing_borrowed(t: &mut Test) -> Outcom
         });
         t.equal("a round with a wrong result", wrong, None)?;
         check!(
-            storm.taken >= 50,
+            storm.taken >= interrupts,
             "only {} interrupts were taken",
             storm.taken
         );

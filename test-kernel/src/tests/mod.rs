@@ -15,6 +15,7 @@ pub mod memory;
 pub mod mistrust;
 pub mod operations;
 pub mod races;
+pub mod redirected;
 pub mod routines;
 pub mod selftest;
 pub mod shapes;
@@ -58,4 +59,5 @@ pub const SECTIONS: &[&[Case]] = &[
     races::tearing::CASES,
     races::unmapping::CASES,
     standalone::CASES,
+    redirected::CASES,
 ];

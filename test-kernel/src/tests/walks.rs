@@ -3,7 +3,7 @@
 use guest_mem::csr::{GMode, STATUS_SUM, VsMode};
 use guest_mem::translate::Purpose;
 
-use crate::harness::{Outcome, Test, act_as_supervisor, cases};
+use crate::harness::{Outcome, Test, act_as_supervisor, cases, one_in};
 use crate::oracle::{Oracle, mark};
 use crate::tables::bits::{SUPERVISOR, USER};
 use crate::tables::{World, supports};
@@ -151,7 +151,7 @@ fn other_bits() -> impl Iterator<Item = u32> {
 
 fn r51_every_bit_of_every_vs_stage_entry(t: &mut Test) -> Outcome {
     let oracle = Oracle::measure()?;
-    for (vs_mode, g_mode) in modes() {
+    for (vs_mode, g_mode) in modes().step_by(one_in(4)) {
         for flags in [SUPERVISOR, USER] {
             let mut world = World::new(g_mode, vs_mode);
             mark(world.page_at(GVA, flags).spa);
@@ -161,7 +161,7 @@ fn r51_every_bit_of_every_vs_stage_entry(t: &mut Test) -> Outcome {
                 let entry = world.vs_entry(GVA, level).spa;
                 let old = arena::read(entry);
                 // The page number too: what it leads to is the G-stage's to refuse.
-                for bit in 0..64 {
+                for bit in (0..64).step_by(one_in(29)) {
                     let what = format_args!("{vs_mode:?}, level {level}, bit {bit}");
                     with_entry(t, &oracle, what, entry, old ^ 1 << bit, &[leaf, entry])?;
                 }
@@ -174,7 +174,7 @@ fn r51_every_bit_of_every_vs_stage_entry(t: &mut Test) -> Outcome {
 
 fn r51_every_bit_of_every_g_stage_entry(t: &mut Test) -> Outcome {
     let oracle = Oracle::measure()?;
-    for (vs_mode, g_mode) in modes() {
+    for (vs_mode, g_mode) in modes().step_by(one_in(4)) {
         let mut world = World::new(g_mode, vs_mode);
         // Far from the page tables, so that every level but the root's is the page's own.
         let spa = arena::page();
@@ -187,7 +187,7 @@ fn r51_every_bit_of_every_g_stage_entry(t: &mut Test) -> Outcome {
         for level in 0..g_mode.levels() {
             let entry = world.g_entry(gpa, level);
             let old = arena::read(entry);
-            for bit in other_bits() {
+            for bit in other_bits().step_by(one_in(7)) {
                 let what = format_args!("{g_mode:?}, level {level}, bit {bit}");
                 with_entry(t, &oracle, what, entry, old ^ 1 << bit, &[leaf, entry])?;
             }
@@ -207,7 +207,7 @@ fn r51_every_bit_of_the_g_stage_entry_of_a_page_table(t: &mut Test) -> Outcome {
         let table = world.vs_entry(GVA, level).gpa;
         let entry = world.g_entry(table, 0);
         let old = arena::read(entry);
-        for bit in other_bits() {
+        for bit in other_bits().step_by(one_in(7)) {
             let what = format_args!("page table of level {level}, bit {bit}");
             with_entry(t, &oracle, what, entry, old ^ 1 << bit, &[leaf, entry])?;
         }
@@ -223,7 +223,7 @@ fn r51_every_combination_of_permissions_at_the_vs_stage(t: &mut Test) -> Outcome
     world.load();
     let entry = world.vs_entry(GVA, 0).spa;
     let old = arena::read(entry);
-    for flags in 0..256 {
+    for flags in (0..256).step_by(one_in(17)) {
         let what = format_args!("VS-stage flags {flags:#x}");
         with_entry(t, &oracle, what, entry, old & !0xff | flags, &[entry])?;
     }
@@ -238,7 +238,7 @@ fn r54_every_combination_of_permissions_at_the_g_stage(t: &mut Test) -> Outcome 
     world.load();
     let entry = world.g_entry(page.gpa, 0);
     let old = arena::read(entry);
-    for flags in 0..256 {
+    for flags in (0..256).step_by(one_in(17)) {
         let what = format_args!("G-stage flags {flags:#x}");
         with_entry(t, &oracle, what, entry, old & !0xff | flags, &[entry])?;
     }
@@ -248,7 +248,7 @@ fn r54_every_combination_of_permissions_at_the_g_stage(t: &mut Test) -> Outcome 
 fn r56_every_mix_of_page_sizes(t: &mut Test) -> Outcome {
     let oracle = Oracle::measure()?;
     let size = |level: usize| 1u64 << (12 + 9 * level);
-    for (vs_mode, g_mode) in modes() {
+    for (vs_mode, g_mode) in modes().step_by(one_in(4)) {
         for vs_level in 0..vs_mode.levels() {
             for g_level in 0..g_mode.levels() {
                 let mut world = World::new(g_mode, vs_mode);
@@ -281,7 +281,7 @@ fn r56_every_mix_of_page_sizes(t: &mut Test) -> Outcome {
                 }
                 // A page number that is no multiple of the page's size.
                 for (level, entry) in [(vs_level, entries[0]), (g_level, entries[1])] {
-                    for bit in 10..10 + 9 * level as u32 {
+                    for bit in (10..10 + 9 * level as u32).step_by(one_in(5)) {
                         let what = format_args!(
                             "{vs_mode:?} level {vs_level}, {g_mode:?} level {g_level}, page number bit {bit}"
                         );

@@ -19,8 +19,8 @@ const RUNS: usize = 3;
 
 /// The command.
 pub fn run(options: &cli::Bench) -> anyhow::Result<ExitCode> {
-    let [_, image] = artifacts::build_jump_images()?;
     let program = artifacts::build_bench()?;
+    let image = artifacts::image_of(&program, true, None)?;
     let qemu = resolve::for_running(options.machine.qemu.as_deref())?;
     let mut within = true;
     for board in [Board::VirtM, Board::Spike] {

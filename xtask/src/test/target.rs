@@ -10,10 +10,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::tally::Tally;
-use crate::cli;
 use crate::qemu::session::{self, Console, Ended};
 use crate::qemu::{Board, CPU, Machine, Qemu};
 use crate::size::ByteSize;
+use crate::{artifacts, cli};
 
 /// Time limit of the test kernel, in seconds.
 const TIMEOUT: u64 = 300;
@@ -82,7 +82,7 @@ const EXHAUSTIVE: &str = "exhaustive only=injected";
 const EXHAUSTIVE_TIMEOUT: u64 = 2 * 60 * 60;
 
 /// Boots `kernel` on the target and counts its tests; then once more with only a test that has to fail, which counts as one
-/// that passed if it was reported as failed.
+/// that passed if it was reported as failed; and without firmware as it boots on a simulator, that is, without boot arguments.
 pub fn run(
     qemu: &Qemu,
     target: &Target,
@@ -91,14 +91,13 @@ pub fn run(
 ) -> anyhow::Result<Tally> {
     let mut tally = boot(qemu, target, kernel, options, None, &mut std::io::stdout())?;
     let (argument, name) = FAIL_ON_PURPOSE;
-    let failing = boot(
-        qemu,
-        target,
-        kernel,
-        options,
-        Some(argument),
-        &mut std::io::sink(),
-    )?;
+    let quietly = &mut std::io::sink();
+    let failing = if target.board.is_without_firmware() {
+        let image = artifacts::image_of(kernel, false, Some(argument))?;
+        start(qemu, target, &image, options, None, quietly)?
+    } else {
+        boot(qemu, target, kernel, options, Some(argument), quietly)?
+    };
     let expected = format!("FAILED: {name}: ");
     let seen = failing.notes.iter().any(|note| note.starts_with(&expected));
     if seen && (failing.passed, failing.failed) == (0, 1) {
@@ -108,6 +107,18 @@ pub fn run(
             "test-kernel",
             "its test that fails on purpose was not reported",
         );
+    }
+    if target.board.is_without_firmware() {
+        let small = start(qemu, target, kernel, options, None, quietly)?;
+        if small.passed > 0 && small.failed == 0 {
+            tally.pass_aloud(
+                "the kernel runs without boot arguments, and all that it then tests passes",
+            );
+        } else {
+            let failed = small.notes.iter().find(|note| note.starts_with("FAILED"));
+            let reason = failed.map_or("no test passed", String::as_str);
+            tally.fail("test-kernel without boot arguments", reason);
+        }
     }
     Ok(tally)
 }
@@ -145,8 +156,28 @@ pub fn failures(qemu: &Qemu, kernel: &Path, options: &cli::Machine) -> anyhow::R
 /// Harts of the machine: four, for the tests that race.
 const HARTS: u32 = 4;
 
-/// Boots `kernel`, which speaks the protocol, and counts its tests.
+/// Boots `kernel`, which speaks the protocol, for a run that leaves nothing out, and counts its tests.
 pub fn boot(
+    qemu: &Qemu,
+    target: &Target,
+    kernel: &Path,
+    options: &cli::Machine,
+    append: Option<&str>,
+    output: &mut dyn Write,
+) -> anyhow::Result<Tally> {
+    let append = arguments_of_full(target.board, append);
+    start(qemu, target, kernel, options, append.as_deref(), output)
+}
+
+/// The boot arguments of a run that leaves nothing out: without firmware it would be a small one.
+fn arguments_of_full(board: Board, append: Option<&str>) -> Option<String> {
+    let full = board.is_without_firmware().then_some("full");
+    let words: Vec<_> = full.into_iter().chain(append).collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// Boots `kernel` with these boot arguments or with none, and counts its tests.
+fn start(
     qemu: &Qemu,
     target: &Target,
     kernel: &Path,
@@ -315,6 +346,17 @@ mod tests {
         let mut report = Report::default();
         text.lines().for_each(|line| report.line(line));
         report.finish(ended, Board::Virt)
+    }
+
+    #[test]
+    fn a_run_without_firmware_is_asked_to_leave_nothing_out() {
+        let arguments = |board, append| arguments_of_full(board, append);
+        assert_eq!(arguments(Board::Virt, None), None);
+        assert_eq!(arguments(Board::Virt, Some("a=1")), Some("a=1".into()));
+        for board in [Board::VirtM, Board::Spike] {
+            assert_eq!(arguments(board, None), Some("full".into()));
+            assert_eq!(arguments(board, Some("a=1")), Some("full a=1".into()));
+        }
     }
 
     #[test]

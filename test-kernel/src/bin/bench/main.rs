@@ -53,7 +53,7 @@ mod program {
         } else {
             Measure::Instructions
         };
-        let small = boot::asked_for("small") || standalone && !boot::asked_for("full");
+        let small = boot::is_small();
         let result = trap::catch(|| run(measure, small));
         if let Err(trap) = result {
             println!("bench: ended by {trap:?} {}", panic::take().as_str());

@@ -81,8 +81,11 @@ mod kernel {
     #[unsafe(no_mangle)]
     extern "C" fn kernel_main(_hart: usize, device_tree: *const u8) -> ! {
         let satp = boot::set_up();
-        let options = Options::of(device_tree);
+        // SAFETY: the firmware passes its device tree, a machine without it its own or null, which nothing changes or moves.
+        unsafe { boot::keep_arguments(device_tree) };
+        let options = Options::of_boot();
         println!("\n");
+        let begun = harness::cycle();
         let machine = Machine::probe(satp);
         machine.print();
         match trap::catch(|| compare_all(&machine, &options)) {
@@ -95,7 +98,9 @@ mod kernel {
             name: "the_walk_agrees_with_the_hardware_on_random_tables",
             run: verdict,
         }]);
-        boot::power_off(runner.close())
+        let went_well = runner.close();
+        harness::print_cycles(begun);
+        boot::power_off(went_well)
     }
 
     /// The counts as a test.

@@ -1,6 +1,10 @@
 //! Which cases to run, from the boot arguments: `cases=N seed=S case=N keep=K`, numbers as in Rust.
 
-use dtoolkit::fdt::Fdt;
+use test_kernel::boot;
+
+/// Cases of a run that is not told how many, and of a small one.
+const CASES: u64 = 1000;
+const SMALL: u64 = 100;
 
 /// Which cases.
 pub struct Options {
@@ -15,44 +19,23 @@ pub struct Options {
 }
 
 impl Options {
-    /// What the firmware's device tree says, or the machine's; it may be null.
-    pub fn of(device_tree: *const u8) -> Self {
-        let mut options = Self {
-            cases: 1000,
-            seed: 1,
-            first: 0,
-            kept: u32::MAX,
-        };
-        if device_tree.is_null() {
-            return options;
+    /// What the boot arguments say.
+    pub fn of_boot() -> Self {
+        let cases = if boot::is_small() { SMALL } else { CASES };
+        Self {
+            cases: number("cases=").unwrap_or(cases).max(1),
+            seed: number("seed=").unwrap_or(1),
+            first: number("case=").unwrap_or(0),
+            kept: number("keep=").map_or(u32::MAX, |number| number as u32),
         }
-        // SAFETY: what is passed is a device tree, which nothing changes or moves.
-        if let Ok(tree) = unsafe { Fdt::from_raw(device_tree) }
-            && let Some(chosen) = tree.chosen()
-            && let Ok(Some(text)) = chosen.bootargs()
-        {
-            for word in text.split_whitespace() {
-                options.take(word);
-            }
-        }
-        options
     }
+}
 
-    fn take(&mut self, word: &str) {
-        let Some((name, number)) = word.split_once('=') else {
-            return;
-        };
-        let number = match number.strip_prefix("0x") {
-            Some(digits) => u64::from_str_radix(digits, 16),
-            None => number.parse(),
-        };
-        let Ok(number) = number else { return };
-        match name {
-            "cases" => self.cases = number.max(1),
-            "seed" => self.seed = number,
-            "case" => self.first = number,
-            "keep" => self.kept = number as u32,
-            _ => {}
-        }
+/// The number that follows `key`.
+fn number(key: &str) -> Option<u64> {
+    let text = boot::argument(key)?;
+    match text.as_str().strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.as_str().parse().ok(),
     }
 }

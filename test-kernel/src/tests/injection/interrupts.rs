@@ -16,7 +16,7 @@ use super::setting::{Layer, Operation, Refusal, Setting, Space};
 use super::shape::Shape;
 use super::{is_scoped, standalone_with_granules};
 use crate::deviation::Deviation::StaleVsatp;
-use crate::harness::{self, Outcome, Stop, Test, cases, check, fail};
+use crate::harness::{self, Outcome, Stop, Test, cases, check, fail, not_in_small};
 use crate::library::{in_both_forms, loaded};
 use crate::machine::{self, Stepping};
 use crate::println;
@@ -350,6 +350,7 @@ fn r26_i2_an_interrupt_at_every_instruction_of_an_access_is_survived(t: &mut Tes
         Ok(())
     }
     standalone_with_granules()?;
+    not_in_small!("step through accesses");
     let mut unit = Unit::new();
     in_both_forms!(t, |t: &mut Test, hart| body(t, &mut unit, hart))?;
     let all = ((unit.end - unit.start) / 4) as usize;

@@ -12,7 +12,7 @@ use super::interrupts::{FEW, Manner, Unit, expecting, shape, sweep};
 use super::setting::{Layer, Refusal, Setting, Space};
 use super::{OPERATIONS, is_scoped, standalone};
 use crate::deviation::Deviation::StaleVsatp;
-use crate::harness::{self, Outcome, Test, cases, skip};
+use crate::harness::{self, Outcome, Test, cases, not_in_small, skip};
 use crate::library::{loaded, probed};
 use crate::machine;
 use crate::{arena, boot, csr, trap};
@@ -67,6 +67,7 @@ fn nest<O: Hart + 'static, I: Hart + 'static>(t: &mut Test, outer: &O, inner: &I
 
 fn r20_r26_a_handler_that_accesses_by_the_other_form_disturbs_no_access(t: &mut Test) -> Outcome {
     standalone()?;
+    not_in_small!("step through accesses");
     if t.machine.has(StaleVsatp) {
         skip!(
             "each form knows of its own fences only, and this machine needs some between any two accesses"

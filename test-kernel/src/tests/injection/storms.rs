@@ -11,7 +11,7 @@ use super::scene::{Scene, stepped};
 use super::setting::{Layer, Operation, Refusal, Setting, Space};
 use super::shape::Shape;
 use super::{OPERATIONS, SPACES, standalone};
-use crate::harness::{self, Outcome, Test, cases, check};
+use crate::harness::{self, Outcome, Test, cases, check, not_in_small, one_in};
 use crate::library::{in_both_forms, loaded};
 use crate::machine::Stepping;
 use crate::tables::World;
@@ -26,11 +26,14 @@ cases![
 
 /// Interrupts to wait for in each setting.
 const INTERRUPTS: u64 = 30;
+/// The same in a small run.
+const FEW: u64 = 2;
 /// Copies after which too few interrupts are a failure: a second or two.
 const PATIENCE: usize = 200_000;
 
 fn r26_i2_accesses_in_interrupt_handlers_disturb_no_access(t: &mut Test) -> Outcome {
     fn body<H: Hart + 'static>(t: &mut Test, hart: &H) -> Outcome {
+        let interrupts = if boot::is_small() { FEW } else { INTERRUPTS };
         let settings = OPERATIONS.into_iter().flat_map(|operation| {
             SPACES.into_iter().flat_map(move |space| {
                 [Refusal::Nothing, Refusal::GuestPage].map(|refusal| Setting {
@@ -41,7 +44,7 @@ fn r26_i2_accesses_in_interrupt_handlers_disturb_no_access(t: &mut Test) -> Outc
                 })
             })
         });
-        for (number, setting) in settings.enumerate() {
+        for (number, setting) in settings.enumerate().step_by(one_in(5)) {
             let mut scene = Scene::new(setting, Promise::ButExitRecord);
             let vcpu = loaded(hart);
             let aside = Aside::of(&scene, hart);
@@ -55,7 +58,7 @@ fn r26_i2_accesses_in_interrupt_handlers_disturb_no_access(t: &mut Test) -> Outc
                         fault: round * 7 % 300,
                     };
                     scene.inject(t, &vcpu, hart, shape, true, None)?;
-                    if storm::taken() >= INTERRUPTS {
+                    if storm::taken() >= interrupts {
                         break;
                     }
                 }
@@ -64,7 +67,7 @@ fn r26_i2_accesses_in_interrupt_handlers_disturb_no_access(t: &mut Test) -> Outc
             let storm = storm::over();
             result?;
             check!(
-                storm.taken >= INTERRUPTS,
+                storm.taken >= interrupts,
                 "{setting:?}: only {} interrupts came",
                 storm.taken
             );
@@ -174,5 +177,6 @@ fn r26_interrupts_are_off_for_one_page_of_copying_at_most(t: &mut Test) -> Outco
         Ok(())
     }
     standalone()?;
+    not_in_small!("step through accesses");
     in_both_forms!(t, body)
 }
