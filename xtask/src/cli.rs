@@ -42,7 +42,7 @@ pub enum Command {
     },
     /// List the tests of each rule in docs/rules.md
     Rules {
-        /// Change nothing; fail if the list is out of date
+        /// Change nothing; fail if the list is out of date, or if a rule has no tests and does not say why
         #[arg(long)]
         check: bool,
     },
@@ -58,7 +58,8 @@ pub enum Command {
     Loom,
     /// Run the library's tests of pointers and races in Miri, with nightly Rust: minutes, so not part of `test`
     Miri(Miri),
-    /// Write docs/evidence.md from what `test`, `mutants`, `fuzz` and `miri` saw when they were last run
+    /// Write docs/evidence.md from what `test`, `mutants`, `fuzz` and `miri` saw when they were last run, and from long runs,
+    /// if there were any: `test --machine all`, `--exhaustive` and `--differential`, `run hostile`, `loom`
     Evidence,
 }
 
@@ -78,6 +79,13 @@ pub struct Machine {
     /// End an unattended run after so many seconds; it then fails [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+}
+
+impl Machine {
+    /// Whether it is what it is where the user names nothing, but for the time that it has.
+    pub const fn is_usual(&self) -> bool {
+        self.qemu.is_none() && self.cpu.is_none() && self.bios.is_none()
+    }
 }
 
 /// Options of `run`.
