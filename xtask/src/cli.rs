@@ -84,7 +84,18 @@ pub struct Machine {
 impl Machine {
     /// Whether it is what it is where the user names nothing, but for the time that it has.
     pub const fn is_usual(&self) -> bool {
-        self.qemu.is_none() && self.cpu.is_none() && self.bios.is_none()
+        self.has_usual_programs() && self.cpu.is_none()
+    }
+
+    /// Whether QEMU and firmware are those that are there: what others would find is not on record.
+    pub const fn has_usual_programs(&self) -> bool {
+        self.qemu.is_none() && self.bios.is_none()
+    }
+
+    /// What comes after a command that names the processor, or nothing.
+    pub fn cpu_option(&self) -> String {
+        let cpu = self.cpu.as_ref();
+        cpu.map_or_else(String::new, |cpu| format!(" --cpu {cpu}"))
     }
 }
 
@@ -170,6 +181,14 @@ pub enum Boards {
 }
 
 impl Test {
+    /// What comes after a command that names the machines, or nothing.
+    pub fn machine_option(&self) -> String {
+        let named = self.boards.as_ref().and_then(Boards::to_possible_value);
+        named.map_or_else(String::new, |boards| {
+            format!(" --machine {}", boards.get_name())
+        })
+    }
+
     /// The machines to run the target's tests on.
     pub const fn boards(&self) -> &'static [Board] {
         match self.boards {

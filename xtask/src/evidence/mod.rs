@@ -2,8 +2,8 @@
 //!
 //! The one idea: a command that proves something leaves a [`Record`] of what it saw under `target/evidence`, and the document
 //! is nothing but those records. A record that is missing is an error that names its command, so that no figure is older than
-//! the others by accident; of the long runs ([`Long`]) the document says which were not made. A run that was restricted, to one
-//! machine or to one case, leaves no record.
+//! the others by accident; of the long runs ([`Long`]) the document says which were not made. A run of the tests that was restricted
+//! leaves no record, and a run of another length replaces none of a longer one.
 
 mod document;
 
@@ -27,7 +27,7 @@ pub struct Record<Part> {
     pub command: String,
     /// The commit of the working tree, with `-dirty` if it had changes.
     pub commit: String,
-    /// How much was asked for, where the user can say: seconds, cases, guests.
+    /// How much was asked for, where the user can say: seconds, cases, guests, machines.
     pub effort: u64,
     /// The parts.
     pub parts: Vec<Part>,

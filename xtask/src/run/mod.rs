@@ -51,7 +51,7 @@ pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
         qemu.version, plan.machine.harts
     ));
     let result = plan.carry_out(&qemu, &mut std::io::stdout());
-    if options.guest.to_str() == Some("hostile") && options.machine.is_usual() {
+    if options.guest.to_str() == Some("hostile") && options.machine.has_usual_programs() {
         leave_record(options, &qemu, result.as_ref().ok())?;
     }
     result.map(|_| ExitCode::SUCCESS)
@@ -66,7 +66,8 @@ fn leave_record(
     let count = options.count.unwrap_or(HOSTILE_GUESTS);
     let harts = options.harts.unwrap_or(GUEST_HARTS);
     let seed = options.seed.unwrap_or(HOSTILE_SEED);
-    let command = format!("run hostile --count {count} --seed {seed} --harts {harts}");
+    let cpu = options.machine.cpu_option();
+    let command = format!("run hostile --count {count} --seed {seed} --harts {harts}{cpu}");
     let group = Group {
         name: format!("{command}, on QEMU {}", qemu.version),
         passed: counted.is_some().into(),

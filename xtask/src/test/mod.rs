@@ -77,28 +77,35 @@ fn leave_record(options: &cli::Test, total: &Tally) -> anyhow::Result<()> {
         return Ok(());
     }
     let groups = total.groups.clone();
+    let command = format!("test{}", options.machine_option());
     match options.boards {
         None => Record::leave("test", groups),
-        Some(Boards::All) => Long::Machines.leave("test --machine all", 0, groups),
-        Some(Boards::Spike) => Long::Machines.leave("test --machine spike", 0, groups),
+        Some(Boards::Spike | Boards::All) => Long::Machines.leave(&command, 0, groups),
         Some(Boards::Virt | Boards::VirtM) => Ok(()),
     }
 }
 
-/// Leaves what the differential test or fault injection saw alone for the evidence, if that is not one case, or one machine.
+/// Leaves what the differential test or fault injection saw alone for the evidence, with the machines that it was restricted to;
+/// one case is no evidence.
 fn end_of_long_run(options: &cli::Test, total: Tally) -> anyhow::Result<ExitCode> {
-    let is_part = options.case.is_some() || options.keep.is_some();
     let code = end(&total);
-    if !options.machine.is_usual() || options.boards.is_some() || is_part {
+    let is_one_case = options.case.is_some() || options.keep.is_some();
+    if !options.machine.has_usual_programs() || is_one_case {
         return Ok(code);
     }
+    let machines = options.machine_option() + &options.machine.cpu_option();
+    let groups = total.groups.len() as u64;
     match options.differential {
         Some(cases) => {
             let seed = options.seed.unwrap_or(differential::USUAL_SEED);
-            let command = format!("test --differential {cases} --seed {seed}");
-            Long::Differential.leave(&command, cases, total.groups)?;
+            let command = format!("test --differential {cases} --seed {seed}{machines}");
+            let effort = cases.saturating_mul(groups);
+            Long::Differential.leave(&command, effort, total.groups)?;
         }
-        None => Long::Exhaustive.leave("test --exhaustive", 0, total.groups)?,
+        None => {
+            let command = format!("test --exhaustive{machines}");
+            Long::Exhaustive.leave(&command, groups, total.groups)?;
+        }
     }
     Ok(code)
 }
