@@ -50,13 +50,13 @@ pub struct Group {
     pub counted: Vec<(String, u64)>,
 }
 
-/// A broken copy of the library, and the tests that failed on it.
+/// A broken copy of the library, and the first test that failed on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mutant {
     /// What is wrong with it.
     pub name: String,
-    /// The tests that failed.
-    pub caught_by: Vec<String>,
+    /// The test, if one did.
+    pub caught_by: Option<String>,
 }
 
 /// The runs that take long and that nobody has to make.

@@ -1,6 +1,6 @@
 //! The mutants of the library.
 
-use super::mutant::{Mutant, in_every_order, on_host, on_target};
+use super::mutant::{Mutant, in_every_order, on_host, on_target, standalone};
 
 /// All of them.
 pub const OF_LIBRARY: &[Mutant] = &[
@@ -8,10 +8,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
     on_host(
         "`completed` is one too many",
         "guest_virtual/access.rs",
-        &[(
-            ".after(offset + interrupted.completed)",
-            ".after(offset + interrupted.completed + 1)",
-        )],
+        &[("offset + completed, trap)", "offset + completed + 1, trap)")],
     ),
     on_host(
         "`completed` forgets the slots before",
@@ -52,6 +49,86 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "the scoped vector does not put scause back",
         "hart/riscv64/access/scoped.S",
         &[("    csrw    scause, t2\n", "")],
+    ),
+    on_target(
+        "the scoped vector does not put sstatus back",
+        "hart/riscv64/access/scoped.S",
+        &[("    RESTORE_STATUS sstatus, {trap_status}, t3\n", "")],
+    ),
+    on_target(
+        "the vector of a single access does not put htval back",
+        "hart/riscv64/access/scoped.S",
+        &[("csrrw   t3, htval, a5", "csrr    t3, htval")],
+    ),
+    on_target(
+        "a register of the host is lost where its own trap is forwarded",
+        "hart/riscv64/access/scoped.S",
+        &[("    ld      t3, FRAME_T3(a3)\n", "")],
+    ),
+    on_target(
+        "a copy takes the vector once, and not again after the host's own fault",
+        "hart/riscv64/access/copies.S",
+        &[
+            (
+                "    TAKE_VECTOR \\scoped\n    addi    t3, a1, 56\n",
+                "    addi    t3, a1, 56\n",
+            ),
+            (
+                "    .macro COPY_FROM_GUEST name, scoped\n    ROUTINE \\name\n    BEGIN_SCOPE \\scoped\n",
+                "    .macro COPY_FROM_GUEST name, scoped\n    ROUTINE \\name\n    BEGIN_SCOPE \\scoped\n    TAKE_VECTOR \\scoped\n",
+            ),
+        ],
+    ),
+    on_target(
+        "a faulting fill leaves the vector",
+        "hart/riscv64/access/singles.S",
+        &[(
+            "6:  sub     a0, a2, a1\n    END_SCOPE \\scoped\n",
+            "6:  sub     a0, a2, a1\n",
+        )],
+    ),
+    // What only M-mode can bring about.
+    standalone(
+        "a fault of protection in a batch is taken for one of its first double",
+        "hart/riscv64/access/copies.S",
+        &[("    bltu    t1, t0, 5f\n", "    bltu    t1, t0, 6b\n")],
+    ),
+    standalone(
+        "a batch that protection interrupted is redone in a register that the caller keeps",
+        "hart/riscv64/access/copies.S",
+        &[(
+            "    bltu    t1, t0, 5f\n    beq     t2, a1, 6b\n5:",
+            "    bltu    t1, t0, 4f\n    beq     t2, a1, 6b\n    j       5f\n4:  mv      s2, t1\n5:",
+        )],
+    ),
+    standalone(
+        "SPVP is borrowed before interrupts are off",
+        "guest_virtual/window.rs",
+        &[
+            (
+                "            if status != 0 {\n                hart.clear_csr_bits(Csr::Sstatus, STATUS_BORROWED);\n            }\n            match borrow {",
+                "            match borrow {",
+            ),
+            (
+                "                        window.vsatp = Some(vcpu.vsatp);\n                    }\n                }\n            }\n",
+                "                        window.vsatp = Some(vcpu.vsatp);\n                    }\n                }\n            }\n            \
+                 if status != 0 {\n hart.clear_csr_bits(Csr::Sstatus, STATUS_BORROWED);\n }\n",
+            ),
+        ],
+    ),
+    standalone(
+        "interrupts are on before SPVP is put back",
+        "guest_virtual/window.rs",
+        &[
+            (
+                "            // Interrupts last: until here they would see borrowed CSRs.\n            if self.status != 0 {\n                self.hart.set_csr_bits(Csr::Sstatus, self.status);\n            }\n",
+                "",
+            ),
+            (
+                "            if self.privilege_flipped {\n",
+                "            if self.status != 0 {\n self.hart.set_csr_bits(Csr::Sstatus, self.status);\n }\n            if self.privilege_flipped {\n",
+            ),
+        ],
     ),
     // The access window.
     on_host(
@@ -187,14 +264,14 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "a G-stage fault is taken for one of the VS-stage",
         "fault/from_trap.rs",
         &[(
-            "cause::STORE_GUEST_PAGE => {\n                guest_page\n",
-            "cause::STORE_GUEST_PAGE => {\n                FaultKind::Page\n",
+            "(FaultKind::GuestPage { access, implicit }, gpa)",
+            "(FaultKind::Page, gpa)",
         )],
     ),
     on_host(
         "the low bits of the guest-physical address are lost",
         "fault/from_trap.rs",
-        &[("trap.stval & 0b11 }", "0 }")],
+        &[("false, trap.stval & 0b11)", "false, 0)")],
     ),
     // Ranges and slots.
     on_host(
