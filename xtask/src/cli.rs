@@ -229,8 +229,9 @@ pub struct Miri {
 /// Options of `mutants`.
 #[derive(Args, Clone, Default)]
 pub struct Mutants {
-    /// Only those whose name contains this text
-    pub name: Option<String>,
+    /// Only those whose name contains one of these texts
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
     /// The machine.
     #[command(flatten)]
     pub machine: Machine,

@@ -63,7 +63,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
     on_target(
         "a register of the host is lost where its own trap is forwarded",
         "hart/riscv64/access/scoped.S",
-        &[("    ld      t3, FRAME_T3(a3)\n", "")],
+        &[("ld      t3, FRAME_T3(", "# ld    t3, FRAME_T3(")],
     ),
     on_target(
         "a copy takes the vector once, and not again after the host's own fault",
@@ -87,21 +87,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
             "6:  sub     a0, a2, a1\n",
         )],
     ),
-    // What only M-mode can bring about.
-    standalone(
-        "a fault of protection in a batch is taken for one of its first double",
-        "hart/riscv64/access/copies.S",
-        &[("    bltu    t1, t0, 5f\n", "    bltu    t1, t0, 6b\n")],
-    ),
-    standalone(
-        "a batch that protection interrupted is redone in a register that the caller keeps",
-        "hart/riscv64/access/copies.S",
-        &[(
-            "    bltu    t1, t0, 5f\n    beq     t2, a1, 6b\n5:",
-            "    bltu    t1, t0, 4f\n    beq     t2, a1, 6b\n    j       5f\n4:  mv      s2, t1\n5:",
-        )],
-    ),
-    standalone(
+    on_target(
         "SPVP is borrowed before interrupts are off",
         "guest_virtual/window.rs",
         &[
@@ -116,7 +102,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
             ),
         ],
     ),
-    standalone(
+    on_target(
         "interrupts are on before SPVP is put back",
         "guest_virtual/window.rs",
         &[
@@ -127,6 +113,35 @@ pub const OF_LIBRARY: &[Mutant] = &[
             (
                 "            if self.privilege_flipped {\n",
                 "            if self.status != 0 {\n self.hart.set_csr_bits(Csr::Sstatus, self.status);\n }\n            if self.privilege_flipped {\n",
+            ),
+        ],
+    ),
+    // What only M-mode can bring about.
+    standalone(
+        "a fault of protection in a batch is taken for one of its first double",
+        "hart/riscv64/access/copies.S",
+        &[("    bltu    t1, t0, 5f\n", "    bltu    t1, t0, 6b\n")],
+    ),
+    standalone(
+        "a batch that protection interrupted is redone in a register that the caller keeps",
+        "hart/riscv64/access/copies.S",
+        &[(
+            "    bltu    t1, t0, 5f\n    beq     t2, a1, 6b\n5:",
+            "    bltu    t1, t0, 4f\n    beq     t2, a1, 6b\n    j       5f\n4:  mv      s4, t1\n5:",
+        )],
+    ),
+    standalone(
+        "interrupts are on before vsatp is put back",
+        "guest_virtual/window.rs",
+        &[
+            (
+                "            if let Some(vsatp) = self.vsatp {\n                self.hart.swap_csr(Csr::Vsatp, vsatp);\n            }\n",
+                "",
+            ),
+            (
+                "                self.hart.set_csr_bits(Csr::Sstatus, self.status);\n            }\n",
+                "                self.hart.set_csr_bits(Csr::Sstatus, self.status);\n            }\n            \
+                 if let Some(vsatp) = self.vsatp {\n self.hart.swap_csr(Csr::Vsatp, vsatp);\n }\n",
             ),
         ],
     ),

@@ -38,10 +38,8 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
 pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
     let wanted: Vec<_> = all()
         .filter(|mutant| {
-            options
-                .name
-                .as_ref()
-                .is_none_or(|part| mutant.name.contains(part))
+            let mut names = options.names.iter();
+            options.names.is_empty() || names.any(|part| mutant.name.contains(part))
         })
         .collect();
     if wanted.is_empty() {
@@ -79,7 +77,7 @@ pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
             caught_by,
         });
     }
-    if options.name.is_none() && options.machine.is_usual() {
+    if options.names.is_empty() && options.machine.is_usual() {
         Record::leave("mutants", results)?;
     }
     println!("{} caught, {survivors} survived", wanted.len() - survivors);

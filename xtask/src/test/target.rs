@@ -64,11 +64,16 @@ fn processors(qemu: &Qemu, options: &cli::Machine) -> Vec<String> {
         return vec![named.clone()];
     }
     let mut processors = vec![format!("{CPU},{FEATURES}")];
-    let (model, since) = ALL_FEATURES;
-    if qemu.major_version().is_some_and(|major| major >= since) {
-        processors.push(model.to_owned());
+    if has_all_features(qemu) {
+        processors.push(ALL_FEATURES.0.to_owned());
     }
     processors
+}
+
+/// Whether there is a model of the processor with every feature.
+pub fn has_all_features(qemu: &Qemu) -> bool {
+    let (_, since) = ALL_FEATURES;
+    qemu.major_version().is_some_and(|major| major >= since)
 }
 
 /// The boot arguments by which the kernel is asked for a test that fails and for no other, and that test.
