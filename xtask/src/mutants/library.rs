@@ -53,7 +53,10 @@ pub const OF_LIBRARY: &[Mutant] = &[
     on_target(
         "the scoped vector does not put sstatus back",
         "hart/riscv64/access/scoped.S",
-        &[("    RESTORE_STATUS sstatus, {trap_status}, t3\n", "")],
+        &[(
+            "RESTORE_STATUS sstatus, {trap_status}, t3",
+            "li      t2, {trap_status}",
+        )],
     ),
     on_target(
         "the vector of a single access does not put htval back",

@@ -59,21 +59,19 @@ pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
     let mut results = Vec::new();
     for mutant in &wanted {
         let start = Instant::now();
-        let caught_by = copy
-            .with(mutant, |copy| judge(copy, mutant.caught, &machine))
-            .with_context(|| format!("mutant `{}`", mutant.name))?;
+        let judged = copy.with(mutant, |copy| judge(copy, mutant.caught, &machine));
         let seconds = start.elapsed().as_secs();
-        match &caught_by {
-            Some(test) => {
-                println!("mutant {} ... caught by {test} ({seconds} s)", mutant.name);
-            }
-            None => {
-                survivors += 1;
-                println!("mutant {} ... SURVIVED ({seconds} s)", mutant.name);
-            }
+        let name = mutant.name;
+        match &judged {
+            Ok(Some(test)) => println!("mutant {name} ... caught by {test} ({seconds} s)"),
+            Ok(None) => println!("mutant {name} ... SURVIVED ({seconds} s)"),
+            // The others are worth their time all the same.
+            Err(error) => println!("mutant {name} ... NOT JUDGED: {error:#}"),
         }
+        let caught_by = judged.ok().flatten();
+        survivors += usize::from(caught_by.is_none());
         results.push(evidence::Mutant {
-            name: mutant.name.into(),
+            name: name.into(),
             caught_by,
         });
     }
