@@ -22,7 +22,7 @@ pub fn write(records: &Records, rules: &Count) -> String {
         &mut text,
         &format!(
             "{} of {} [rules](rules.md) have tests that are named for them: {} tests on the host, {} on the target. Without one: \
-             {}; why, is in the entry of each.",
+             {}; the entry of each says why, which `cargo xtask rules --check` checks.",
             rules.with_tests,
             rules.rules,
             rules.host,
@@ -102,6 +102,10 @@ fn long_run(text: &mut String, long: Long, record: Option<&Record<Group>>, test:
     if groups.iter().any(|group| !group.counted.is_empty()) {
         line(text, "");
         counts(text, &groups);
+    }
+    if groups.iter().any(|group| !group.deviations.is_empty()) {
+        line(text, "\nDeviations found:\n");
+        list(text, &groups, |group| &group.deviations);
     }
 }
 
@@ -241,7 +245,7 @@ mod tests {
             name: name.into(),
             caught_by: test.map(String::from),
         };
-        let machines = vec![group("A", &[]), group("the spike board", &[])];
+        let machines = vec![group("A", &[]), group("the spike board", &["r5: even"])];
         let records = Records {
             test: record(
                 "test",
@@ -282,7 +286,8 @@ mod tests {
             "- A; B:\n  - r1: odd\n",
             "- A; B:\n  - r9: no Sstc\n",
             "`cargo xtask test --machine spike`, on commit",
-            "| the spike board | 3 | 1 | 0 | 1 |",
+            "| the spike board | 3 | 1 | 1 | 1 |",
+            "- the spike board:\n  - r5: even\n",
             "Not run before this was written: `cargo xtask test --exhaustive`",
             "`cargo xtask run hostile --count 9`, on commit",
             "| H | 1 234 567 | cases |",
