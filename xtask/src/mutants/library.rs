@@ -43,7 +43,10 @@ pub const OF_LIBRARY: &[Mutant] = &[
     on_host(
         "a trap from the guest is taken for one of the library's",
         "hart/recovery.rs",
-        &[("hstatus & HSTATUS_SPV != 0 || scause >= 32", "scause >= 32")],
+        &[(
+            "match hstatus & (HSTATUS_SPV | HSTATUS_GVA) {",
+            "match hstatus & HSTATUS_GVA {",
+        )],
     ),
     on_target(
         "the scoped vector does not put scause back",
