@@ -122,21 +122,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
             ),
         ],
     ),
-    // What only M-mode can bring about.
-    standalone(
-        "a fault of protection in a batch is taken for one of its first double",
-        "hart/riscv64/access/copies.S",
-        &[("    bltu    t1, t0, 5f\n", "    bltu    t1, t0, 6b\n")],
-    ),
-    standalone(
-        "a batch that protection interrupted is redone in a register that the caller keeps",
-        "hart/riscv64/access/copies.S",
-        &[(
-            "    bltu    t1, t0, 5f\n    beq     t2, a1, 6b\n5:",
-            "    bltu    t1, t0, 4f\n    beq     t2, a1, 6b\n    j       5f\n4:  mv      s4, t1\n5:",
-        )],
-    ),
-    standalone(
+    on_target(
         "interrupts are on before vsatp is put back",
         "guest_virtual/window.rs",
         &[
@@ -150,6 +136,20 @@ pub const OF_LIBRARY: &[Mutant] = &[
                  if let Some(vsatp) = self.vsatp {\n self.hart.swap_csr(Csr::Vsatp, vsatp);\n }\n",
             ),
         ],
+    ),
+    // What only M-mode can bring about.
+    standalone(
+        "a fault of protection in a batch is taken for one of its first double",
+        "hart/riscv64/access/copies.S",
+        &[("    bltu    t1, t0, 5f\n", "    bltu    t1, t0, 6b\n")],
+    ),
+    standalone(
+        "a batch that protection interrupted is redone in a register that the caller keeps",
+        "hart/riscv64/access/copies.S",
+        &[(
+            "    bltu    t1, t0, 5f\n    beq     t2, a1, 6b\n5:",
+            "    bltu    t1, t0, 4f\n    beq     t2, a1, 6b\n    j       5f\n4:  mv      s4, t1\n5:",
+        )],
     ),
     // The access window.
     on_host(
