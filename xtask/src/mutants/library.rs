@@ -19,7 +19,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "a fault in a batch is always taken for one of its first double",
         "hart/riscv64/access/copies.S",
         &[(
-            "    bltu    t1, t0, 5f\n    beq     t2, a1, 6b\n",
+            "    bltu    t1, t0, 3b\n    beq     t2, a1, 6b\n",
             "    bgeu    t1, t0, 6b\n",
         )],
     ),
@@ -36,8 +36,8 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "a load has no entry in the exception table",
         "hart/riscv64/access/copies.S",
         &[(
-            "GUEST_ACCESS 0, \\fixup, hlv.d t3, (t3)",
-            "hlv.d   t3, (t3)",
+            "GUEST_ACCESS 0, \\fixup, hlv.d s8, (s8)",
+            "hlv.d   s8, (s8)",
         )],
     ),
     on_host(
@@ -80,10 +80,22 @@ pub const OF_LIBRARY: &[Mutant] = &[
                 "    addi    t3, a1, 56\n",
             ),
             (
+                "    TAKE_VECTOR 1\n    addi    s9, a1, 120\n",
+                "    addi    s9, a1, 120\n",
+            ),
+            (
                 "    .macro COPY_FROM_GUEST name, scoped\n    ROUTINE \\name\n    BEGIN_SCOPE \\scoped\n",
                 "    .macro COPY_FROM_GUEST name, scoped\n    ROUTINE \\name\n    BEGIN_SCOPE \\scoped\n    TAKE_VECTOR \\scoped\n",
             ),
         ],
+    ),
+    on_target(
+        "a copy does not give back after a fault what the caller lent it",
+        "hart/riscv64/access/copies.S",
+        &[(
+            "LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped\n    BODY_FIXUPS 128\n14: LENT_7 ld\n",
+            "LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped\n    BODY_FIXUPS 128\n14:\n",
+        )],
     ),
     on_target(
         "a faulting fill leaves the vector",
@@ -141,14 +153,14 @@ pub const OF_LIBRARY: &[Mutant] = &[
     standalone(
         "a fault of protection in a batch is taken for one of its first double",
         "hart/riscv64/access/copies.S",
-        &[("    bltu    t1, t0, 5f\n", "    bltu    t1, t0, 6b\n")],
+        &[("bltu    t1, t0, 3b", "bltu    t1, t0, 6b")],
     ),
     standalone(
         "a batch that protection interrupted is redone in a register that the caller keeps",
         "hart/riscv64/access/copies.S",
         &[(
-            "    bltu    t1, t0, 5f\n    beq     t2, a1, 6b\n5:",
-            "    bltu    t1, t0, 4f\n    beq     t2, a1, 6b\n    j       5f\n4:  mv      s4, t1\n5:",
+            "    bltu    t1, t0, 3b\n    beq     t2, a1, 6b\n",
+            "    bltu    t1, t0, 4f\n    beq     t2, a1, 6b\n    j       3b\n4:  mv      s4, t1\n",
         )],
     ),
     // The access window.
