@@ -242,12 +242,12 @@ pub const OF_LIBRARY: &[Mutant] = &[
     // Fences.
     on_host(
         "no fence after a race with the guest's page-table edits",
-        "guest_virtual/backed.rs",
+        "guest_virtual/confirming.rs",
         &[("self.vcpu().hart.hfence_vvma(None);", "")],
     ),
     on_host(
         "the fence after such a race is of one address",
-        "guest_virtual/backed.rs",
+        "guest_virtual/confirming.rs",
         &[(
             "hart.hfence_vvma(None);",
             "hart.hfence_vvma(page.map(Gva::value));",
