@@ -1,7 +1,7 @@
 //! The atomics by which harts share slots, guards, page entries and logs.
 //!
 //! The one idea: built with `--cfg loom` they are [loom](https://docs.rs/loom)'s, which tries every order that the memory model
-//! allows of what two or three harts do (`guest_physical/tests_in_every_order.rs`). Nothing else of the code under test differs, but
+//! allows of what two or three harts do (`guest_physical/tests_in_every_order`). Nothing else of the code under test differs, but
 //! that guest memory itself is a model too (`guest_physical/direct_model.rs`).
 
 #[cfg(not(all(test, loom)))]

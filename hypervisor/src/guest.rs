@@ -152,7 +152,14 @@ impl Recipe {
     pub fn make(&self, seed: Option<u64>) -> Result<Box<Vm>, GuestError> {
         let pages = host::allocate_page_entries((self.memory / FRAME) as usize)
             .ok_or(GuestError::Ram(RamError::Tables(MapError::OutOfMemory)))?;
-        let ram = GuestRam::new(HostTables, pages, self.vmid).map_err(GuestError::Ram)?;
+        // The RAM of a guest of a series goes on in another slot after three quarters: such guests point buffers across the
+        // seam (`guests/hostile`).
+        let seam = match self.bundle.series {
+            Some(_) => pages.len() / 4 * 3,
+            None => pages.len(),
+        };
+        let ram = GuestRam::with_seam(HostTables, pages, self.vmid, seam);
+        let ram = ram.map_err(GuestError::Ram)?;
         let vm = Vm::new(
             String::from(self.bundle.name.unwrap_or("guest")),
             ram,

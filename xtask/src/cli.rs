@@ -48,7 +48,7 @@ pub enum Command {
     },
     /// List the tests of each rule in docs/rules.md
     Rules {
-        /// Change nothing; fail if the list is out of date
+        /// Change nothing; fail if the list is out of date, or if a rule has no tests and does not say why
         #[arg(long)]
         check: bool,
     },
@@ -64,7 +64,8 @@ pub enum Command {
     Loom,
     /// Run the library's tests of pointers and races in Miri, with nightly Rust: minutes, so not part of `test`
     Miri(Miri),
-    /// Write docs/evidence.md from what `test`, `mutants`, `fuzz` and `miri` saw when they were last run
+    /// Write docs/evidence.md from what `test`, `mutants`, `fuzz` and `miri` saw when they were last run, and from long runs,
+    /// if there were any: `test --machine all`, `--exhaustive` and `--differential`, `run hostile`, `loom`
     Evidence,
 }
 
@@ -84,6 +85,24 @@ pub struct Machine {
     /// End an unattended run after so many seconds; it then fails [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+}
+
+impl Machine {
+    /// Whether it is what it is where the user names nothing, but for the time that it has.
+    pub const fn is_usual(&self) -> bool {
+        self.has_usual_programs() && self.cpu.is_none()
+    }
+
+    /// Whether QEMU and firmware are those that are there: what others would find is not on record.
+    pub const fn has_usual_programs(&self) -> bool {
+        self.qemu.is_none() && self.bios.is_none()
+    }
+
+    /// What comes after a command that names the processor, or nothing.
+    pub fn cpu_option(&self) -> String {
+        let cpu = self.cpu.as_ref();
+        cpu.map_or_else(String::new, |cpu| format!(" --cpu {cpu}"))
+    }
 }
 
 /// Options of `run`.
@@ -168,6 +187,14 @@ pub enum Boards {
 }
 
 impl Test {
+    /// What comes after a command that names the machines, or nothing.
+    pub fn machine_option(&self) -> String {
+        let named = self.boards.as_ref().and_then(Boards::to_possible_value);
+        named.map_or_else(String::new, |boards| {
+            format!(" --machine {}", boards.get_name())
+        })
+    }
+
     /// The machines to run the target's tests on.
     pub const fn boards(&self) -> &'static [Board] {
         match self.boards {
@@ -208,8 +235,9 @@ pub struct Miri {
 /// Options of `mutants`.
 #[derive(Args, Clone, Default)]
 pub struct Mutants {
-    /// Only those whose name contains this text
-    pub name: Option<String>,
+    /// Only those whose name contains one of these texts
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
     /// The machine.
     #[command(flatten)]
     pub machine: Machine,

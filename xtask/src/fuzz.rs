@@ -53,12 +53,17 @@ pub fn run(options: &cli::Fuzz) -> anyhow::Result<ExitCode> {
         groups.push(Group {
             name: target.into(),
             passed: 1,
-            counted: vec![("inputs".into(), inputs)],
+            counted: vec![
+                ("inputs".into(), inputs),
+                ("seconds".into(), options.seconds.into()),
+            ],
             ..Group::default()
         });
     }
     if options.target.is_none() {
-        Record::leave("fuzz", groups)?;
+        let seconds = options.seconds;
+        let command = format!("fuzz --seconds {seconds}");
+        Record::leave_longest("fuzz", &command, seconds.into(), groups)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@
 
 use std::process::{Command, ExitCode};
 
+use crate::evidence::Long;
 use crate::test::{self, host, tally::Tally};
 use crate::{progress, workspace};
 
@@ -23,6 +24,7 @@ pub fn build_for_loom(cargo: &mut Command) {
 pub fn run() -> anyhow::Result<ExitCode> {
     let mut total = Tally::default();
     total.add("loom", tests()?);
+    Long::Loom.leave("loom", 0, total.groups.clone())?;
     Ok(test::end(&total))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The one idea: a test says which rules it proves by how its name begins (`r22_...`, `r20_i1_...`), so the list is found and
 //! never kept by hand. In the document a rule is a heading of its number alone, and its tests are the line `- Tests: ...`
-//! below that.
+//! below that. A rule that has none says why, in a line `- Why none: ...`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -41,7 +41,8 @@ pub enum Mode {
     Check,
 }
 
-/// Finds the tests and puts them into the document. Fails if a test names a rule that the document does not have.
+/// Finds the tests and puts them into the document. Fails if a test names a rule that the document does not have; a check also
+/// fails if a rule has no tests and does not say why.
 pub fn run(mode: Mode) -> anyhow::Result<()> {
     let tests = find_tests(workspace::root())?;
     let path = workspace::root().join(DOCUMENT);
@@ -52,6 +53,13 @@ pub fn run(mode: Mode) -> anyhow::Result<()> {
             Mode::Write => fs::write(&path, &new)?,
             Mode::Check => bail!("{DOCUMENT} is out of date: run `cargo xtask rules`"),
         }
+    }
+    let unexplained = unexplained(&new);
+    if !unexplained.is_empty() && mode == Mode::Check {
+        bail!(
+            "{DOCUMENT}: either tests or a line `- Why none: ...`, and not both: {}",
+            unexplained.join(", ")
+        );
     }
     let (proved, rules) = (tests.len(), new.lines().filter_map(rule_of_heading).count());
     println!("{DOCUMENT}: {proved} of {rules} rules have tests");
@@ -188,6 +196,29 @@ fn with_tests(document: &str, tests: &Tests) -> anyhow::Result<String> {
     Ok(new)
 }
 
+/// The rules that have neither tests nor a reason for that, and those that have both.
+fn unexplained(document: &str) -> Vec<&str> {
+    let mut rules = Vec::new();
+    let mut in_rule = false;
+    for line in document.lines() {
+        if line.starts_with('#') {
+            let rule = rule_of_heading(line);
+            in_rule = rule.is_some();
+            rules.extend(rule.map(|rule| (rule, false, false)));
+        } else if in_rule && let Some((_, has_tests, has_reason)) = rules.last_mut() {
+            let tests = line.strip_prefix("- Tests: ");
+            *has_tests |= tests.is_some_and(|tests| tests != "none");
+            let reason = line.strip_prefix("- Why none: ");
+            *has_reason |= reason.is_some_and(|reason| !reason.trim().is_empty());
+        }
+    }
+    rules
+        .into_iter()
+        .filter(|(_, has_tests, has_reason)| has_tests == has_reason)
+        .map(|(rule, ..)| rule)
+        .collect()
+}
+
 /// The line that lists a rule's tests.
 fn tests_line(tests: Option<&BTreeSet<(Side, String)>>) -> String {
     let Some(tests) = tests else {
@@ -252,6 +283,23 @@ mod tests {
     #[test]
     fn a_test_of_a_rule_that_is_not_there_fails() {
         assert!(with_tests(DOCUMENT, &tests(&[(Side::Host, "r3_a")])).is_err());
+    }
+
+    #[test]
+    fn a_rule_has_either_tests_or_a_reason_for_none() {
+        for (entry, good) in [
+            ("- Tests: host: `r1_a`", true),
+            ("- Tests: none\n- Why none: advice", true),
+            ("- Tests: none", false),
+            ("- Tests: none\n- Why none: ", false),
+            ("- Tests: host: `r1_a`\n- Why none: advice", false),
+            ("No list.", false),
+            ("- Tests: none\n\n## B\n- Why none: of no rule", false),
+        ] {
+            let document = format!("### R1\n{entry}\n\n### R2\n- Tests: target: `r2_a`\n");
+            let expected: &[&str] = if good { &[] } else { &["R1"] };
+            assert_eq!(unexplained(&document), expected, "{entry}");
+        }
     }
 
     #[test]

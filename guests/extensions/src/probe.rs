@@ -2,6 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::sync::atomic::AtomicU64;
 
 use guest_kit::trap::Trap;
 
@@ -16,6 +17,8 @@ pub enum Outcome {
     Absent,
     /// The first instruction of it trapped.
     Trapped(Trap),
+    /// Nothing that a program can observe decides it.
+    Undecidable,
 }
 
 impl fmt::Display for Outcome {
@@ -25,6 +28,7 @@ impl fmt::Display for Outcome {
             Self::Wrong(value) => write!(f, "it gives {value:#x}"),
             Self::Absent => f.write_str("its bits stay zero"),
             Self::Trapped(trap) => write!(f, "{trap}"),
+            Self::Undecidable => f.write_str("nothing that a program can observe decides it"),
         }
     }
 }
@@ -125,6 +129,9 @@ pub fn area_word(index: usize) -> u64 {
     // SAFETY: callers pass small numbers; nobody has a reference.
     unsafe { AREA.0.get().cast::<u64>().add(index % 512).read_volatile() }
 }
+
+/// The size of a cache block that the device tree names, or 0 if it names none.
+pub static CACHE_BLOCK: AtomicU64 = AtomicU64::new(0);
 
 /// Executes instructions of an extension, with two operands in a0 and a1; gives what is then in a2, and the trap that it met.
 #[macro_export]

@@ -94,13 +94,26 @@ pub const PROBES: &[Probe] = &[
     Probe::open(
         "sspm",
         "henvcfg masks no pointer, which nobody can see",
-        || Outcome::Works,
+        || Outcome::Undecidable,
     ),
-    Probe::open("ssccptr", PROMISE, || Outcome::Works),
-    Probe::open("sscounterenw", PROMISE, || Outcome::Works),
-    Probe::open("sstvala", PROMISE, || Outcome::Works),
-    Probe::open("sstvecd", PROMISE, || Outcome::Works),
-    Probe::open("ssu64xl", PROMISE, || Outcome::Works),
+    // Page tables lie in main memory.
+    Probe::open("ssccptr", PROMISE, paging::new_entry),
+    Probe::open(
+        "sscounterenw",
+        PROMISE,
+        gives!(7; "+m", 7u32, 0u32, "csrrw a3, scounteren, a0", "csrrw a2, scounteren, a3"),
+    ),
+    Probe::open("sstvala", PROMISE, faulting_address),
+    Probe::open(
+        "sstvecd",
+        PROMISE,
+        gives!(0x1234_5674; "+m", 0x1234_5674u32, 0u32, "csrrw a3, stvec, a0", "csrrw a2, stvec, a3"),
+    ),
+    Probe::open(
+        "ssu64xl",
+        PROMISE,
+        gives!(2; "+m", 0u32, 0u32, "csrr a2, sstatus", "srli a2, a2, 32", "andi a2, a2, 3"),
+    ),
 ];
 
 /// A deadline that has passed interrupts. (QEMU 7.2 does not show it in `sip`.)
@@ -121,6 +134,16 @@ fn timer() -> Outcome {
         came
     };
     expect((came.into(), None), 1)
+}
+
+/// `stval` of a load that faults is its address.
+fn faulting_address() -> Outcome {
+    const NOWHERE: u64 = 0x0d00_0800;
+    let (_, trap) = execute!("+m", NOWHERE, 0u32, "ld a2, 0(a0)");
+    match trap {
+        Some(trap) => expect((trap.value, None), NOWHERE),
+        None => Outcome::Wrong(0),
+    }
 }
 
 /// `senvcfg.PMM`: U-mode's pointers are masked.

@@ -1,7 +1,9 @@
 //! Extensions of the unprivileged architecture. Few of them have an enable bit that a hypervisor could clear: those that a
 //! machine has and that have none are given to the guest.
 
-use crate::probe::{Outcome, Probe, area, area_word, expect};
+use core::sync::atomic::Ordering;
+
+use crate::probe::{CACHE_BLOCK, Outcome, Probe, area, area_word, expect};
 use crate::{execute, gives};
 
 const HINT: &str = "its instructions are hints, which every hart executes as nothing";
@@ -79,12 +81,12 @@ pub const PROBES: &[Probe] = &[
         "zbc",
         gives!(1; "+zbc", 1u64 << 63, 2u32, "clmulh a2, a0, a1"),
     ),
-    Probe::open("zkn", NAME, || Outcome::Works),
-    Probe::open("zks", NAME, || Outcome::Works),
+    Probe::open("zkn", NAME, || all_of(&ZKN)),
+    Probe::open("zks", NAME, || all_of(&ZKS)),
     Probe::open(
         "zk",
         "it is a name for others and for Zkr, which is hidden",
-        || Outcome::Works,
+        || all_of(&ZKN),
     ),
     Probe::part_of(
         "zbkb",
@@ -127,7 +129,7 @@ pub const PROBES: &[Probe] = &[
         gives!(0x0002_0201; "+zksh", 1u32, 0u32, "sm3p0 a2, a0", "xor a2, a2, zero"),
     ),
     Probe::open("zkt", "it promises how long instructions take", || {
-        Outcome::Works
+        Outcome::Undecidable
     }),
     Probe::new(
         "zicond",
@@ -192,8 +194,7 @@ pub const PROBES: &[Probe] = &[
         let (_, trap) = execute!("+zicboz", area(&[7; 24]) + 72, 0u32, "cbo.zero (a0)");
         expect(((0..24).map(area_word).sum(), trap), 7 * 16)
     }),
-    // What of it can be seen is that Zicboz clears 64 bytes.
-    Probe::open("zic64b", PROPERTY, || Outcome::Works),
+    Probe::open("zic64b", PROPERTY, block_of_64),
     Probe::open("ziccamoa", PROPERTY, atomic_add),
     Probe::open("ziccrse", PROPERTY, reservation),
     Probe::open("za64rs", PROPERTY, reservation),
@@ -217,7 +218,11 @@ pub const PROBES: &[Probe] = &[
             5,
         )
     }),
-    Probe::open("ztso", PROPERTY, || Outcome::Works),
+    Probe::open(
+        "ztso",
+        "it promises an order of accesses, which a hart without it may keep as well",
+        || Outcome::Undecidable,
+    ),
     Probe::open(
         "zihintntl",
         HINT,
@@ -268,6 +273,42 @@ pub const PROBES: &[Probe] = &[
         gives!(0; "+m", 0u32, 0u32, ".4byte 0x06000053"),
     ), // fadd.q
 ];
+
+/// What the two names stand for.
+const ZKN: [&str; 6] = ["zbkb", "zbkc", "zbkx", "zkne", "zknd", "zknh"];
+const ZKS: [&str; 5] = ["zbkb", "zbkc", "zbkx", "zksed", "zksh"];
+
+/// Tries each of these extensions; gives the first outcome that is not as it should be.
+fn all_of(names: &[&str]) -> Outcome {
+    for &name in names {
+        let probe = PROBES.iter().find(|probe| probe.name == name);
+        match probe.map(|probe| (probe.run)()) {
+            Some(Outcome::Works) => {}
+            Some(other) => return other,
+            None => return Outcome::Wrong(0),
+        }
+    }
+    Outcome::Works
+}
+
+/// `cbo.zero` clears 64 bytes that are aligned so; where it does not exist, the device tree names that size, or none.
+fn block_of_64() -> Outcome {
+    let size = CACHE_BLOCK.load(Ordering::Relaxed);
+    if size != 0 && size != 64 {
+        return Outcome::Wrong(size);
+    }
+    let (_, trap) = execute!("+zicboz", area(&[7; 24]) + 72, 0u32, "cbo.zero (a0)");
+    match trap {
+        None => {
+            let cleared = (0..24).fold(0, |cleared, word| {
+                cleared | u64::from(area_word(word) == 0) << word
+            });
+            expect((cleared, None), 0xff << 8)
+        }
+        Some(_) if size == 64 => Outcome::Works,
+        Some(_) => Outcome::Undecidable,
+    }
+}
 
 /// A part of the vector extension: without `vsetivli` there is no way to begin.
 const fn vector(name: &'static str) -> Probe {

@@ -14,7 +14,7 @@ use crate::random::Random;
 pub enum Buffers {
     /// Anything.
     Anywhere,
-    /// The caller's own page tables, and the edges of memory.
+    /// The caller's own page tables, the edges of memory, and the seam between the host's slots.
     Tables,
 }
 
@@ -54,10 +54,11 @@ fn is_last(extension: usize, function: usize) -> bool {
 }
 
 fn buffer(layout: &Layout, random: &mut Random) -> u64 {
-    match random.below(4) {
+    match random.below(5) {
         0 => random.address(layout),
         1 => layout.ram.end - random.below(64),
-        2 => layout.tables.start + random.below(0x1000),
+        2 => layout.seam - random.below(64),
+        3 => layout.tables.start + random.below(0x1000),
         _ => layout.tables.start + random.below(layout.tables.end - layout.tables.start),
     }
 }

@@ -39,6 +39,8 @@ unsafe extern "C" {
 pub struct Layout {
     /// RAM.
     pub ram: Range<u64>,
+    /// Where the host's second slot of RAM begins, in a series: after three quarters, in memory that is free.
+    pub seam: u64,
     /// The device tree.
     pub device_tree: u64,
     /// Page tables: 16 pages.
@@ -56,6 +58,7 @@ impl Layout {
         let tables = image_end..image_end + 16 * PAGE;
         Self {
             ram: machine.ram.clone(),
+            seam: machine.ram.start + (machine.ram.end - machine.ram.start) / 4 * 3,
             device_tree,
             code: tables.end,
             free: tables.end + 2 * PAGE..device_tree & !(PAGE - 1),

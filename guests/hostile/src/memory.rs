@@ -1,5 +1,8 @@
 //! What is in memory that nobody has written yet.
 
+use core::fmt;
+use core::ops::Range;
+
 use crate::found::{Finding, Place};
 use crate::layout::{Layout, PAGE};
 use crate::random::Random;
@@ -46,5 +49,38 @@ pub fn stamp(layout: &Layout, seed: u64, random: &mut Random) {
             // SAFETY: memory that this program does not use yet.
             unsafe { (address as *mut u64).write_volatile(stamp::of(seed)) };
         }
+    }
+}
+
+/// Text in memory that this program has no other use for.
+pub struct Text {
+    place: Range<u64>,
+    len: u64,
+}
+
+impl Text {
+    /// No text yet, in this place.
+    pub const fn new(place: Range<u64>) -> Self {
+        Self { place, len: 0 }
+    }
+
+    /// Bytes.
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for &byte in text.as_bytes() {
+            let at = self.place.start + self.len;
+            if at >= self.place.end {
+                return Err(fmt::Error);
+            }
+            // SAFETY: memory that this program does not use otherwise.
+            unsafe { (at as *mut u8).write_volatile(byte) };
+            self.len += 1;
+        }
+        Ok(())
     }
 }

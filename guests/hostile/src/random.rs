@@ -78,7 +78,7 @@ impl Random {
     /// An address that means something, or one next to it.
     pub fn address(&mut self, layout: &Layout) -> u64 {
         let place = match self.below(8) {
-            0 => layout.ram.end,
+            0 => self.one_of(&[layout.ram.end, layout.seam]),
             1 => self.one_of(&[0, HOLE, layout.ram.start, u64::MAX - 7]),
             2 => self.one_of(&DEVICES),
             3 => self.one_of(&[UART, UART + 8, PLIC, PLIC_END]),

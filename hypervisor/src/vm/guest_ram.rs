@@ -103,8 +103,8 @@ pub struct GuestRam<M> {
     pub page_ins: PageIns,
 }
 
-/// The library's view of it: one slot, a reader for each hart and one for whoever loads the guest.
-type Slots = GuestPhysicalMemory<'static, 1, { MAX_HARTS + 1 }>;
+/// The library's view of it: one slot, or two that meet, a reader for each hart and one for whoever loads the guest.
+type Slots = GuestPhysicalMemory<'static, 2, { MAX_HARTS + 1 }>;
 
 /// The G-stage table, and where it and the frames are.
 struct GStage<M> {
@@ -137,10 +137,30 @@ impl<M: FrameMemory> GuestRam<M> {
     /// # Errors
     ///
     /// No memory for the tables, or RAM that reaches past what the G-stage can translate.
-    pub fn new(mut memory: M, pages: &'static [PageEntry], vmid: u64) -> Result<Self, RamError> {
+    pub fn new(memory: M, pages: &'static [PageEntry], vmid: u64) -> Result<Self, RamError> {
+        Self::with_seam(memory, pages, vmid, pages.len())
+    }
+
+    /// The same, of two slots: the first one of `seam` pages, the second one of those after them, if there are any. A guest
+    /// cannot tell, unless a buffer across the seam is served badly.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_seam(
+        mut memory: M,
+        pages: &'static [PageEntry],
+        vmid: u64,
+        seam: usize,
+    ) -> Result<Self, RamError> {
         let slots = Slots::new(GMode::Sv39x4);
+        let (low, high) = pages.split_at(seam.min(pages.len()));
         // No G-stage table shows anything yet.
-        slots.add(Slot::paged(RAM_BASE, pages), &mut NoGStage)?;
+        slots.add(Slot::paged(RAM_BASE, low), &mut NoGStage)?;
+        if !high.is_empty() {
+            let base = Gpa::new(RAM_BASE.value() + low.len() as u64 * FRAME);
+            slots.add(Slot::paged(base, high), &mut NoGStage)?;
+        }
         let table = PageTable::new(&mut memory, Stage::Guest)?;
         let Some(zero_page) = memory.allocate_frame() else {
             // SAFETY: no hart has seen it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{Group, Mutant, Record, Records};
+use super::{Group, Long, Mutant, Record, Records};
 use crate::rules::Count;
 
 const HEAD: &str = "\
@@ -18,48 +18,51 @@ that repeats its figures and the commit on which they were seen. Seeds are fixed
 pub fn write(records: &Records, rules: &Count) -> String {
     let mut text = HEAD.to_owned();
     line(&mut text, "\n## Rules\n\n`cargo xtask rules`.\n");
-    let without = rules.without.join(", ");
     line(
         &mut text,
         &format!(
             "{} of {} [rules](rules.md) have tests that are named for them: {} tests on the host, {} on the target. Without one: \
-             {without}; each says why in its entry.",
-            rules.with_tests, rules.rules, rules.host, rules.target
+             {}; the entry of each says why, which `cargo xtask rules --check` checks.",
+            rules.with_tests,
+            rules.rules,
+            rules.host,
+            rules.target,
+            rules.without.join(", ")
         ),
     );
     tests(&mut text, &records.test);
+    line(&mut text, "\n## Long runs");
+    for (long, record) in &records.long {
+        long_run(&mut text, *long, record.as_ref(), &records.test);
+    }
     mutants(&mut text, &records.mutants);
-    section(&mut text, "Fuzzing", "fuzz", &records.fuzz.commit);
-    counts(&mut text, &records.fuzz);
-    section(&mut text, "Miri", "miri", &records.miri.commit);
-    counts(&mut text, &records.miri);
+    section(&mut text, "Fuzzing", &records.fuzz);
+    counts(&mut text, &records.fuzz.parts);
+    section(&mut text, "Miri", &records.miri);
+    counts(&mut text, &records.miri.parts);
     text
 }
 
-fn section(text: &mut String, title: &str, command: &str, commit: &str) {
-    let command = format!("`cargo xtask {command}`, on commit {commit}");
-    line(text, &format!("\n## {title}\n\n{command}.\n"));
+fn section<Part>(text: &mut String, title: &str, record: &Record<Part>) {
+    line(text, &format!("\n## {title}\n\n{}.\n", source(record)));
+}
+
+/// What repeats a record, and where.
+fn source<Part>(record: &Record<Part>) -> String {
+    format!(
+        "`cargo xtask {}`, on commit {}",
+        record.command, record.commit
+    )
 }
 
 fn tests(text: &mut String, record: &Record<Group>) {
-    section(text, "Tests, by machine", "test", &record.commit);
-    line(
-        text,
-        "| what and where | passed | failed | of these deviate | skipped |",
-    );
-    line(text, "|---|--:|--:|--:|--:|");
-    let mut total = Group::default();
-    for group in &record.parts {
-        row(text, &group.name, group);
-        total.passed += group.passed;
-        total.failed += group.failed;
-        total.deviations.extend_from_slice(&group.deviations);
-        total.skipped.extend_from_slice(&group.skipped);
-    }
-    row(text, "**all**", &total);
+    section(text, "Tests, by machine", record);
+    let mut total = table(text, &record.parts);
+    total.name = "**all**".to_owned();
+    row(text, &total);
 
     line(text, "\n### What they went through\n");
-    counts(text, record);
+    counts(text, &record.parts);
 
     line(text, "\n### Deviations found\n");
     line(
@@ -72,10 +75,62 @@ fn tests(text: &mut String, record: &Record<Group>) {
     list(text, &record.parts, |group| &group.skipped);
 }
 
+/// A run beyond those that every change goes through, or that nobody made it.
+fn long_run(text: &mut String, long: Long, record: Option<&Record<Group>>, test: &Record<Group>) {
+    let (title, usual_command) = match long {
+        Long::Machines => ("The tests on further boards", "test --machine all"),
+        Long::Exhaustive => ("Fault injection with every case", "test --exhaustive"),
+        Long::Differential => (
+            "The differential test with more cases",
+            "test --differential N",
+        ),
+        Long::Hostile => ("More hostile guests", "run hostile --count N"),
+        Long::Loom => ("Every order of what harts share", "loom"),
+    };
+    line(text, &format!("\n### {title}\n"));
+    let Some(record) = record else {
+        let not_run = format!("Not run before this was written: `cargo xtask {usual_command}`.");
+        return line(text, &not_run);
+    };
+    line(text, &format!("{}.\n", source(record)));
+    let mut groups = record.parts.clone();
+    if long == Long::Machines {
+        // What it does beside that is in the table of the tests.
+        groups.retain(|group| test.parts.iter().all(|other| other.name != group.name));
+    }
+    table(text, &groups);
+    if groups.iter().any(|group| !group.counted.is_empty()) {
+        line(text, "");
+        counts(text, &groups);
+    }
+    if groups.iter().any(|group| !group.deviations.is_empty()) {
+        line(text, "\nDeviations found:\n");
+        list(text, &groups, |group| &group.deviations);
+    }
+}
+
+/// A row for each group; answers their sum.
+fn table(text: &mut String, groups: &[Group]) -> Group {
+    line(
+        text,
+        "| what and where | passed | failed | of these deviate | skipped |",
+    );
+    line(text, "|---|--:|--:|--:|--:|");
+    let mut total = Group::default();
+    for group in groups {
+        row(text, group);
+        total.passed += group.passed;
+        total.failed += group.failed;
+        total.deviations.extend_from_slice(&group.deviations);
+        total.skipped.extend_from_slice(&group.skipped);
+    }
+    total
+}
+
 fn mutants(text: &mut String, record: &Record<Mutant>) {
-    section(text, "Mutants", "mutants", &record.commit);
+    section(text, "Mutants", record);
     let all = &record.parts;
-    let caught = all.iter().filter(|it| !it.caught_by.is_empty()).count();
+    let caught = all.iter().filter(|it| it.caught_by.is_some()).count();
     line(
         text,
         &format!(
@@ -83,23 +138,20 @@ fn mutants(text: &mut String, record: &Record<Mutant>) {
             all.len()
         ),
     );
-    line(text, "| what is wrong | caught by |");
+    line(text, "| what is wrong | the first test that failed |");
     line(text, "|---|---|");
     for mutant in all {
-        let by = match mutant.caught_by.split_first() {
-            None => "**nothing**".to_owned(),
-            Some((first, [])) => format!("`{first}`"),
-            Some((first, more)) => format!("`{first}` and {} more", more.len()),
-        };
+        let by = mutant.caught_by.as_ref();
+        let by = by.map_or_else(|| "**nothing**".to_owned(), |test| format!("`{test}`"));
         line(text, &format!("| {} | {by} |", mutant.name));
     }
 }
 
 /// A line for each thing that is counted in each group.
-fn counts(text: &mut String, record: &Record<Group>) {
+fn counts(text: &mut String, groups: &[Group]) {
     line(text, "| where | how many | of what |");
     line(text, "|---|--:|---|");
-    for group in &record.parts {
+    for group in groups {
         for (what, number) in &group.counted {
             line(
                 text,
@@ -131,11 +183,12 @@ fn list(text: &mut String, groups: &[Group], notes: impl Fn(&Group) -> &[String]
     }
 }
 
-fn row(text: &mut String, name: &str, group: &Group) {
+fn row(text: &mut String, group: &Group) {
     line(
         text,
         &format!(
-            "| {name} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} |",
+            group.name,
             group.passed,
             group.failed,
             group.deviations.len(),
@@ -177,26 +230,43 @@ mod tests {
         }
     }
 
+    fn record<Part>(command: &str, parts: Vec<Part>) -> Record<Part> {
+        Record {
+            command: command.into(),
+            commit: "c0ffee".into(),
+            effort: 0,
+            parts,
+        }
+    }
+
     #[test]
     fn every_figure_of_the_records_is_in_the_document() {
-        let commit = || "c0ffee".to_owned();
-        let mutant = |name: &str, tests: &[&str]| Mutant {
+        let mutant = |name: &str, test: Option<&str>| Mutant {
             name: name.into(),
-            caught_by: tests.iter().map(|&it| it.into()).collect(),
+            caught_by: test.map(String::from),
         };
+        let machines = vec![group("A", &[]), group("the spike board", &["r5: even"])];
         let records = Records {
-            test: Record {
-                commit: commit(),
-                parts: vec![group("A", &["r1: odd"]), group("B", &["r1: odd"])],
-            },
-            mutants: Record {
-                commit: commit(),
-                parts: vec![mutant("wrong", &["r2_x", "r3_x"]), mutant("survivor", &[])],
-            },
-            fuzz: Record {
-                commit: commit(),
-                parts: vec![group("decode", &[])],
-            },
+            test: record(
+                "test",
+                vec![group("A", &["r1: odd"]), group("B", &["r1: odd"])],
+            ),
+            long: vec![
+                (
+                    Long::Machines,
+                    Some(record("test --machine spike", machines)),
+                ),
+                (Long::Exhaustive, None),
+                (
+                    Long::Hostile,
+                    Some(record("run hostile --count 9", vec![group("H", &[])])),
+                ),
+            ],
+            mutants: record(
+                "mutants",
+                vec![mutant("wrong", Some("r2_x")), mutant("survivor", None)],
+            ),
+            fuzz: record("fuzz --seconds 60", vec![group("decode", &[])]),
             miri: Record::default(),
         };
         let rules = Count {
@@ -209,19 +279,28 @@ mod tests {
         let text = write(&records, &rules);
         for part in [
             "74 of 81",
-            "c0ffee",
+            "`cargo xtask test`, on commit c0ffee",
             "| A | 3 | 1 | 1 | 1 |",
             "| **all** | 6 | 2 | 2 | 2 |",
             "| B | 1 234 567 | cases |",
             "- A; B:\n  - r1: odd\n",
             "- A; B:\n  - r9: no Sstc\n",
-            "| wrong | `r2_x` and 1 more |",
+            "`cargo xtask test --machine spike`, on commit",
+            "| the spike board | 3 | 1 | 1 | 1 |",
+            "- the spike board:\n  - r5: even\n",
+            "Not run before this was written: `cargo xtask test --exhaustive`",
+            "`cargo xtask run hostile --count 9`, on commit",
+            "| H | 1 234 567 | cases |",
+            "| wrong | `r2_x` |",
             "| survivor | **nothing** |",
             "1 of 2 were",
             "R36",
+            "`cargo xtask fuzz --seconds 60`, on commit",
             "| decode | 1 234 567 | cases |",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+        let a_again = text.matches("| A | 3 |").count();
+        assert_eq!(a_again, 1, "what the tests did on other boards, too");
     }
 }

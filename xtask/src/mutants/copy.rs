@@ -19,6 +19,9 @@ use crate::workspace::{self, TARGET};
 /// Folders that are no part of the sources.
 const LEFT_OUT: [&str; 2] = ["target", ".git"];
 
+/// What makes cargo build no more anew than a mutant changes, optimized builds included.
+const INCREMENTAL: [(&str, &str); 1] = [("CARGO_INCREMENTAL", "1")];
+
 /// The copy.
 pub struct Copy {
     root: PathBuf,
@@ -68,7 +71,9 @@ impl Copy {
     fn build_tests(&self, cargo: &mut Command, folder: &str) -> anyhow::Result<PathBuf> {
         cargo.args(["--quiet", "--package", "guest-mem", "--lib"]);
         cargo.args(["--no-run", "--message-format", "json"]);
-        cargo.env("CARGO_TARGET_DIR", self.target_dir.with_file_name(folder));
+        cargo
+            .env("CARGO_TARGET_DIR", self.target_dir.with_file_name(folder))
+            .envs(INCREMENTAL);
         let messages = process::output(cargo.current_dir(&self.root))?;
         let program = executable(&messages).context("cargo named no test program")?;
         Ok(self.root.join(program))
@@ -79,8 +84,10 @@ impl Copy {
         let (mut cargo, _) = Toolchain::resolve()?.cargo()?;
         cargo
             .args(artifacts::BUILD)
-            .args(["--quiet", "--package", program]);
-        cargo.env("CARGO_TARGET_DIR", &self.target_dir);
+            .args(["--quiet", "--package", program, "--bin", program]);
+        cargo
+            .env("CARGO_TARGET_DIR", &self.target_dir)
+            .envs(INCREMENTAL);
         process::output(cargo.current_dir(&self.root))?;
         Ok(self.target_dir.join(TARGET).join("release").join(program))
     }

@@ -1,6 +1,6 @@
 //! The mutants of the library.
 
-use super::mutant::{Mutant, in_every_order, on_host, on_target};
+use super::mutant::{Mutant, in_every_order, on_host, on_target, standalone};
 
 /// All of them.
 pub const OF_LIBRARY: &[Mutant] = &[
@@ -8,10 +8,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
     on_host(
         "`completed` is one too many",
         "guest_virtual/access.rs",
-        &[(
-            ".after(offset + interrupted.completed)",
-            ".after(offset + interrupted.completed + 1)",
-        )],
+        &[("offset + completed, trap)", "offset + completed + 1, trap)")],
     ),
     on_host(
         "`completed` forgets the slots before",
@@ -22,7 +19,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "a fault in a batch is always taken for one of its first double",
         "hart/riscv64/access/copies.S",
         &[(
-            "    bltu    t1, t0, 5f\n    beq     t2, a1, 6b\n",
+            "    bltu    t1, t0, 3b\n    beq     t2, a1, 6b\n",
             "    bgeu    t1, t0, 6b\n",
         )],
     ),
@@ -39,19 +36,132 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "a load has no entry in the exception table",
         "hart/riscv64/access/copies.S",
         &[(
-            "GUEST_ACCESS 0, \\fixup, hlv.d t3, (t3)",
-            "hlv.d   t3, (t3)",
+            "GUEST_ACCESS 0, \\fixup, hlv.d s8, (s8)",
+            "hlv.d   s8, (s8)",
         )],
     ),
     on_host(
         "a trap from the guest is taken for one of the library's",
         "hart/recovery.rs",
-        &[("hstatus & HSTATUS_SPV != 0 || scause >= 32", "scause >= 32")],
+        &[(
+            "match hstatus & (HSTATUS_SPV | HSTATUS_GVA) {",
+            "match hstatus & HSTATUS_GVA {",
+        )],
     ),
     on_target(
         "the scoped vector does not put scause back",
         "hart/riscv64/access/scoped.S",
         &[("    csrw    scause, t2\n", "")],
+    ),
+    on_target(
+        "the scoped vector does not put sstatus back",
+        "hart/riscv64/access/scoped.S",
+        &[(
+            "RESTORE_STATUS sstatus, {trap_status}, t3",
+            "li      t2, {trap_status}",
+        )],
+    ),
+    on_target(
+        "the vector of a single access does not put htval back",
+        "hart/riscv64/access/scoped.S",
+        &[("csrrw   t3, htval, a5", "csrr    t3, htval")],
+    ),
+    on_target(
+        "a register of the host is lost where its own trap is forwarded",
+        "hart/riscv64/access/scoped.S",
+        &[("ld      t3, FRAME_T3(", "# ld    t3, FRAME_T3(")],
+    ),
+    on_target(
+        "a copy takes the vector once, and not again after the host's own fault",
+        "hart/riscv64/access/copies.S",
+        &[
+            (
+                "    TAKE_VECTOR \\scoped\n    addi    t3, a1, 56\n",
+                "    addi    t3, a1, 56\n",
+            ),
+            (
+                "    TAKE_VECTOR 1\n    addi    s9, a1, 120\n",
+                "    addi    s9, a1, 120\n",
+            ),
+            (
+                "    .macro COPY_FROM_GUEST name, scoped\n    ROUTINE \\name\n    BEGIN_SCOPE \\scoped\n",
+                "    .macro COPY_FROM_GUEST name, scoped\n    ROUTINE \\name\n    BEGIN_SCOPE \\scoped\n    TAKE_VECTOR \\scoped\n",
+            ),
+        ],
+    ),
+    on_target(
+        "a copy does not give back after a fault what the caller lent it",
+        "hart/riscv64/access/copies.S",
+        &[(
+            "LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped\n    BODY_FIXUPS 128\n14: LENT_7 ld\n",
+            "LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped\n    BODY_FIXUPS 128\n14:\n",
+        )],
+    ),
+    on_target(
+        "a faulting fill leaves the vector",
+        "hart/riscv64/access/singles.S",
+        &[(
+            "6:  sub     a0, a2, a1\n    END_SCOPE \\scoped\n",
+            "6:  sub     a0, a2, a1\n",
+        )],
+    ),
+    on_target(
+        "SPVP is borrowed before interrupts are off",
+        "guest_virtual/window.rs",
+        &[
+            (
+                "            if status != 0 {\n                hart.clear_csr_bits(Csr::Sstatus, STATUS_BORROWED);\n            }\n            match borrow {",
+                "            match borrow {",
+            ),
+            (
+                "                        window.vsatp = Some(vcpu.vsatp);\n                    }\n                }\n            }\n",
+                "                        window.vsatp = Some(vcpu.vsatp);\n                    }\n                }\n            }\n            \
+                 if status != 0 {\n hart.clear_csr_bits(Csr::Sstatus, STATUS_BORROWED);\n }\n",
+            ),
+        ],
+    ),
+    on_target(
+        "interrupts are on before SPVP is put back",
+        "guest_virtual/window.rs",
+        &[
+            (
+                "            // Interrupts last: until here they would see borrowed CSRs.\n            if self.status != 0 {\n                self.hart.set_csr_bits(Csr::Sstatus, self.status);\n            }\n",
+                "",
+            ),
+            (
+                "            if self.privilege_flipped {\n",
+                "            if self.status != 0 {\n self.hart.set_csr_bits(Csr::Sstatus, self.status);\n }\n            if self.privilege_flipped {\n",
+            ),
+        ],
+    ),
+    on_target(
+        "interrupts are on before vsatp is put back",
+        "guest_virtual/window.rs",
+        &[
+            (
+                "            if let Some(vsatp) = self.vsatp {\n                self.hart.swap_csr(Csr::Vsatp, vsatp);\n            }\n",
+                "",
+            ),
+            (
+                "                self.hart.set_csr_bits(Csr::Sstatus, self.status);\n            }\n",
+                "                self.hart.set_csr_bits(Csr::Sstatus, self.status);\n            }\n            \
+                 if let Some(vsatp) = self.vsatp {\n self.hart.swap_csr(Csr::Vsatp, vsatp);\n }\n",
+            ),
+        ],
+    ),
+    // What only M-mode can bring about.
+    standalone(
+        "a fault of protection in a batch is taken for one of its first double",
+        "hart/riscv64/access/copies.S",
+        &[("bltu    t1, t0, 3b", "bltu    t1, t0, 6b")],
+    ),
+    standalone(
+        "a batch that protection interrupted is redone in a register that the caller keeps",
+        "hart/riscv64/access/copies.S",
+        &[(
+            "    bltu    t1, t0, 3b\n    beq     t2, a1, 6b\n",
+            "    bltu    t1, t0, 4f\n    beq     t2, a1, 6b\n    j       3b\n4:  mv      s4, t1\n",
+        )],
     ),
     // The access window.
     on_host(
@@ -132,12 +242,12 @@ pub const OF_LIBRARY: &[Mutant] = &[
     // Fences.
     on_host(
         "no fence after a race with the guest's page-table edits",
-        "guest_virtual/backed.rs",
+        "guest_virtual/confirming.rs",
         &[("self.vcpu().hart.hfence_vvma(None);", "")],
     ),
     on_host(
         "the fence after such a race is of one address",
-        "guest_virtual/backed.rs",
+        "guest_virtual/confirming.rs",
         &[(
             "hart.hfence_vvma(None);",
             "hart.hfence_vvma(page.map(Gva::value));",
@@ -187,14 +297,14 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "a G-stage fault is taken for one of the VS-stage",
         "fault/from_trap.rs",
         &[(
-            "cause::STORE_GUEST_PAGE => {\n                guest_page\n",
-            "cause::STORE_GUEST_PAGE => {\n                FaultKind::Page\n",
+            "(FaultKind::GuestPage { access, implicit }, gpa)",
+            "(FaultKind::Page, gpa)",
         )],
     ),
     on_host(
         "the low bits of the guest-physical address are lost",
         "fault/from_trap.rs",
-        &[("trap.stval & 0b11 }", "0 }")],
+        &[("false, trap.stval & 0b11)", "false, 0)")],
     ),
     // Ranges and slots.
     on_host(

@@ -1,13 +1,14 @@
 //! `cargo xtask mutants`: breaks copies of the library and of the hypervisor on purpose, and shows which tests notice.
 //!
-//! The one idea: a test that has never failed proves little. Each mutant of [`library`] and [`hypervisor`] must make at least one test fail; one
-//! that survives is a test that is missing.
+//! The one idea: a test that has never failed proves little. Each mutant of [`library`] and [`hypervisor`] must make at least
+//! one test fail, and the first that does is enough; one that survives is a test that is missing.
 
 mod copy;
 mod hypervisor;
 mod library;
 mod mutant;
 
+use std::ops::ControlFlow;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -21,20 +22,12 @@ use mutant::{Caught, Mutant};
 use crate::elf_check::{self, Elsewhere};
 use crate::evidence::{self, Record};
 use crate::qemu::session::{self, Console, Ended};
-use crate::qemu::{self, Qemu};
+use crate::qemu::{self, Board, Qemu};
 use crate::test::{end_to_end, target};
 use crate::{cli, loom, progress};
 
 /// A library test that takes longer than this hangs: a broken library may loop without end.
 const HOST_LIMIT: Duration = Duration::from_secs(100);
-
-/// What the tests said of one copy.
-enum Verdict {
-    /// These failed.
-    Caught(Vec<String>),
-    /// None did.
-    Survived,
-}
 
 /// The mutants of both.
 fn all() -> impl Iterator<Item = &'static Mutant> {
@@ -45,10 +38,8 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
 pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
     let wanted: Vec<_> = all()
         .filter(|mutant| {
-            options
-                .name
-                .as_ref()
-                .is_none_or(|part| mutant.name.contains(part))
+            let mut names = options.names.iter();
+            options.names.is_empty() || names.any(|part| mutant.name.contains(part))
         })
         .collect();
     if wanted.is_empty() {
@@ -57,52 +48,34 @@ pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
     let machine = Machine::find(&wanted, options)?;
     progress::say("copying the workspace and testing the copy as it is");
     let copy = Copy::make()?;
-    for caught in [
-        Caught::OnHost,
-        Caught::InEveryOrder,
-        Caught::OnTarget,
-        Caught::ByGuests,
-    ] {
+    for caught in Caught::ALL {
         if wanted.iter().any(|mutant| mutant.caught == caught)
-            && let Verdict::Caught(tests) = judge(&copy, caught, &machine)?
+            && let Some(test) = judge(&copy, caught, &machine)?
         {
-            bail!("tests fail without any mutant: {}", tests.join(", "));
+            bail!("a test fails without any mutant: {test}");
         }
     }
     let mut survivors = 0;
     let mut results = Vec::new();
     for mutant in &wanted {
         let start = Instant::now();
-        let verdict = copy
-            .with(mutant, |copy| judge(copy, mutant.caught, &machine))
-            .with_context(|| format!("mutant `{}`", mutant.name))?;
+        let judged = copy.with(mutant, |copy| judge(copy, mutant.caught, &machine));
         let seconds = start.elapsed().as_secs();
-        let tests = match verdict {
-            Verdict::Caught(tests) => tests,
-            Verdict::Survived => Vec::new(),
-        };
-        match tests.split_first() {
-            Some((first, more)) => {
-                let more = match more.len() {
-                    0 => String::new(),
-                    more => format!(" and {more} more"),
-                };
-                println!(
-                    "mutant {} ... caught by {first}{more} ({seconds} s)",
-                    mutant.name
-                );
-            }
-            None => {
-                survivors += 1;
-                println!("mutant {} ... SURVIVED ({seconds} s)", mutant.name);
-            }
+        let name = mutant.name;
+        match &judged {
+            Ok(Some(test)) => println!("mutant {name} ... caught by {test} ({seconds} s)"),
+            Ok(None) => println!("mutant {name} ... SURVIVED ({seconds} s)"),
+            // The others are worth their time all the same.
+            Err(error) => println!("mutant {name} ... NOT JUDGED: {error:#}"),
         }
+        let caught_by = judged.ok().flatten();
+        survivors += usize::from(caught_by.is_none());
         results.push(evidence::Mutant {
-            name: mutant.name.into(),
-            caught_by: tests,
+            name: name.into(),
+            caught_by,
         });
     }
-    if options.name.is_none() {
+    if options.names.is_empty() && options.machine.is_usual() {
         Record::leave("mutants", results)?;
     }
     println!("{} caught, {survivors} survived", wanted.len() - survivors);
@@ -122,9 +95,7 @@ struct Machine {
 impl Machine {
     fn find(mutants: &[&Mutant], options: &cli::Mutants) -> anyhow::Result<Self> {
         let options = options.machine.clone();
-        let needed = mutants
-            .iter()
-            .any(|mutant| matches!(mutant.caught, Caught::OnTarget | Caught::ByGuests));
+        let needed = mutants.iter().any(|mutant| mutant.caught.needs_machine());
         let qemu = match needed {
             true => Some(qemu::resolve::for_running(options.qemu.as_deref())?),
             false => None,
@@ -133,32 +104,29 @@ impl Machine {
     }
 }
 
-fn judge(copy: &Copy, caught: Caught, machine: &Machine) -> anyhow::Result<Verdict> {
-    let failed = match caught {
-        Caught::OnHost => on_host(copy, Command::new(copy.build_library_tests()?))?,
+/// The first test that fails.
+fn judge(copy: &Copy, caught: Caught, machine: &Machine) -> anyhow::Result<Option<String>> {
+    match caught {
+        Caught::OnHost => on_host(copy, Command::new(copy.build_library_tests()?)),
         Caught::InEveryOrder => {
             let mut tests = Command::new(copy.build_tests_in_every_order()?);
             tests.arg(loom::TESTS);
-            on_host(copy, tests)?
+            on_host(copy, tests)
         }
-        Caught::OnTarget => on_target(copy, machine)?,
-        Caught::ByGuests => by_guests(copy, machine)?,
-    };
-    Ok(if failed.is_empty() {
-        Verdict::Survived
-    } else {
-        Verdict::Caught(failed)
-    })
+        Caught::OnTarget => on_target(copy, Board::Virt, machine),
+        Caught::Standalone => on_target(copy, Board::VirtM, machine),
+        Caught::ByGuests => by_guests(copy, machine),
+    }
 }
 
-/// Runs a program with tests of the library; gives those that failed.
-fn on_host(copy: &Copy, mut tests: Command) -> anyhow::Result<Vec<String>> {
+/// Runs a program with tests of the library, up to the first that fails.
+fn on_host(copy: &Copy, mut tests: Command) -> anyhow::Result<Option<String>> {
     // What failed is all that is wanted: its reasons are those of a broken library.
     tests
         .current_dir(copy.root())
         .stderr(std::process::Stdio::null());
-    let (mut failed, mut long) = (Vec::new(), Vec::new());
-    let ended = session::run(
+    let (mut failed, mut long) = (None, None);
+    let ended = session::run_until(
         tests,
         Console::Unattended,
         Some(HOST_LIMIT),
@@ -168,21 +136,20 @@ fn on_host(copy: &Copy, mut tests: Command) -> anyhow::Result<Vec<String>> {
                 .strip_prefix("test ")
                 .and_then(|rest| rest.strip_suffix(" ... FAILED"))
             {
-                failed.push(name.to_owned());
-            } else if let Some(name) = hanging(line) {
-                long.push(format!("{name}, which does not end,"));
+                failed = Some(name.to_owned());
+                return ControlFlow::Break(());
             }
+            if let Some(name) = hanging(line) {
+                long = Some(format!("{name}, which does not end"));
+            }
+            ControlFlow::Continue(())
         },
     )?;
-    match ended {
-        Ended::TimedOut => {
-            failed.append(&mut long);
-            failed.push("the time limit".to_owned());
-        }
-        Ended::Failed if failed.is_empty() => failed.push("the end of the test program".to_owned()),
-        Ended::Failed | Ended::ByItself => {}
-    }
-    Ok(failed)
+    Ok(match ended {
+        Some(Ended::TimedOut) => long.or(Some("the time limit".to_owned())),
+        Some(Ended::Failed) if failed.is_none() => Some("the end of the test program".to_owned()),
+        Some(Ended::Failed | Ended::ByItself) | None => failed,
+    })
 }
 
 /// The test that the harness says has taken a minute.
@@ -191,28 +158,27 @@ fn hanging(line: &str) -> Option<&str> {
         .strip_suffix(" has been running for over 60 seconds")
 }
 
-/// Checks the linked test kernel, and if there is nothing wrong with it, runs it; gives what failed.
-fn on_target(copy: &Copy, machine: &Machine) -> anyhow::Result<Vec<String>> {
+/// Checks the linked test kernel, and if there is nothing wrong with it, runs it up to the first test that fails.
+fn on_target(copy: &Copy, board: Board, machine: &Machine) -> anyhow::Result<Option<String>> {
     let qemu = machine.qemu.as_ref().context("no QEMU was looked for")?;
     let kernel = copy.build("test-kernel")?;
     if elf_check::check(&std::fs::read(&kernel)?, Elsewhere::Allowed).is_err() {
-        return Ok(vec!["the check of the linked test kernel".to_owned()]);
+        return Ok(Some("the check of the linked test kernel".to_owned()));
     }
-    target::failures(qemu, &kernel, &machine.options)
+    target::first_failure(qemu, board, &kernel, &machine.options)
 }
 
-/// Runs guests in the hypervisor; gives those whose run fails.
-fn by_guests(copy: &Copy, machine: &Machine) -> anyhow::Result<Vec<String>> {
+/// Runs guests in the hypervisor, up to the first run that fails.
+fn by_guests(copy: &Copy, machine: &Machine) -> anyhow::Result<Option<String>> {
     let qemu = machine.qemu.as_ref().context("no QEMU was looked for")?;
     let hypervisor = copy.build("hypervisor")?;
-    let mut failed = Vec::new();
     for (name, plan) in end_to_end::short_runs(qemu, &machine.options)? {
         let plan = plan.in_hypervisor(hypervisor.clone());
         if plan.carry_out(qemu, &mut std::io::sink()).is_err() {
-            failed.push(name);
+            return Ok(Some(name));
         }
     }
-    Ok(failed)
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -10,10 +10,29 @@ pub enum Caught {
     OnHost,
     /// The library's tests of what harts share, in every order (`cargo xtask loom`): what is broken shows in few of them.
     InEveryOrder,
-    /// The check of the linked test kernel, or the test kernel: what is broken exists on the target only.
+    /// The check of the linked test kernel, or the test kernel under firmware: what is broken exists on the target only.
     OnTarget,
+    /// The test kernel without firmware: what is broken shows where M-mode protects a few bytes, or lets an interrupt come at
+    /// one instruction.
+    Standalone,
     /// Guests of the hypervisor: hostile ones, and the one that tries ISA extensions. What is broken is the hypervisor.
     ByGuests,
+}
+
+impl Caught {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::OnHost,
+        Self::InEveryOrder,
+        Self::OnTarget,
+        Self::Standalone,
+        Self::ByGuests,
+    ];
+
+    /// Whether a RISC-V machine takes part.
+    pub const fn needs_machine(self) -> bool {
+        matches!(self, Self::OnTarget | Self::Standalone | Self::ByGuests)
+    }
 }
 
 /// What is replaced by what in a file. Each text occurs once.
@@ -45,8 +64,8 @@ impl Mutant {
     /// Where its file is.
     pub const fn folder(&self) -> &'static str {
         match self.caught {
-            Caught::OnHost | Caught::InEveryOrder | Caught::OnTarget => "guest-mem/src",
             Caught::ByGuests => "hypervisor/src",
+            _ => "guest-mem/src",
         }
     }
 }
@@ -64,6 +83,11 @@ pub const fn in_every_order(name: &'static str, file: &'static str, edits: Edits
 /// One that exists on the target only.
 pub const fn on_target(name: &'static str, file: &'static str, edits: Edits) -> Mutant {
     Mutant::new(name, file, edits, Caught::OnTarget)
+}
+
+/// One that shows without firmware only.
+pub const fn standalone(name: &'static str, file: &'static str, edits: Edits) -> Mutant {
+    Mutant::new(name, file, edits, Caught::Standalone)
 }
 
 /// One that guests of the hypervisor notice.

@@ -3,7 +3,9 @@
 //! The machine always powers off through SBI, which ends QEMU with exit code 0 whatever happened: the caller judges
 //! a run by the lines that it saw.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -46,12 +48,29 @@ impl Drop for Guard {
 
 /// Runs QEMU to its end, or to `limit`; shows its console on `screen` and gives each finished line of it to `watch`.
 pub fn run(
-    mut command: Command,
+    command: Command,
     console: Console,
     limit: Option<Duration>,
     screen: &mut dyn Write,
     mut watch: impl FnMut(&str),
 ) -> anyhow::Result<Ended> {
+    let ended = run_until(command, console, limit, screen, |line| {
+        watch(line);
+        ControlFlow::Continue(())
+    })?;
+    Ok(ended.expect("nobody ended it"))
+}
+
+/// The same, unless `watch` has seen enough and ends it; then it did not end, and the answer is `None`.
+pub fn run_until(
+    mut command: Command,
+    console: Console,
+    limit: Option<Duration>,
+    screen: &mut dyn Write,
+    mut watch: impl FnMut(&str) -> ControlFlow<()>,
+) -> anyhow::Result<Option<Ended>> {
+    let is_enough = Cell::new(false);
+    let mut watch = |line: &str| is_enough.set(is_enough.get() || watch(line).is_break());
     match console {
         // QEMU gives the terminal its settings back on SIGTERM, not on SIGKILL.
         Console::User => process::end_with_xtask(&mut command, Signal::TERM),
@@ -82,22 +101,26 @@ pub fn run(
                 screen.write_all(&piece)?;
                 screen.flush()?;
                 lines.push(&piece, &mut watch);
+                if is_enough.get() {
+                    end(&mut child.0, console);
+                    return Ok(None);
+                }
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
                 lines.finish(&mut watch);
                 end(&mut child.0, console);
-                return Ok(Ended::TimedOut);
+                return Ok(Some(Ended::TimedOut));
             }
         }
     }
     lines.finish(&mut watch);
     let status = child.0.wait()?;
-    Ok(if status.success() {
+    Ok(Some(if status.success() {
         Ended::ByItself
     } else {
         Ended::Failed
-    })
+    }))
 }
 
 /// Ends QEMU: where it owns the terminal, first in the way that lets it give the terminal back.
@@ -205,6 +228,28 @@ mod tests {
         );
         assert_eq!(ended.unwrap(), Ended::TimedOut);
         assert_eq!(seen, ["begun"]);
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_run_that_has_shown_enough_is_ended_there() {
+        let start = Instant::now();
+        let mut seen = Vec::new();
+        let ended = run_until(
+            shell("echo one; echo two; echo three; exec sleep 60"),
+            Console::Unattended,
+            None,
+            &mut std::io::sink(),
+            |line| {
+                seen.push(line.to_owned());
+                match line {
+                    "two" => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
+            },
+        );
+        assert_eq!(ended.unwrap(), None);
+        assert_eq!(seen, ["one", "two"]);
         assert!(start.elapsed() < Duration::from_secs(30));
     }
 

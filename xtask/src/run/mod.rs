@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::evidence::{Group, Long};
 use crate::guest::initramfs::{self, Then};
 use crate::guest::{Bundle, Series, linux};
 use crate::qemu::session::{self, Console, Ended};
@@ -28,8 +29,9 @@ const HYPERVISOR_MEMORY: ByteSize = ByteSize::mebibytes(256);
 /// Guest memory and harts where the user names none.
 const GUEST_MEMORY: ByteSize = ByteSize::mebibytes(512);
 const GUEST_HARTS: u32 = 2;
-/// Hostile guests where the user names no number, what each has of memory, and of time.
+/// Hostile guests where the user names no number, the seed of the first one, what each has of memory, and of time.
 const HOSTILE_GUESTS: u64 = 2000;
+const HOSTILE_SEED: u64 = 1;
 const HOSTILE_MEMORY: ByteSize = ByteSize::mebibytes(4);
 const HOSTILE_MILLISECONDS: u64 = 50;
 /// Time limit of an unattended run.
@@ -48,8 +50,32 @@ pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
         "starting {program} on QEMU {} with {} harts",
         qemu.version, plan.machine.harts
     ));
-    plan.carry_out(&qemu, &mut std::io::stdout())?;
-    Ok(ExitCode::SUCCESS)
+    let result = plan.carry_out(&qemu, &mut std::io::stdout());
+    if options.guest.to_str() == Some("hostile") && options.machine.has_usual_programs() {
+        leave_record(options, &qemu, result.as_ref().ok())?;
+    }
+    result.map(|_| ExitCode::SUCCESS)
+}
+
+/// Leaves what came of hostile guests for the evidence: what a good run counted.
+fn leave_record(
+    options: &cli::Run,
+    qemu: &Qemu,
+    counted: Option<&Vec<(String, u64)>>,
+) -> anyhow::Result<()> {
+    let count = options.count.unwrap_or(HOSTILE_GUESTS);
+    let harts = options.harts.unwrap_or(GUEST_HARTS);
+    let seed = options.seed.unwrap_or(HOSTILE_SEED);
+    let cpu = options.machine.cpu_option();
+    let command = format!("run hostile --count {count} --seed {seed} --harts {harts}{cpu}");
+    let group = Group {
+        name: format!("{command}, on QEMU {}", qemu.version),
+        passed: counted.is_some().into(),
+        failed: counted.is_none().into(),
+        counted: counted.cloned().unwrap_or_default(),
+        ..Group::default()
+    };
+    Long::Hostile.leave(&command, count, vec![group])
 }
 
 /// One run, ready to be started.
@@ -96,7 +122,7 @@ impl Plan {
             cmdline: None,
             series: Some(Series {
                 count,
-                seed: options.seed.unwrap_or(1),
+                seed: options.seed.unwrap_or(HOSTILE_SEED),
                 time_limit: HOSTILE_MILLISECONDS,
             }),
         };

@@ -200,7 +200,7 @@ fn guest_end(line: &str) -> Option<&str> {
         .map(|(_, reason)| reason.trim_end())
 }
 
-/// The numbers in the last line of a guest of ours, `NAME: N steps, N wrong`.
+/// The numbers in the last line of a guest of ours, `NAME: N steps, N wrong`, whatever comes after them.
 fn steps(line: &str) -> Option<(u64, u64)> {
     let (_, counts) = line.split_once(": ")?;
     let (steps, rest) = counts.split_once(" steps, ")?;
@@ -267,6 +267,10 @@ mod tests {
         for (line, good) in [
             ("tour: 78 steps, 0 wrong", true),
             ("tour: 78 steps, 1 wrong", false),
+            (
+                "extensions: 60 steps, 0 wrong, 2 that nothing decides",
+                true,
+            ),
             ("tour: 0 steps, 0 wrong", false),
             ("tour: some steps", false),
         ] {

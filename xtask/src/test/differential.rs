@@ -11,7 +11,7 @@ use super::tally::Tally;
 use super::target::{self, Target};
 use crate::qemu::resolve::Candidate;
 use crate::qemu::{Board, Qemu};
-use crate::{artifacts, cli};
+use crate::{artifacts, cli, workspace};
 
 /// Seeds and their numbers of cases, for the common processor under firmware. A few in ten thousand are left out on a machine.
 const CASES: [(u64, u64); 1] = [(1, 101_000)];
@@ -21,6 +21,15 @@ const FURTHER_CASES: [(u64, u64); 1] = [(3, 40_000)];
 
 /// The same for a QEMU on which a third of the cases come out as its deviations have it, and not as specified.
 const DEVIATING_CASES: [(u64, u64); 1] = [(1, 20_000)];
+
+/// The cases of an unattended run of the tests, on all targets together, that agree or come out as a listed deviation has it.
+const ENOUGH: u64 = 200_000;
+
+/// The beginning of the name of each group of cases.
+const GROUP: &str = "differential, ";
+
+/// The seed where the user names none.
+pub const USUAL_SEED: u64 = 1;
 
 /// The major version of QEMU from which on nearly all cases agree as they are.
 const FAITHFUL: u32 = 8;
@@ -41,7 +50,8 @@ pub fn run(
             qemu.version
         );
         &DEVIATING_CASES
-    } else if target.is_first && target.board == Board::Virt {
+    } else if target.is_first && (target.board == Board::Virt || !target::has_all_features(qemu)) {
+        // Without a second processor the second board has to make up for it.
         &CASES
     } else {
         &FURTHER_CASES
@@ -54,6 +64,33 @@ pub fn run(
     Ok(())
 }
 
+/// Whether the tests, which ran on all targets that they could, were [`ENOUGH`]; if not, an unattended run has failed.
+pub fn were_enough(total: &mut Tally) {
+    judge_number(total, workspace::is_ci());
+}
+
+fn judge_number(total: &mut Tally, unattended: bool) {
+    let groups = total.groups.iter();
+    let cases: u64 = groups
+        .filter(|group| group.name.starts_with(GROUP))
+        .flat_map(|group| &group.counted)
+        .map(|(_, number)| number)
+        .sum();
+    if cases >= ENOUGH {
+        return;
+    }
+    let reason = format!(
+        "{cases} cases in all, which is less than {ENOUGH}: is there a QEMU from {FAITHFUL} on?"
+    );
+    let mut group = Tally::default();
+    if unattended {
+        group.fail("differential", &reason);
+    } else {
+        group.skip("differential", &reason);
+    }
+    total.add("number of differential cases", group);
+}
+
 /// Runs `cases` cases as the options say, on this machine and on every QEMU.
 pub fn run_alone(
     options: &cli::Test,
@@ -61,7 +98,7 @@ pub fn run_alone(
     candidates: Vec<Candidate>,
     total: &mut Tally,
 ) -> anyhow::Result<()> {
-    let seed = options.seed.unwrap_or(1);
+    let seed = options.seed.unwrap_or(USUAL_SEED);
     let mut variables = vec![("", cases), ("_SEED", seed)];
     let mut arguments = format!("cases={cases} seed={seed}");
     if let Some(case) = options.case {
@@ -81,7 +118,7 @@ pub fn run_alone(
                     total.add(&name(&qemu, &target, seed, cases), tally);
                 }
             }
-            Err(reason) => total.skip("target", &reason),
+            Err(reason) => total.add_skipped("target", &reason),
         }
     }
     Ok(())
@@ -89,7 +126,7 @@ pub fn run_alone(
 
 fn name(qemu: &Qemu, target: &Target, seed: u64, cases: u64) -> String {
     let version = &qemu.version;
-    format!("differential, {cases} cases of seed {seed}, QEMU {version} {target}")
+    format!("{GROUP}{cases} cases of seed {seed}, QEMU {version} {target}")
 }
 
 fn boot(
@@ -115,4 +152,45 @@ fn boot(
         Some(arguments),
         &mut io::stdout(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(counted: &[(&str, u64)], unattended: bool) -> Tally {
+        let mut total = Tally::default();
+        for &(name, number) in counted {
+            let group = Tally {
+                counted: vec![("cases".into(), number)],
+                ..Tally::default()
+            };
+            total.add(name, group);
+        }
+        judge_number(&mut total, unattended);
+        total
+    }
+
+    #[test]
+    fn an_unattended_run_with_too_few_cases_fails_and_another_one_says_so() {
+        let enough = [(GROUP, 120_000), (GROUP, 80_000)];
+        assert_eq!(judged(&enough, true), judged(&enough, false));
+        assert_eq!(judged(&enough, true).failed, 0);
+        // The cases on this machine are others.
+        let few = [(GROUP, 120_000), (GROUP, 79_999), ("host", 1_000_000)];
+        assert_eq!(judged(&few, true).failed, 1);
+        assert_eq!(judged(&few, false).failed, 0);
+        assert_eq!(judged(&few, false).notes.len(), 1);
+    }
+
+    #[test]
+    fn the_fixed_cases_on_one_qemu_are_enough() {
+        // A few in ten thousand are left out.
+        let enough = |cases: u64| assert!(cases * 999 / 1000 >= ENOUGH);
+        let first: u64 = CASES.iter().map(|(_, cases)| cases).sum();
+        let further: u64 = FURTHER_CASES.iter().map(|(_, cases)| cases).sum();
+        // Two processors on each of two boards, and one.
+        enough(first + 3 * further);
+        enough(2 * first);
+    }
 }

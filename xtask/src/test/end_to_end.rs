@@ -2,7 +2,7 @@
 //! first line of userspace.
 
 use super::tally::Tally;
-use super::target::ALL_FEATURES;
+use super::target::{self, ALL_FEATURES};
 use crate::guest::linux;
 use crate::qemu::{CPU, Qemu};
 use crate::run::{Expected, Plan};
@@ -178,10 +178,9 @@ fn extensions(cpu: &str, machine: &cli::Machine) -> anyhow::Result<(String, Plan
 
 /// The processor with the most extensions.
 fn most_features(qemu: &Qemu) -> &'static str {
-    let (all, since) = ALL_FEATURES;
-    match qemu.major_version() {
-        Some(major) if major >= since => all,
-        _ => MOST_FEATURES,
+    match target::has_all_features(qemu) {
+        true => ALL_FEATURES.0,
+        false => MOST_FEATURES,
     }
 }
 

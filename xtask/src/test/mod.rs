@@ -15,8 +15,9 @@ use std::process::ExitCode;
 
 use tally::Tally;
 
+use crate::cli::Boards;
 use crate::elf_check::Elsewhere;
-use crate::evidence::Record;
+use crate::evidence::{Long, Record};
 use crate::qemu::resolve::Candidate;
 use crate::{artifacts, cli, loom, qemu};
 
@@ -27,11 +28,11 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     let mut total = Tally::default();
     if let Some(cases) = options.differential {
         differential::run_alone(options, cases, candidates, &mut total)?;
-        return Ok(end(&total));
+        return end_of_long_run(options, total);
     }
     if options.exhaustive {
         run_exhaustive(options, candidates, &mut total)?;
-        return Ok(end(&total));
+        return end_of_long_run(options, total);
     }
     total.add("host", host::run()?);
     total.add("loom", loom::tests()?);
@@ -59,12 +60,54 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
                 let name = format!("runs, QEMU {}", qemu.version);
                 total.add(&name, end_to_end::run(&qemu, &options.machine)?);
             }
-            Err(reason) => total.skip("target", &reason),
+            Err(reason) => total.add_skipped("target", &reason),
         }
     }
     total.add("budgets", budgets::run(&options.machine)?);
-    Record::leave("test", std::mem::take(&mut total.groups))?;
+    if options.machine.is_usual() && matches!(options.boards, None | Some(Boards::All)) {
+        differential::were_enough(&mut total);
+    }
+    leave_record(options, &total)?;
     Ok(end(&total))
+}
+
+/// Leaves what the tests saw for the evidence, if they ran on everything that they are meant for.
+fn leave_record(options: &cli::Test, total: &Tally) -> anyhow::Result<()> {
+    if !options.machine.is_usual() {
+        return Ok(());
+    }
+    let groups = total.groups.clone();
+    let command = format!("test{}", options.machine_option());
+    match options.boards {
+        None => Record::leave("test", groups),
+        Some(Boards::Spike | Boards::All) => Long::Machines.leave(&command, 0, groups),
+        Some(Boards::Virt | Boards::VirtM) => Ok(()),
+    }
+}
+
+/// Leaves what the differential test or fault injection saw alone for the evidence, with the machines that it was restricted to;
+/// one case is no evidence.
+fn end_of_long_run(options: &cli::Test, total: Tally) -> anyhow::Result<ExitCode> {
+    let code = end(&total);
+    let is_one_case = options.case.is_some() || options.keep.is_some();
+    if !options.machine.has_usual_programs() || is_one_case {
+        return Ok(code);
+    }
+    let machines = options.machine_option() + &options.machine.cpu_option();
+    let groups = total.groups.len() as u64;
+    match options.differential {
+        Some(cases) => {
+            let seed = options.seed.unwrap_or(differential::USUAL_SEED);
+            let command = format!("test --differential {cases} --seed {seed}{machines}");
+            let effort = cases.saturating_mul(groups);
+            Long::Differential.leave(&command, effort, total.groups)?;
+        }
+        None => {
+            let command = format!("test --exhaustive{machines}");
+            Long::Exhaustive.leave(&command, groups, total.groups)?;
+        }
+    }
+    Ok(code)
 }
 
 /// Runs all of fault injection on every target.
@@ -83,7 +126,7 @@ fn run_exhaustive(
                     total.add(&name, tally);
                 }
             }
-            Err(reason) => total.skip("target", &reason),
+            Err(reason) => total.add_skipped("target", &reason),
         }
     }
     Ok(())

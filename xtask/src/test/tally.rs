@@ -89,6 +89,13 @@ impl Tally {
         );
     }
 
+    /// Adds a group of which nothing could be run.
+    pub fn add_skipped(&mut self, name: &str, reason: &str) {
+        let mut group = Self::default();
+        group.skip(name, reason);
+        self.add(name, group);
+    }
+
     /// Prints the notes and, as the last line, the total.
     pub fn print(&self) {
         println!();

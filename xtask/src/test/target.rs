@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,11 +64,16 @@ fn processors(qemu: &Qemu, options: &cli::Machine) -> Vec<String> {
         return vec![named.clone()];
     }
     let mut processors = vec![format!("{CPU},{FEATURES}")];
-    let (model, since) = ALL_FEATURES;
-    if qemu.major_version().is_some_and(|major| major >= since) {
-        processors.push(model.to_owned());
+    if has_all_features(qemu) {
+        processors.push(ALL_FEATURES.0.to_owned());
     }
     processors
+}
+
+/// Whether there is a model of the processor with every feature.
+pub fn has_all_features(qemu: &Qemu) -> bool {
+    let (_, since) = ALL_FEATURES;
+    qemu.major_version().is_some_and(|major| major >= since)
 }
 
 /// The boot arguments by which the kernel is asked for a test that fails and for no other, and that test.
@@ -138,19 +144,42 @@ pub fn run_exhaustive(
     boot(qemu, target, kernel, &options, Some(EXHAUSTIVE), output)
 }
 
-/// Boots `kernel` under firmware on the common processor, quietly, and gives the names of the tests that failed.
-pub fn failures(qemu: &Qemu, kernel: &Path, options: &cli::Machine) -> anyhow::Result<Vec<String>> {
+/// Boots `kernel` on a board with the common processor, quietly, up to the first test that fails; gives its name.
+pub fn first_failure(
+    qemu: &Qemu,
+    board: Board,
+    kernel: &Path,
+    options: &cli::Machine,
+) -> anyhow::Result<Option<String>> {
     let target = Target {
-        board: Board::Virt,
+        board,
         cpu: processors(qemu, options).swap_remove(0),
         is_first: true,
     };
-    let tally = boot(qemu, &target, kernel, options, None, &mut std::io::sink())?;
+    let append = arguments_of_full(board, None);
+    let mut report = Report::default();
+    let ended = session::run_until(
+        machine(&target, kernel, options, append.as_deref()).command(qemu),
+        Console::Unattended,
+        Some(limit(options)),
+        &mut std::io::sink(),
+        |line| {
+            report.line(line);
+            match report.tally.failed {
+                0 => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        },
+    )?;
+    let tally = match ended {
+        Some(ended) => report.finish(ended, board),
+        None => report.tally,
+    };
     let name = |note: &String| {
         let (name, _) = note.strip_prefix("FAILED: ")?.split_once(": ")?;
         Some(name.to_owned())
     };
-    Ok(tally.notes.iter().filter_map(name).collect())
+    Ok(tally.notes.iter().find_map(name))
 }
 
 /// Harts of the machine: four, for the tests that race.
@@ -185,7 +214,24 @@ fn start(
     append: Option<&str>,
     output: &mut dyn Write,
 ) -> anyhow::Result<Tally> {
-    let machine = Machine {
+    let mut report = Report::default();
+    let ended = session::run(
+        machine(target, kernel, options, append).command(qemu),
+        Console::Unattended,
+        Some(limit(options)),
+        output,
+        |line| report.line(line),
+    )?;
+    Ok(report.finish(ended, target.board))
+}
+
+fn machine(
+    target: &Target,
+    kernel: &Path,
+    options: &cli::Machine,
+    append: Option<&str>,
+) -> Machine {
+    Machine {
         board: target.board,
         cpu: target.cpu.clone(),
         harts: HARTS,
@@ -194,17 +240,11 @@ fn start(
         initrd: None,
         append: append.map(str::to_owned),
         bios: options.bios.clone(),
-    };
-    let limit = Duration::from_secs(options.timeout.unwrap_or(TIMEOUT));
-    let mut report = Report::default();
-    let ended = session::run(
-        machine.command(qemu),
-        Console::Unattended,
-        Some(limit),
-        output,
-        |line| report.line(line),
-    )?;
-    Ok(report.finish(ended, target.board))
+    }
+}
+
+fn limit(options: &cli::Machine) -> Duration {
+    Duration::from_secs(options.timeout.unwrap_or(TIMEOUT))
 }
 
 /// What the test kernel has said so far.

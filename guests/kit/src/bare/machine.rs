@@ -21,6 +21,8 @@ pub struct Machine {
     pub isa: &'static str,
     /// `riscv,isa-extensions` of the first hart, as it stands in the tree: names, each with a zero behind it.
     extensions: &'static [u8],
+    /// Bytes of a cache block, as cache management has it and as `cbo.zero` does, where the tree says so.
+    pub cache_blocks: [Option<u64>; 2],
     /// Ticks of `time` in a second.
     pub timebase_frequency: u64,
     /// The first 8 bytes of `rng-seed`, as one number.
@@ -48,13 +50,15 @@ impl Machine {
             .find(|node| node.name().starts_with("memory@"))?;
         let start = cells(&memory, "reg", 0..2)?;
         let len = cells(&memory, "reg", 2..4)?;
+        let first_hart = cpus.children().find(is_hart)?;
         Some(Self {
             under_hypervisor: text(&root, "model") == Some(HYPERVISOR_MODEL),
             ram: start..start.checked_add(len)?,
             harts: cpus.children().filter(is_hart).count(),
-            isa: text(&cpus.children().find(is_hart)?, "riscv,isa")?,
-            extensions: bytes(&cpus.children().find(is_hart)?, "riscv,isa-extensions")
-                .unwrap_or(&[]),
+            isa: text(&first_hart, "riscv,isa")?,
+            extensions: bytes(&first_hart, "riscv,isa-extensions").unwrap_or(&[]),
+            cache_blocks: ["riscv,cbom-block-size", "riscv,cboz-block-size"]
+                .map(|name| cells(&first_hart, name, 0..1)),
             timebase_frequency: cells(&cpus, "timebase-frequency", 0..1)?,
             seed: root
                 .child("chosen")

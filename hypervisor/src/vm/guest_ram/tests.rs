@@ -304,6 +304,31 @@ fn the_library_pages_in_through_the_same_door() {
 }
 
 #[test]
+fn ram_of_two_slots_is_one_to_buffers_across_the_seam() {
+    let pages: &[PageEntry] = Box::leak(Box::new([const { PageEntry::absent() }; 4]));
+    let ram = GuestRam::with_seam(machine(9), pages, 1, 3).unwrap();
+    let notes = Notes::default();
+    let seam = RAM_BASE.value() + 3 * 4096;
+    for page in [seam - 4096, seam] {
+        let done = ram.page_in(Gpa::new(page), AccessKind::Store, &notes);
+        assert_eq!(done, Ok(PageIn::Frame));
+    }
+    let mut reader = ram.reader(0).unwrap();
+    let guard = reader.guard();
+    let slots: Vec<_> = guard.slots().iter().map(|slot| slot.byte_len()).collect();
+    assert_eq!(slots, [3 * 4096, 4096]);
+    let across = Gpa::new(seam - 3);
+    guard.write(across, b"across").unwrap();
+    let mut back = [0; 6];
+    guard.read(across, &mut back).unwrap();
+    assert_eq!(&back, b"across");
+    let mut beyond = [0; 3];
+    guard.read(Gpa::new(seam), &mut beyond).unwrap();
+    assert_eq!(&beyond, b"oss");
+    assert!(ram.contains(across, 6));
+}
+
+#[test]
 fn ram_that_is_freed_gives_back_every_frame_and_table() {
     let (ram, pages) = ram(9);
     let given = ram.table.lock().memory.given.clone();
