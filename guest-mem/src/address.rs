@@ -1,7 +1,7 @@
 //! The three address spaces a hypervisor lives in, as types, and the page arithmetic that every access shares.
 //!
-//! The one idea: an address is an untrusted number until a range check has passed, so all arithmetic here is checked and
-//! a range is only ever walked as [`Pieces`] that end at page boundaries.
+//! The one idea: an address is an untrusted number until a range check has passed, so all arithmetic here is checked, and
+//! [`Pieces`] cuts a range at its page boundaries without ever leaving it.
 
 use core::fmt;
 

@@ -28,3 +28,10 @@ pub const LOAD_GUEST_PAGE: u64 = 21;
 pub const VIRTUAL_INSTRUCTION: u64 = 22;
 /// A store that the G-stage refuses.
 pub const STORE_GUEST_PAGE: u64 = 23;
+
+/// The bit of an exception's cause in a set of causes; none for an interrupt, or a cause above 31.
+#[inline(always)]
+pub(crate) const fn bit(scause: u64) -> u32 {
+    // No branch: a bit that is clear goes nowhere.
+    ((scause < 32) as u32).wrapping_shl(scause as u32)
+}

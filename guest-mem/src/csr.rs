@@ -2,11 +2,11 @@
 
 /// `sstatus.SIE` and `vsstatus.SIE`: supervisor interrupts are enabled.
 pub const STATUS_SIE: u64 = 1 << 1;
-/// `sstatus.SPIE`.
+/// `sstatus.SPIE` and `vsstatus.SPIE`: they were before the trap.
 pub const STATUS_SPIE: u64 = 1 << 5;
 /// `vsstatus.UBE`: VU-mode data is big-endian.
 pub const STATUS_UBE: u64 = 1 << 6;
-/// `sstatus.SPP`: the trap came from supervisor mode.
+/// `sstatus.SPP` and `vsstatus.SPP`: the trap came from supervisor mode.
 pub const STATUS_SPP: u64 = 1 << 8;
 /// `vsstatus.SUM`: VS-mode may load and store to pages with U=1.
 pub const STATUS_SUM: u64 = 1 << 18;

@@ -56,9 +56,9 @@ pub const CHUNK: usize = 256;
 
 /// One guest address space.
 ///
-/// Every operation checks its range first (`addr + len` past the top is [`FaultKind::OutOfRange`]), goes page by page and
-/// slot by slot, and on a fault says exactly how far it got ([`AccessError::completed`]). A length of zero is `Ok` and
-/// touches nothing. No reference into guest memory is ever made.
+/// Every operation checks its range first (`addr + len` past the top is [`FaultKind::OutOfRange`]), goes by pieces of at most
+/// 4096 bytes and slot by slot, and on a fault says exactly how far it got ([`AccessError::completed`]). A length of zero is `Ok`
+/// and touches nothing. No reference into guest memory is ever made.
 ///
 /// **Races.** The guest runs on other harts meanwhile. A copy may mix old and new bytes; a naturally aligned unit is the
 /// most that is ever moved whole, and that is not promised. Single accesses never tear. Copies are not ordered with other
@@ -297,12 +297,15 @@ pub trait GuestMemory {
         let reachable = buffer.len().min(within);
         for piece in Pieces::new(address, reachable).into_iter().flatten() {
             let part = &mut buffer[piece.offset..piece.offset + piece.len];
-            self.read(piece.address, part)
-                .map_err(|error| error.later(piece.offset))?;
+            let read = self.read(piece.address, part);
+            let whole = read
+                .as_ref()
+                .map_or_else(|error| error.completed, |()| piece.len);
             // Looks at whole words, unlike a search with `position`.
-            if let Ok(string) = CStr::from_bytes_until_nul(part) {
+            if let Ok(string) = CStr::from_bytes_until_nul(&part[..whole]) {
                 return Ok(Some(piece.offset + string.count_bytes()));
             }
+            read.map_err(|error| error.later(piece.offset))?;
         }
         if reachable < buffer.len() {
             return Err(Fault::new(Operation::Read, FaultKind::OutOfRange).after(reachable));

@@ -7,13 +7,7 @@
 use crate::access::{AccessKind, GuestPrivilege};
 use crate::address::Gva;
 use crate::cause;
-
-/// `vsstatus.SIE`.
-const STATUS_SIE: u64 = 1 << 1;
-/// `vsstatus.SPIE`.
-const STATUS_SPIE: u64 = 1 << 5;
-/// `vsstatus.SPP`.
-const STATUS_SPP: u64 = 1 << 8;
+use crate::csr::{STATUS_SIE, STATUS_SPIE, STATUS_SPP};
 
 /// An exception to take in VS-mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

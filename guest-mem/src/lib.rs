@@ -63,8 +63,8 @@
 //!
 //! # How it works
 //!
-//! A guest-virtual access opens an *access window* for each page: interrupts off, `hstatus.SPVP` as the stated privilege
-//! says, nothing else of the host's changed. The copy itself is a routine of one assembly unit. If an instruction of it
+//! A guest-virtual access opens an *access window*, for each page if it has more bytes than one: interrupts off, `hstatus.SPVP`
+//! as the stated privilege says, nothing else of the host's changed. The copy itself is a routine of one assembly unit. If an instruction of it
 //! traps, the exception table of that unit says where it goes on; the host's handler asks it (`try_fixup`), or a vector that
 //! the library puts into `stvec` around the routine does. The trap's CSRs are read inside the handler and become a [`Fault`].
 //! A guest-physical access finds its slot and goes through the host's mapping, under a read guard that whoever takes memory
@@ -80,8 +80,8 @@
 //! # Performance
 //!
 //! Guest-virtual copies move 8 bytes for three instructions where both addresses allow it; a window costs at most four CSR
-//! writes and no fence on a machine that behaves as specified. Guest-physical copies through slots write no CSR. Interrupts
-//! are off for one page of copying at most.
+//! writes (six for a fetch under SUM, or a guest-physical access under UBE) and no fence on a machine that behaves as specified. Guest-physical copies through slots write no CSR. Interrupts
+//! are off for one page's bytes of copying at most.
 //!
 //! # Features
 //!

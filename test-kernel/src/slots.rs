@@ -1,10 +1,15 @@
 //! Slots over the guest memory of the tests, and the world's G-stage table as their mirror.
 
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use guest_mem::Gpa;
-use guest_mem::guest_physical::{GuestPhysicalMemory, Slot, StageMirror};
+use guest_mem::guest_physical::{
+    GuestPhysicalMemory, MachineMemory, PhysicalView, Slot, StageMirror, StageView,
+};
 use guest_mem::guest_virtual::VsEnvironment;
+use guest_mem::hart::Hart;
+use guest_mem::translate::{EntryMemory, GRegime, Refused, StageRules};
+use guest_mem::{Gpa, LoadedVcpu, Spa};
 
 use crate::harness::{Outcome, Stop, fail};
 use crate::oracle::Oracle;
@@ -84,6 +89,65 @@ impl StageMirror for Mirror<'_> {
         self.shot_down += 1;
         boot::fence_everything();
     }
+}
+
+/// The machine's memory as far as the arena goes, identity-mapped: the guest's RAM and all tables.
+pub struct Arena {
+    /// Turns of a loop between finding a page and using it: time for another hart to take it away.
+    pub linger: u64,
+}
+
+impl Arena {
+    fn entry(at: Spa) -> Result<&'static AtomicU64, Refused> {
+        let at = at.value();
+        match at.is_multiple_of(8) && arena::contains(at, 8) {
+            // SAFETY: an aligned double of the arena, which is there for all of the run; whoever walks accesses it atomically.
+            true => Ok(unsafe { AtomicU64::from_ptr(at as *mut u64) }),
+            false => Err(Refused),
+        }
+    }
+}
+
+impl EntryMemory for Arena {
+    fn read_entry(&self, at: Spa) -> Result<u64, Refused> {
+        Ok(Self::entry(at)?.load(Ordering::Relaxed))
+    }
+
+    fn compare_exchange_entry(
+        &self,
+        at: Spa,
+        current: u64,
+        new: u64,
+    ) -> Result<Result<u64, u64>, Refused> {
+        Ok(Self::entry(at)?.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst))
+    }
+}
+
+// SAFETY: the arena is RAM for all of the run, and no reference points into it.
+unsafe impl MachineMemory for Arena {
+    fn host_address(&self, at: Spa) -> Option<NonNull<u8>> {
+        match arena::contains(at.value(), 1) {
+            true => {
+                (0..self.linger).for_each(|_| core::hint::spin_loop());
+                NonNull::new(at.value() as *mut u8)
+            }
+            false => None,
+        }
+    }
+}
+
+/// The view as the loaded guest's G-stage table shows it.
+pub fn shown<'v, 'g, H: Hart>(
+    view: &'v PhysicalView<'g>,
+    vcpu: &LoadedVcpu<'_, H>,
+    rules: StageRules,
+    memory: Arena,
+) -> StageView<'v, 'g, Arena> {
+    let Ok(regime) = GRegime::from_csrs(vcpu.csrs().hgatp, 0, rules) else {
+        unreachable!("a guest is loaded");
+    };
+    // SAFETY: the world's table leads to the guest's pages and tables, in the arena.
+    unsafe { view.shown_by(regime, memory) }
 }
 
 /// What the VS-stage depends on, as measured.

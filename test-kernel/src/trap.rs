@@ -3,6 +3,9 @@
 //! The one idea: a trap is, in this order, the library's (its exception table knows the pc), an interrupt of a storm that a
 //! test asked for, the answer to a raw access (`raw`), or else the end of the innermost [`catch`], of which the test runner
 //! holds the outermost. So no trap ends the run.
+//!
+//! There are two entries: that of a host whose handler calls the library first thing, and that of one which knows nothing of
+//! it. Either saves every register, `sepc` and `sstatus`; the other CSRs of the trap are saved by whoever may trap again.
 
 use core::arch::global_asm;
 use core::fmt;
@@ -15,7 +18,7 @@ use crate::csr;
 use crate::global::Global;
 use crate::{boot, harts, raw, storm};
 
-/// What the entry saves: everything that the interrupted code has, and what the hardware wrote.
+/// Everything that the interrupted code has, and what the hardware wrote.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Frame {
@@ -25,7 +28,7 @@ pub struct Frame {
     pub sepc: u64,
     /// `sstatus`.
     pub sstatus: u64,
-    /// `hstatus`.
+    /// `hstatus`, which `handle` saves, as the next.
     pub hstatus: u64,
     /// `scause`, `stval`, `htval`, `htinst`.
     pub info: TrapInfo,
@@ -81,11 +84,11 @@ impl fmt::Debug for Trap {
 
 global_asm!(
     r#"
-    .section .text
-    .balign 4
-    .globl __trap_entry
-__trap_entry:
     # In: the interrupted code's registers; sp is always a stack with room. All registers come back as the frame says.
+    .macro TRAP_ENTRY name, handler
+    .balign 4
+    .globl  \name
+\name:
     addi    sp, sp, -{size}
     sd      x1, 8(sp)
     .irp    n, 3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
@@ -94,32 +97,25 @@ __trap_entry:
     addi    t0, sp, {size}
     csrr    t1, sepc
     csrr    t2, sstatus
-    csrr    t3, 0x600
-    csrr    t4, scause
-    csrr    t5, stval
     sd      t0, 16(sp)
     sd      t1, 256(sp)
     sd      t2, 264(sp)
-    sd      t3, 272(sp)
-    sd      t4, 280(sp)
-    sd      t5, 288(sp)
-    csrr    t0, 0x643
-    csrr    t1, 0x64a
-    sd      t0, 296(sp)
-    sd      t1, 304(sp)
     mv      a0, sp
-    call    {handler}
+    call    \handler
     ld      t0, 256(sp)
     ld      t1, 264(sp)
-    ld      t2, 272(sp)
     csrw    sepc, t0
     csrw    sstatus, t1
-    csrw    0x600, t2
     .irp    n, 1,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
     ld      x\n, 8*\n(sp)
     .endr
     ld      sp, 16(sp)
     sret
+    .endm
+
+    .section .text
+    TRAP_ENTRY __trap_entry, {handle}
+    TRAP_ENTRY __trap_entry_without_hook, {handle_other}
 
     .globl __trap_catch
 __trap_catch:
@@ -148,7 +144,8 @@ __trap_catch:
     ret
     "#,
     size = const core::mem::size_of::<Frame>(),
-    handler = sym handle,
+    handle = sym handle,
+    handle_other = sym handle_other,
 );
 
 /// ra, sp, s0 to s11 at a [`catch`].
@@ -156,6 +153,7 @@ type JumpBuffer = [u64; 14];
 
 unsafe extern "C" {
     fn __trap_entry();
+    fn __trap_entry_without_hook();
     fn __trap_catch(
         data: *mut u8,
         body: unsafe extern "C" fn(*mut u8),
@@ -169,18 +167,24 @@ static INNERMOST: Global<*mut JumpBuffer> = Global::new(core::ptr::null_mut());
 /// The trap that ended the last [`catch`].
 static CAUGHT: Global<Option<Frame>> = Global::new(None);
 
-/// Whether the handler calls the library.
+/// Whether the boot hart's handler calls the library.
 static HOOKED: Global<bool> = Global::new(true);
 
-/// Makes the handler call the library, or not: a host with a scoped `stvec` has a handler that knows nothing of it. Answers
-/// what it did before.
+/// Makes the boot hart's handler call the library, or not: a host with a scoped `stvec` has a handler that knows nothing of it.
+/// Answers what it did before.
 pub fn set_hook(hooked: bool) -> bool {
-    HOOKED.replace(hooked)
+    let before = HOOKED.replace(hooked);
+    install();
+    before
 }
 
 /// The address of the trap entry, for `stvec`.
 pub fn entry() -> u64 {
-    __trap_entry as *const () as u64
+    if HOOKED.get() {
+        __trap_entry as *const () as u64
+    } else {
+        __trap_entry_without_hook as *const () as u64
+    }
 }
 
 struct Body<F, R> {
@@ -224,38 +228,45 @@ pub fn catch<R: Copy>(function: impl FnOnce() -> R) -> Result<R, Trap> {
 
 /// Decides what becomes of a trap; the entry resumes at what the frame says then.
 extern "C" fn handle(frame: &mut Frame) {
-    let hart = harts::current();
-    if hart != 0 {
-        // What belongs to the boot hart alone is not asked: the form that the library was told there, storms, raw accesses.
-        if !guest_mem::try_fixup(frame) {
-            harts::trapped(hart, frame);
-        }
-        return;
-    }
-    if HOOKED.get() && guest_mem::try_fixup(frame) {
-        return;
-    }
-    if frame.info.scause as i64 >= 0 {
-        if !raw::answers(frame) && !boot::serve_demand(frame.info.stval) {
-            end_innermost(frame);
-        }
-    } else {
-        storm::interrupt(frame);
+    if !guest_mem::try_fixup(frame) {
+        handle_other(frame);
     }
 }
 
-// SAFETY: the entry filled the frame before anything else could trap, and resumes at what it says.
+/// The same where the library is not asked.
+#[cold]
+extern "C" fn handle_other(frame: &mut Frame) {
+    let hart = harts::current();
+    // The other harts' handler calls the library, whatever the boot hart's does.
+    if hart != 0 && guest_mem::try_fixup(frame) {
+        return;
+    }
+    frame.info = TrapInfo::from_csrs();
+    frame.hstatus = csr::hstatus::read();
+    if hart != 0 {
+        harts::trapped(hart, frame);
+    } else if (frame.info.scause as i64) < 0 {
+        storm::interrupt(frame);
+    } else if !raw::answers(frame) && !boot::serve_demand(frame.info.stval) {
+        end_innermost(frame);
+    }
+    // SAFETY: what the interrupted code had.
+    unsafe { csr::hstatus::write(frame.hstatus) };
+}
+
+// SAFETY: the entry filled the frame and nothing has trapped since, so that the other CSRs are still the trap's; the entry
+// resumes at what the frame says.
 unsafe impl TrapContext for Frame {
     fn pc(&self) -> usize {
         self.sepc as usize
     }
 
     fn trap_info(&self) -> TrapInfo {
-        self.info
+        TrapInfo::from_csrs()
     }
 
     fn hstatus(&self) -> u64 {
-        self.hstatus
+        csr::hstatus::read()
     }
 
     fn set_pc(&mut self, pc: usize) {

@@ -1,8 +1,8 @@
 //! A hypervisor whose trap entry cannot be changed lets the library put a vector of its own into `stvec` around each
 //! access.
 //!
-//! There is nothing to implement. Traps that are not faults of a guest access reach the hypervisor's own entry as the
-//! hardware raised them, and a recovered fault leaves `sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus` and `hstatus`
+//! There is nothing to implement. Traps that are not faults of a guest access reach the hypervisor's own entry with the trap
+//! CSRs as the hardware left them (t6, and t1 to t4 in single accesses, are not as they were), and a recovered fault leaves `sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus` and `hstatus`
 //! as the guest's exit left them.
 
 use guest_mem::hart::riscv64::{Riscv64, ScopedStvec};

@@ -4,11 +4,13 @@
 //! `hlvx` (R60) are folded into the load causes that the specification names.
 
 use super::{
-    Fault, FaultKind, HTINST_PAGE_TABLE_READ, HTINST_PAGE_TABLE_WRITE, Operation, TrapInfo,
+    AccessError, Fault, FaultKind, HTINST_PAGE_TABLE_READ, HTINST_PAGE_TABLE_WRITE, Operation,
+    TrapInfo,
 };
 use crate::access::AccessKind;
 use crate::address::{Gpa, Gva};
 use crate::cause;
+use crate::csr::VsMode;
 
 /// Which address `stval` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,72 +23,140 @@ pub(crate) enum Space {
     Physical,
 }
 
-/// Whether `htinst` says that the access was an implicit one, and of which kind (R58).
-fn implicit_access(htinst: u64) -> Option<AccessKind> {
-    // The 32-bit forms, 0x2000 and 0x2020, are those of a guest with VSXLEN=32.
-    match htinst {
-        HTINST_PAGE_TABLE_READ | 0x2000 => Some(AccessKind::Load),
-        HTINST_PAGE_TABLE_WRITE | 0x2020 => Some(AccessKind::Store),
-        _ => None,
+impl Space {
+    /// That of guest-virtual accesses under this `vsatp`.
+    #[inline(always)]
+    pub(crate) fn of_vsatp(vsatp: u64) -> Self {
+        if matches!(VsMode::of(vsatp), Some(VsMode::Bare)) {
+            Self::Identity
+        } else {
+            Self::Virtual
+        }
     }
 }
 
-/// The guest-physical address in `htval`, if there is one (R22): of the access itself, with the low bits that `htval`
-/// lacks, or of a page-table entry. `htval` 0 means that none was given, except that page 0 has it too.
-fn reported_gpa(trap: &TrapInfo, implicit: bool) -> Option<Gpa> {
-    if trap.htval == 0 {
-        return None;
+/// Who refused, by cause: the causes of each as bits.
+mod refused {
+    use crate::cause;
+
+    const fn causes(list: [u64; 3]) -> u32 {
+        1 << list[0] | 1 << list[1] | 1 << list[2]
     }
-    let low = if implicit { 0 } else { trap.stval & 0b11 };
-    Some(Gpa::new(trap.htval << 2 | low))
+
+    pub const BY_G_STAGE: u32 = causes([
+        cause::INSTRUCTION_GUEST_PAGE,
+        cause::LOAD_GUEST_PAGE,
+        cause::STORE_GUEST_PAGE,
+    ]);
+    pub const BY_VS_STAGE: u32 =
+        causes([cause::INSTRUCTION_PAGE, cause::LOAD_PAGE, cause::STORE_PAGE]);
+    pub const BY_MACHINE: u32 = causes([
+        cause::INSTRUCTION_ACCESS,
+        cause::LOAD_ACCESS,
+        cause::STORE_ACCESS,
+    ]);
+    pub const AS_MISALIGNED: u32 = causes([
+        cause::INSTRUCTION_MISALIGNED,
+        cause::LOAD_MISALIGNED,
+        cause::STORE_MISALIGNED,
+    ]);
+}
+
+/// Whether `htinst` says that the access was an implicit one, and of which kind (R58).
+#[inline(always)]
+const fn implicit_access(htinst: u64) -> Option<AccessKind> {
+    // The 32-bit forms, 0x2000 and 0x2020, are those of a guest with VSXLEN=32.
+    const WRITES: u64 = HTINST_PAGE_TABLE_READ ^ HTINST_PAGE_TABLE_WRITE;
+    const VSXLEN_64: u64 = 0x1000;
+    if htinst & !(WRITES | VSXLEN_64) != HTINST_PAGE_TABLE_READ & !VSXLEN_64 {
+        None
+    } else if htinst & WRITES != 0 {
+        Some(AccessKind::Store)
+    } else {
+        Some(AccessKind::Load)
+    }
 }
 
 impl Fault {
     /// The fault that a trap of a guest access means.
+    #[inline(always)]
     pub(crate) fn from_trap(operation: Operation, space: Space, trap: TrapInfo) -> Self {
-        let implicit = implicit_access(trap.htinst);
-        let guest_page = FaultKind::GuestPage {
-            access: implicit.unwrap_or(operation.access_kind()),
-            implicit: implicit.is_some(),
+        let cause = cause::bit(trap.scause);
+        let by_vs_stage = cause & refused::BY_VS_STAGE != 0;
+        let by_g_stage = cause & refused::BY_G_STAGE != 0
+            // Without a VS-stage none could refuse; and where `hlvx` reports both stages as cause 12 (R60), only the G-stage
+            // fills htval or htinst.
+            || by_vs_stage
+                && (space != Space::Virtual
+                    || trap.scause == cause::INSTRUCTION_PAGE
+                        && (trap.htval != 0 || implicit_access(trap.htinst).is_some()));
+        let (kind, mut gpa) = if by_g_stage {
+            // R22: htval lacks the two low bits, which stval has where it is of the same access. An htval of 0 means that none
+            // was given, except that addresses 0 to 3 have it too.
+            let (access, implicit, low) = match implicit_access(trap.htinst) {
+                None => (operation.access_kind(), false, trap.stval & 0b11),
+                Some(access) => (access, true, 0),
+            };
+            let gpa = (trap.htval != 0).then_some(Gpa::new(trap.htval << 2 | low));
+            (FaultKind::GuestPage { access, implicit }, gpa)
+        } else if by_vs_stage {
+            (FaultKind::Page, None)
+        } else if cause & refused::BY_MACHINE != 0 {
+            (FaultKind::Access, None)
+        } else if cause & refused::AS_MISALIGNED != 0 {
+            (FaultKind::Misaligned, None)
+        } else {
+            (FaultKind::UnexpectedCause, None)
         };
-        let kind = match trap.scause {
-            // R60: `hlvx` may report both stages as cause 12; only the G-stage fills htval or htinst.
-            cause::INSTRUCTION_PAGE if trap.htval != 0 || implicit.is_some() => guest_page,
-            cause::INSTRUCTION_PAGE | cause::LOAD_PAGE | cause::STORE_PAGE => FaultKind::Page,
-            cause::INSTRUCTION_GUEST_PAGE | cause::LOAD_GUEST_PAGE | cause::STORE_GUEST_PAGE => {
-                guest_page
-            }
-            cause::INSTRUCTION_ACCESS | cause::LOAD_ACCESS | cause::STORE_ACCESS => {
-                FaultKind::Access
-            }
-            cause::INSTRUCTION_MISALIGNED | cause::LOAD_MISALIGNED | cause::STORE_MISALIGNED => {
-                FaultKind::Misaligned
-            }
-            _ => FaultKind::UnexpectedCause,
-        };
-        let (gva, gpa) = match space {
-            Space::Virtual => {
-                let gpa = match kind {
-                    FaultKind::GuestPage { implicit, .. } => reported_gpa(&trap, implicit),
-                    _ => None,
-                };
-                (Some(Gva::new(trap.stval)), gpa)
-            }
-            Space::Identity => (Some(Gva::new(trap.stval)), Some(Gpa::new(trap.stval))),
-            Space::Physical => (None, Some(Gpa::new(trap.stval))),
-        };
-        // Without a VS-stage none could refuse: R60 again, for a guest-physical address whose htval is 0.
-        let kind = match (space, kind) {
-            (Space::Identity | Space::Physical, FaultKind::Page) => guest_page,
-            (_, kind) => kind,
-        };
+        if space != Space::Virtual {
+            gpa = Some(Gpa::new(trap.stval));
+        }
         Self {
             operation,
             kind,
-            gva,
+            gva: (space != Space::Physical).then_some(Gva::new(trap.stval)),
             gpa,
             trap: Some(trap),
         }
+    }
+}
+
+impl AccessError {
+    /// The error of an access that trapped after `completed` bytes.
+    #[inline(always)]
+    pub(crate) fn from_trap(
+        operation: Operation,
+        space: Space,
+        completed: usize,
+        trap: TrapInfo,
+    ) -> Self {
+        /// Out of the way of accesses that do not fault. All arguments are in registers.
+        #[cold]
+        #[inline(never)]
+        fn decoded(
+            operation: Operation,
+            space: Space,
+            completed: usize,
+            scause: u64,
+            stval: u64,
+            htval: u64,
+            htinst: u64,
+        ) -> AccessError {
+            let trap = TrapInfo {
+                scause,
+                stval,
+                htval,
+                htinst,
+            };
+            Fault::from_trap(operation, space, trap).after(completed)
+        }
+        let TrapInfo {
+            scause,
+            stval,
+            htval,
+            htinst,
+        } = trap;
+        decoded(operation, space, completed, scause, stval, htval, htinst)
     }
 }
 

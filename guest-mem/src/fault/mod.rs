@@ -34,33 +34,38 @@ pub struct TrapInfo {
 }
 
 /// What the caller asked for.
+///
+/// The upper half of a discriminant is that of the [`AccessKind`] which the operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Operation {
     /// Bytes from guest to host.
-    Read,
-    /// Bytes from host to guest.
-    Write,
-    /// One byte value over a guest range.
-    Fill,
+    Read = 0x00,
     /// One single-copy-atomic load.
-    Load,
-    /// One single-copy-atomic store.
-    Store,
-    /// One atomic compare-and-exchange.
-    CompareExchange,
-    /// One instruction.
-    Fetch,
+    Load = 0x01,
     /// A software walk without an access.
-    Translate,
+    Translate = 0x02,
+    /// Bytes from host to guest.
+    Write = 0x10,
+    /// One byte value over a guest range.
+    Fill = 0x11,
+    /// One single-copy-atomic store.
+    Store = 0x12,
+    /// One atomic compare-and-exchange.
+    CompareExchange = 0x13,
+    /// One instruction.
+    Fetch = 0x20,
 }
 
 impl Operation {
     /// The type under which the architecture reports a fault of this operation.
+    #[inline(always)]
     pub const fn access_kind(self) -> AccessKind {
-        match self {
-            Self::Read | Self::Load | Self::Translate => AccessKind::Load,
-            Self::Write | Self::Fill | Self::Store | Self::CompareExchange => AccessKind::Store,
-            Self::Fetch => AccessKind::Fetch,
+        match self as u8 >> 4 {
+            0 => AccessKind::Load,
+            1 => AccessKind::Store,
+            2 => AccessKind::Fetch,
+            _ => unreachable!(),
         }
     }
 }

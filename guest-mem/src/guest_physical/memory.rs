@@ -20,7 +20,8 @@ use crate::csr::GMode;
 /// A VM's guest-physical memory: up to `SLOTS` slots, up to `READERS` readers (one for each vCPU or hart).
 ///
 /// Shared by all harts. Slots may be added, removed and changed at any time; each change takes effect for later guards and
-/// returns when no earlier guard exists, so it must not be called by a hart that holds one. Changes take turns.
+/// returns when no earlier guard exists, so it must not be called by a hart that holds one. Changes take turns, and a
+/// [`harvest`](Self::harvest) takes its turn among them: neither may a hart that holds a guard harvest.
 ///
 /// Nothing in it allocates; it can be a `static`.
 pub struct GuestPhysicalMemory<'m, const SLOTS: usize, const READERS: usize> {
@@ -84,8 +85,13 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// Whatever was taken away before the call (a page entry that was cleared or changed) is no longer used by direct accesses
     /// after it. Harts that access by `hlv`, `hsv` or as the guest are not waited for: those are the shootdown's (R44).
     ///
-    /// Their translation goes after it and not before: a guard that saw the page may be that of a handler that is just putting
-    /// it into the G-stage table ([`PhysicalView::host_page`](super::PhysicalView::host_page)).
+    /// The order for taking a page away, which [`remove`](Self::remove) and [`replace`](Self::replace) keep by themselves:
+    /// 1. Its entry is cleared.
+    /// 2. `synchronize`: a guard that saw the entry may be that of a handler that is just putting the page into the G-stage table
+    ///    ([`PhysicalView::host_page`](super::PhysicalView::host_page)).
+    /// 3. Its translation goes, with the shootdown.
+    /// 4. Where [`StageView`](super::StageView)s are used, `synchronize` once more: until step 3 a guard may have found the page in
+    ///    the table, and no shootdown ends its plain loads and stores. The same goes for a page of the G-stage table itself.
     ///
     /// The caller holds no guard of this memory: it would wait for itself.
     ///
@@ -106,6 +112,7 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// let old = pages[0].clear();
     /// memory.synchronize(core::hint::spin_loop);
     /// // (here the G-stage translation goes, with its shootdown)
+    /// memory.synchronize(core::hint::spin_loop); // for views of the table
     /// assert_eq!(old, HostPage::Writable(page)); // and nobody uses it any more
     /// # Ok::<(), guest_mem::guest_physical::SlotError>(())
     /// ```
@@ -153,7 +160,7 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     pub fn remove(&self, base: Gpa, stage: &mut impl StageMirror) -> Result<Slot<'m>, SlotError> {
         let slot = self.change(stage, |table| table.remove(base))?;
         stage.unmap(slot.base, slot.len);
-        stage.shoot_down();
+        self.shoot_down(stage);
         Ok(slot)
     }
 
@@ -163,6 +170,26 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// # Errors
     ///
     /// As [`add`](Self::add) and [`remove`](Self::remove); nothing has changed.
+    ///
+    /// ```
+    /// # use core::ptr::NonNull;
+    /// # use guest_mem::{Gpa, GuestMemory, csr::GMode};
+    /// # use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, Slot};
+    /// # #[repr(align(4096))]
+    /// # struct Ram([u8; 0x1000]);
+    /// # let (mut first, mut second) = (Ram([1; 0x1000]), Ram([2; 0x1000]));
+    /// let base = Gpa::new(0x8000_0000);
+    /// let slot = |ram: &mut Ram| {
+    ///     // SAFETY: both outlive `memory`, and nothing else touches them meanwhile.
+    ///     unsafe { Slot::linear(base, 0x1000, NonNull::from(&mut ram.0).cast()) }
+    /// };
+    /// let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    /// memory.add(slot(&mut first), &mut NoGStage)?;
+    /// let old = memory.replace(base, slot(&mut second), &mut NoGStage)?;
+    /// assert_eq!(old.byte_len(), 0x1000); // and its memory is the host's again
+    /// assert_eq!(memory.reader(0)?.guard().read_obj::<u8>(base)?, 2);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn replace(
         &self,
         base: Gpa,
@@ -175,15 +202,35 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
             Ok(old)
         })?;
         stage.unmap(old.base, old.len);
-        stage.shoot_down();
+        self.shoot_down(stage);
         Ok(old)
     }
 
-    /// Makes a slot read-only or writable. The G-stage's pages of a slot that becomes read-only are write-protected.
+    /// Makes a slot read-only or writable. The G-stage's pages of a slot that becomes read-only are write-protected, and nobody
+    /// writes there any more when this returns.
     ///
     /// # Errors
     ///
     /// [`SlotError::NoSuchSlot`].
+    ///
+    /// ```
+    /// # use core::ptr::NonNull;
+    /// # use guest_mem::{FaultKind, Gpa, GuestMemory, csr::GMode};
+    /// # use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, Slot};
+    /// # #[repr(align(4096))]
+    /// # struct Ram([u8; 0x1000]);
+    /// # let mut ram = Ram([0; 0x1000]);
+    /// # let base = Gpa::new(0x8000_0000);
+    /// # let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    /// # // SAFETY: `ram` outlives `memory`.
+    /// # memory.add(unsafe { Slot::linear(base, 0x1000, NonNull::from(&mut ram.0).cast()) }, &mut NoGStage)?;
+    /// let mut reader = memory.reader(0)?;
+    /// reader.guard().write(base, b"firmware")?;
+    /// memory.set_read_only(base, true, &mut NoGStage)?;
+    /// let error = reader.guard().write(base, b"something else").unwrap_err();
+    /// assert_eq!((error.completed, error.fault.kind), (0, FaultKind::ReadOnlySlot));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn set_read_only(
         &self,
         base: Gpa,
@@ -196,7 +243,7 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
         })?;
         if read_only {
             stage.write_protect(slot.base, slot.len);
-            stage.shoot_down();
+            self.shoot_down(stage);
         }
         Ok(())
     }
@@ -239,6 +286,9 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// Takes the pages written since the last harvest out of the log of the slot that begins at `base`, write-protects them in
     /// the G-stage again, and hands each to `visit`, in ascending order. A write that comes later, even one that `visit` does
     /// or does not happen to see in the page, is in the next harvest.
+    ///
+    /// The caller holds no guard of this memory: a change that is under way waits for it, and this waits for the change. `visit`
+    /// may take one.
     ///
     /// # Errors
     ///
@@ -285,6 +335,13 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
             }
             _ => Err(SlotError::NoDirtyLog { base }),
         }
+    }
+
+    /// Ends the use of what the G-stage table no longer shows: by translations, and by guards whose
+    /// [`StageView`](super::StageView) found it there.
+    fn shoot_down(&self, stage: &mut impl StageMirror) {
+        stage.shoot_down();
+        self.synchronize(|| stage.serve());
     }
 
     fn newest_index(&self) -> usize {

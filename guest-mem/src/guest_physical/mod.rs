@@ -38,6 +38,7 @@
 //! ```
 
 mod accesses;
+mod backing_memory;
 mod cached;
 #[cfg_attr(all(test, loom), path = "direct_model.rs")]
 pub(crate) mod direct;
@@ -49,12 +50,14 @@ mod page_tables;
 mod reader;
 pub(crate) mod resolver;
 mod scatter;
+mod search;
 mod slot;
 mod stage_view;
 mod table;
 mod unmapped;
 mod view;
 
+pub use backing_memory::BackingMemory;
 pub use cached::CachedRange;
 pub use memory::GuestPhysicalMemory;
 pub use mirror::{NoGStage, StageMirror};

@@ -82,7 +82,8 @@ impl PageEntry {
     }
 
     /// Sets the entry and answers what it said before. The old page may be reused after
-    /// [`synchronize`](super::GuestPhysicalMemory::synchronize) on every memory whose slots use this entry.
+    /// [`synchronize`](super::GuestPhysicalMemory::synchronize) on every memory whose slots use this entry, which names the whole
+    /// order where a G-stage table shows the page too.
     ///
     /// # Panics
     ///
@@ -122,8 +123,7 @@ impl PageEntry {
             .map_err(HostPage::decode)
     }
 
-    /// Takes the page away and answers what the entry said before. The page may be reused after
-    /// [`synchronize`](super::GuestPhysicalMemory::synchronize).
+    /// Takes the page away and answers what the entry said before. The page may be reused as after [`set`](Self::set).
     pub fn clear(&self) -> HostPage {
         HostPage::decode(self.0.swap(ptr::null_mut(), Ordering::AcqRel))
     }

@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
     /// lock.
     ///
     /// While it exists, whoever removes memory waits. So it must be gone before the guest is entered, before `wfi`, and before
-    /// this hart itself waits for others ([`synchronize`](super::GuestPhysicalMemory::synchronize), a slot change, the
+    /// this hart itself waits for others ([`synchronize`](super::GuestPhysicalMemory::synchronize), a slot change, a harvest, the
     /// acknowledgement of an IPI whose receiver may do one of these).
     #[inline]
     pub fn guard(&mut self) -> PhysicalView<'_> {

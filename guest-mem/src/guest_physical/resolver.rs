@@ -27,11 +27,12 @@ impl fmt::Display for Unresolvable {
 impl core::error::Error for Unresolvable {}
 
 /// Who makes guest-physical pages accessible: the host's demand paging, copy-on-write and the like. Any closure of the
-/// method's signature is one.
+/// method's signature is one. Where a read guard is held meanwhile, a
+/// [`GuardedResolver`](crate::guest_virtual::GuardedResolver) is asked in its place.
 pub trait Resolver {
     /// Makes the 4 KiB page of `gpa` accessible for `access`, in the slot's backing and, for accesses through a vCPU, in the
-    /// G-stage table. It is called without a read guard, so it may wait for others
-    /// ([`synchronize`](super::GuestPhysicalMemory::synchronize)). `fault` is the whole story.
+    /// G-stage table. It is called without a read guard of the library's, so it may wait for others
+    /// ([`synchronize`](super::GuestPhysicalMemory::synchronize)), unless its own caller holds one. `fault` is the whole story.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@ use crate::guest_memory::{CHUNK, GuestMemory};
 /// bound; addresses and lengths may be the guest's, unchecked.
 ///
 /// Each operation moves as many bytes as it is given or the list has from the offset on, and answers how many that was. A
-/// range is checked when it is reached.
+/// range is checked when it is reached; no bytes reach none.
 ///
 /// ```
 /// # use core::ptr::NonNull;
@@ -148,6 +148,9 @@ impl<'s, A: Address> ScatterList<'s, A> {
         len: usize,
         mut transfer: impl FnMut(A, usize, usize) -> Result<(), AccessError>,
     ) -> Result<usize, AccessError> {
+        if len == 0 {
+            return Ok(0);
+        }
         let (mut skip, mut done) = (offset, 0);
         for &(address, segment) in self.segments {
             if skip >= segment {

@@ -9,13 +9,13 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
+use super::backing_memory::BackingMemory;
 use super::direct;
 use super::view::PhysicalView;
 use crate::access::{AccessKind, Width};
 use crate::address::{Gpa, Pieces, Spa};
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
 use crate::guest_memory::GuestMemory;
-use crate::guest_virtual::BackingMemory;
 use crate::translate::{
     EntryMemory, GPage, GRegime, GStage, GTables, MemoryType, Need, PlainGWalk, Purpose, Refused,
 };
@@ -58,6 +58,53 @@ impl<'g> PhysicalView<'g> {
     ///
     /// While the view exists, whoever takes a translation out of the table waits for the guard it was made from before the
     /// page is used again: [`GuestPhysicalMemory::synchronize`](super::GuestPhysicalMemory::synchronize).
+    ///
+    /// ```
+    /// use core::ptr::NonNull;
+    /// use core::sync::atomic::Ordering;
+    /// # use guest_mem::hart::model::{ModelGuest, Ram, RamArray};
+    /// use guest_mem::csr::GMode;
+    /// use guest_mem::guest_physical::{GuestPhysicalMemory, MachineMemory};
+    /// use guest_mem::translate::{EntryMemory, GRegime, Refused, StageRules};
+    /// use guest_mem::{FaultKind, Gpa, GuestMemory, Spa, Width};
+    ///
+    /// struct Machine<'a>(Ram<'a>);
+    ///
+    /// impl EntryMemory for Machine<'_> {
+    ///     fn read_entry(&self, at: Spa) -> Result<u64, Refused> {
+    ///         self.0.load(at, Width::Double).ok_or(Refused)
+    ///     }
+    ///     fn compare_exchange_entry(&self, at: Spa, old: u64, new: u64) -> Result<Result<u64, u64>, Refused> {
+    ///         let word = self.0.word(at).ok_or(Refused)?;
+    ///         Ok(word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst))
+    ///     }
+    /// }
+    ///
+    /// // SAFETY: this RAM is never given back, and accessed as atomics only.
+    /// unsafe impl MachineMemory for Machine<'_> {
+    ///     fn host_address(&self, at: Spa) -> Option<NonNull<u8>> {
+    ///         self.0.host_ptr(at)
+    ///     }
+    /// }
+    ///
+    /// # let array = RamArray::<32>::new();
+    /// # let ram = array.at(Spa::new(0x8_0000_0000));
+    /// # let guest = ModelGuest::new(ram)?;
+    /// // What an address is, is for the table to say: no slot is needed.
+    /// let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    /// let mut reader = memory.reader(0)?;
+    /// let view = reader.guard();
+    /// let regime = GRegime::from_csrs(guest.hgatp(), 0, StageRules::BASE).expect("a mode of this machine");
+    /// // SAFETY: the guest's table leads to the guest's memory.
+    /// let shown = unsafe { view.shown_by(regime, Machine(ram)) };
+    /// shown.write(Gpa::new(0x8000_3ffe), b"across")?;
+    ///
+    /// guest.unback(Gpa::new(0x8000_4000))?; // the hypervisor takes a page out of the table
+    /// let error = shown.write(Gpa::new(0x8000_3ffe), b"across").unwrap_err();
+    /// assert_eq!(error.completed, 2);
+    /// assert!(matches!(error.fault.kind, FaultKind::GuestPage { .. }));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     ///
     /// # Safety
     ///
@@ -108,11 +155,7 @@ impl<E: MachineMemory> StageView<'_, '_, E> {
         mut part: impl FnMut(Option<NonNull<u8>>, Gpa, usize, usize) -> Result<(), AccessError>,
     ) -> Result<(), AccessError> {
         self.view.check(operation, gpa, len)?;
-        let purpose = match operation.access_kind() {
-            AccessKind::Load => Purpose::Load,
-            AccessKind::Store => Purpose::Store,
-            AccessKind::Fetch => Purpose::Fetch,
-        };
+        let purpose = Purpose::of(operation.access_kind());
         for piece in Pieces::new(gpa, len).into_iter().flatten() {
             let refused = |kind| {
                 Fault::new(operation, kind)

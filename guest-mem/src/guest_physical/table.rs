@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 
+use super::search::Course;
 use super::slot::{Backing, Slot, SlotError};
 use crate::address::{Gpa, PAGE_SIZE};
 use crate::atomic::{Witness, const_but_for_loom};
@@ -17,59 +18,11 @@ pub(super) struct Table<S: ?Sized> {
     /// Some slot is logging.
     pub(super) logging: bool,
     len: usize,
-    /// How a search among so many slots goes, and its first step.
-    search: Search,
-    first_step: usize,
+    /// How a search among so many slots goes.
+    course: Course,
     /// Of the places, and of all else here.
     witness: Witness,
     places: S,
-}
-
-/// Finds the slot that holds an address and writes down its place.
-type Search = for<'t, 'm> fn(&'t Table<[Slot<'m>]>, Gpa, &Cell<usize>) -> Option<&'t Slot<'m>>;
-
-/// The searches that take so many halving steps after the first one: chosen when the slots change, so that a search decides
-/// nothing but where the address lies.
-const SEARCHES: [Search; 10] = [
-    search::<0>,
-    search::<1>,
-    search::<2>,
-    search::<3>,
-    search::<4>,
-    search::<5>,
-    search::<6>,
-    search::<7>,
-    search::<8>,
-    search::<9>,
-];
-
-/// The search of no slots.
-fn search_nothing<'t, 'm>(
-    _: &'t Table<[Slot<'m>]>,
-    _: Gpa,
-    _: &Cell<usize>,
-) -> Option<&'t Slot<'m>> {
-    None
-}
-
-/// The search of 2^LEVELS + 1 to 2^(LEVELS+1) slots, or of one. Its steps are constants, so that each is a load, a comparison
-/// and an addition.
-fn search<'t, 'm, const LEVELS: u32>(
-    table: &'t Table<[Slot<'m>]>,
-    gpa: Gpa,
-    hint: &Cell<usize>,
-) -> Option<&'t Slot<'m>> {
-    table.search(LEVELS, gpa, hint)
-}
-
-/// The search of more slots than those of [`SEARCHES`] are for.
-fn search_many<'t, 'm>(
-    table: &'t Table<[Slot<'m>]>,
-    gpa: Gpa,
-    hint: &Cell<usize>,
-) -> Option<&'t Slot<'m>> {
-    let levels = (table.len - table.first_step).ilog2();
-    table.search(levels, gpa, hint)
 }
 
 impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
@@ -83,8 +36,7 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
                 },
                 logging: false,
                 len: 0,
-                search: search_nothing,
-                first_step: 0,
+                course: Course::OF_NO_SLOTS,
                 witness: Witness::new(),
                 places: [Slot::EMPTY; SLOTS],
             }
@@ -101,16 +53,7 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
 
     fn resize(&mut self, len: usize) {
         self.len = len;
-        let Some(others) = len.checked_sub(1) else {
-            self.search = search_nothing;
-            return;
-        };
-        // The first step leaves a power of two of places: the first ones, or the last ones, which overlap them.
-        let levels = others.checked_ilog2().unwrap_or(0);
-        self.first_step = len - (1 << levels);
-        self.search = *SEARCHES
-            .get(levels as usize)
-            .unwrap_or(&(search_many as Search));
+        self.course = Course::of(len);
     }
 
     fn check(&self, slot: &Slot<'m>) -> Result<(), SlotError> {
@@ -224,36 +167,12 @@ impl<'m> Table<[Slot<'m>]> {
     pub(super) fn find(&self, gpa: Gpa, hint: &Cell<usize>) -> Option<&Slot<'m>> {
         match self.place(hint.get()) {
             Some(slot) if slot.contains(gpa) => Some(slot),
-            _ => (self.search)(self, gpa, hint),
+            _ => {
+                // Of all places: a pointer made of the first one's reference may not leave it.
+                let first = self.places.as_ptr();
+                // SAFETY: all places are this table's, and so is the course (`resize`).
+                unsafe { self.course.search(first, gpa, hint).as_ref() }
+            }
         }
-    }
-
-    /// Binary search: the first step, and `levels` more that halve 2^`levels` places.
-    #[inline(always)]
-    fn search(&self, levels: u32, gpa: Gpa, hint: &Cell<usize>) -> Option<&Slot<'m>> {
-        // Of all places: a pointer made of the first one's reference may not leave it.
-        let first = self.places.as_ptr();
-        // Compared without a negation. No slot reaches the top of the 64-bit space.
-        let after = Gpa::new(gpa.value().wrapping_add(1));
-        let later = |at: *const Slot<'m>, slots: usize| {
-            // SAFETY: the first step and those after it add up to `len` slots less one (`resize`), and this search is that for
-            // `len`, which is not 0; so this is one of the places.
-            let next = unsafe { at.add(slots) };
-            // SAFETY: as above.
-            let base = unsafe { (*next).base };
-            if base < after { next } else { at }
-        };
-        let mut at = later(first, self.first_step);
-        for level in (0..levels).rev() {
-            at = later(at, 1 << level);
-        }
-        // SAFETY: as above.
-        let slot = unsafe { &*at };
-        if !slot.contains(gpa) {
-            return None;
-        }
-        // SAFETY: both are in the one slice.
-        hint.set(unsafe { at.offset_from_unsigned(first) });
-        Some(slot)
     }
 }

@@ -120,10 +120,46 @@ impl<'g> PhysicalView<'g> {
         }
     }
 
-    /// Where the host has the page that holds `gpa`, as its slot says: for whoever fills the G-stage table, which is to be done
-    /// under this guard, so that whoever takes the page away waits and then finds the translation. `None` if no slot holds it
-    /// or the host does not map it.
-    pub fn host_page(&self, gpa: Gpa) -> Option<HostPage> {
+    /// Where the host has the page that holds `gpa`, and what `access` may be given there, as its slot says: for whoever fills the
+    /// G-stage table, which is to be done under this guard, so that whoever takes the page away waits and then finds the
+    /// translation. `None` if no slot holds it or the host does not map it.
+    ///
+    /// While the slot logs, only a store is given a writable page, and the page is to be marked
+    /// ([`mark_dirty`](Self::mark_dirty)) once it is in the table. One that is filled in writable for a load would let later
+    /// stores by that no log has.
+    ///
+    /// ```
+    /// # use core::ptr::NonNull;
+    /// # use core::sync::atomic::AtomicU64;
+    /// # use guest_mem::{AccessKind, Gpa, csr::GMode};
+    /// # use guest_mem::guest_physical::{GuestPhysicalMemory, HostPage, NoGStage, Slot};
+    /// # #[repr(align(4096))]
+    /// # struct Ram([u8; 0x2000]);
+    /// # let mut ram = Ram([0; 0x2000]);
+    /// # let host: NonNull<u8> = NonNull::from(&mut ram.0).cast();
+    /// # let log = [const { AtomicU64::new(0) }; 1];
+    /// # let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    /// # // SAFETY: `ram` outlives `memory`.
+    /// # let slot = unsafe { Slot::linear(Gpa::new(0x8000_0000), 0x2000, host) };
+    /// # memory.add(slot.with_dirty_log(&log), &mut NoGStage)?;
+    /// # memory.start_logging(Gpa::new(0x8000_0000), &mut NoGStage)?;
+    /// # let mut reader = memory.reader(0)?;
+    /// # fn map(_: Gpa, _: NonNull<u8>, _writable: bool) {}
+    /// // The handler of a guest-page fault, in a slot that logs:
+    /// let (gpa, access) = (Gpa::new(0x8000_1238), AccessKind::Store);
+    /// let view = reader.guard();
+    /// match view.host_page(gpa, access) {
+    ///     Some(HostPage::Writable(page)) => {
+    ///         map(gpa.page_base(), page, true); // first,
+    ///         view.mark_dirty(gpa); // then
+    ///     }
+    ///     Some(HostPage::ReadOnly(page)) => map(gpa.page_base(), page, false),
+    ///     Some(HostPage::Absent) | None => {} // page it in, emulate, or inject
+    /// }
+    /// # assert_ne!(log[0].load(core::sync::atomic::Ordering::Relaxed), 0);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn host_page(&self, gpa: Gpa, access: AccessKind) -> Option<HostPage> {
         let slot = self.slot_at(gpa)?;
         let offset = slot.offset_of(gpa.page_base());
         let page = match slot.backing {
@@ -134,8 +170,9 @@ impl<'g> PhysicalView<'g> {
             Backing::Paged { pages } => pages[(offset / PAGE_SIZE) as usize].get(),
             Backing::GuestOnly | Backing::Trapped => return None,
         };
+        let protected = slot.read_only || slot.logging && access != AccessKind::Store;
         Some(match page {
-            HostPage::Writable(page) if slot.read_only => HostPage::ReadOnly(page),
+            HostPage::Writable(page) if protected => HostPage::ReadOnly(page),
             page => page,
         })
     }

@@ -7,7 +7,7 @@ use core::sync::atomic::{Ordering, fence};
 
 use crate::access::Width;
 use crate::address::{Address, PAGE_SIZE, Piece, last_byte};
-use crate::fault::{AccessError, Fault, FaultKind, Operation, TrapInfo};
+use crate::fault::{AccessError, Fault, FaultKind, Operation, Space, TrapInfo};
 use crate::hart::{Hart, Interrupted};
 
 /// A space that `hlv` and `hsv` reach.
@@ -19,7 +19,7 @@ pub(super) trait HardwareSpace: Copy {
     type Window;
 
     /// Whether no access finds the CSRs as it needs them.
-    const ALWAYS_BORROWS: bool;
+    const ALWAYS_BORROWS: bool = false;
 
     /// What accesses are made with.
     fn hart(&self) -> &Self::Hart;
@@ -31,7 +31,10 @@ pub(super) trait HardwareSpace: Copy {
     fn open_unfenced(&self) -> Self::Window;
 
     /// Whether the CSRs are as an access needs them, so that it needs no window.
-    fn is_open_anyway(&self) -> bool;
+    #[inline(always)]
+    fn is_open_anyway(&self) -> bool {
+        !Self::ALWAYS_BORROWS
+    }
 
     /// Whether the access has nothing to be refused for and needs no fence: most have not.
     fn is_plain(&self, address: Self::Address, len: usize) -> bool;
@@ -42,8 +45,8 @@ pub(super) trait HardwareSpace: Copy {
     /// `fault` with the address asked for.
     fn locate(&self, fault: Fault, address: Self::Address) -> Fault;
 
-    /// The fault that a trap means.
-    fn fault(&self, operation: Operation, trap: TrapInfo) -> Fault;
+    /// What `stval` holds after a fault.
+    fn space(&self) -> Space;
 }
 
 /// Runs `part` on the pieces of a range, each inside a window of its own, during which interrupts are off: all of a range of at
@@ -76,7 +79,7 @@ pub(super) fn for_each_piece<S: HardwareSpace>(
             return in_window_of_its_own(space, operation, piece, part);
         }
         return part(space.hart(), piece)
-            .map_err(|interrupted| faulted(space, operation, &interrupted, 0));
+            .map_err(|interrupted| faulted(space, operation, interrupted, 0));
     }
     for_each_of_many(space, operation, address, len, part)
 }
@@ -98,7 +101,7 @@ fn in_window<S: HardwareSpace>(
     let window = space.open_unfenced();
     let result = part(space.hart(), piece);
     drop(window);
-    result.map_err(|interrupted| faulted(space, operation, &interrupted, 0))
+    result.map_err(|interrupted| faulted(space, operation, interrupted, 0))
 }
 
 /// [`in_window`], so that what needs no window is spared the registers of one.
@@ -136,7 +139,7 @@ fn for_each_of_many<S: HardwareSpace>(
         let window = space.open(piece.offset);
         let result = part(space.hart(), piece);
         drop(window);
-        result.map_err(|interrupted| faulted(space, operation, &interrupted, piece.offset))?;
+        result.map_err(|interrupted| faulted(space, operation, interrupted, piece.offset))?;
         let offset = piece.offset + piece.len;
         if offset == len {
             return Ok(());
@@ -166,7 +169,7 @@ pub(super) fn single<S: HardwareSpace, T>(
         drop(window);
         return result.map_err(|trap| {
             let interrupted = Interrupted { completed: 0, trap };
-            faulted(space, operation, &interrupted, 0)
+            faulted(space, operation, interrupted, 0)
         });
     }
     single_otherwise(space, operation, address, width, access)
@@ -192,21 +195,18 @@ fn single_otherwise<S: HardwareSpace, T>(
     let window = space.open(0);
     let result = access(space.hart());
     drop(window);
-    result.map_err(|trap| faulted(space, operation, &Interrupted { completed: 0, trap }, 0))
+    result.map_err(|trap| faulted(space, operation, Interrupted { completed: 0, trap }, 0))
 }
 
 /// The error of an access that trapped, of the part that begins `offset` bytes into its range.
-#[cold]
-#[inline(never)]
+#[inline(always)]
 fn faulted<S: HardwareSpace>(
     space: S,
     operation: Operation,
-    interrupted: &Interrupted,
+    Interrupted { completed, trap }: Interrupted,
     offset: usize,
 ) -> AccessError {
-    space
-        .fault(operation, interrupted.trap)
-        .after(offset + interrupted.completed)
+    AccessError::from_trap(operation, space.space(), offset + completed, trap)
 }
 
 #[inline]

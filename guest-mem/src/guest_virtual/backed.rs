@@ -6,89 +6,26 @@
 //! guest's own page-table edits (R46), or may not say enough (R16, R22, R59).
 
 use core::cell::Cell;
-use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use super::by_walk::{Reached, Reason};
 use super::{GuestVirtual, LoadedVcpu, VsEnvironment};
 use crate::access::{AccessKind, Width};
-use crate::address::{Gpa, Gva};
+use crate::address::Gva;
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
 use crate::guest_memory::GuestMemory;
-use crate::guest_physical::{PhysicalView, Stretch, direct};
+use crate::guest_physical::{BackingMemory, direct};
 use crate::hart::Hart;
-use crate::translate::{Access, GStage, Purpose, Translation, VsCsrs, VsRegime, translate};
-
-/// Guest-physical memory that the host maps, as the guest-virtual space uses it: to walk the guest's page tables, and to
-/// reach what they lead to.
-///
-/// It stands for a read guard: while it exists, nobody acknowledges that a translation is gone which it has shown.
-///
-/// # Safety
-///
-/// Where [`direct`](Self::direct) answers an address, the bytes from there to the end of the guest-physical 4 KiB page are
-/// valid for atomic reads while the memory exists, and for atomic writes if the page was located for a store; neither the host
-/// nor anything but guests and this library accesses them other than atomically. Addresses are aligned alike, to a page.
-/// [`stretch`](Self::stretch) promises the same, for all of its bytes.
-pub unsafe trait BackingMemory: GStage + GuestMemory<Address = Gpa> {
-    /// Whether writes have to be seen by a dirty log at the moment.
-    fn is_logging(&self) -> bool;
-
-    /// Where the host has the byte that [`locate`](GStage::locate) found, if plain loads and stores may reach it: RAM, whose
-    /// memory type the G-stage leaves to the machine.
-    fn direct(&self, page: &Self::Page) -> Option<NonNull<u8>>;
-
-    /// As [`locate`](GStage::locate), for an access that is not made yet: leaves what it finds as it is, the G-stage's own A and
-    /// D bits too.
-    ///
-    /// # Errors
-    ///
-    /// What refuses.
-    fn look(&self, at: Gpa, purpose: Purpose) -> Result<Self::Page, FaultKind> {
-        self.locate(at, purpose)
-    }
-
-    /// Memory in which most entries and pages will be found, if it knows: for speed only.
-    fn stretch(&self) -> Option<Stretch> {
-        None
-    }
-
-    /// Logs that bytes of the page of `gpa` were written through [`direct`](Self::direct), while
-    /// [`is_logging`](Self::is_logging). Called after that.
-    fn mark_dirty(&self, gpa: Gpa);
-}
-
-// SAFETY: a located page is one that `run` has found to be memory of a slot, and writable for a store: the contract of slots
-// and page entries. A view is the guard itself.
-unsafe impl BackingMemory for PhysicalView<'_> {
-    #[inline]
-    fn is_logging(&self) -> bool {
-        self.logging()
-    }
-
-    #[inline]
-    fn direct(&self, page: &Option<NonNull<u8>>) -> Option<NonNull<u8>> {
-        *page
-    }
-
-    #[inline]
-    fn stretch(&self) -> Option<Stretch> {
-        PhysicalView::stretch(self)
-    }
-
-    fn mark_dirty(&self, gpa: Gpa) {
-        PhysicalView::mark_dirty(self, gpa);
-    }
-}
+use crate::translate::{Access, Purpose, Translation, VsCsrs, VsRegime, translate};
 
 /// A [`GuestVirtual`] space with the guest's memory beside it: [`GuestVirtual::with_memory`].
 ///
 /// What it adds, each only where it is needed:
-/// - [`compare_exchange`](GuestMemory::compare_exchange), by a walk in software and the host's mapping.
+/// - [`compare_exchange`](GuestMemory::compare_exchange), by a walk in software and the host's mapping, in ordinary memory.
 /// - All accesses of a machine that does not obey SUM ([`VsEnvironment::walk_always`]), by a walk a page and the host's mapping.
 /// - Writes while [`BackingMemory::is_logging`] go by a walk a page and the host's mapping, so that the dirty log has them.
-/// - Copies and fills of [`VsEnvironment::walk_from`] bytes or more go the same way, because it is faster. A page that is not
-///   ordinary memory (Svpbmt, a device, not mapped by the host) is left to the hardware.
+/// - Copies and fills of [`VsEnvironment::walk_from`] bytes or more go the same way, because it is faster. For both, a page that
+///   is not ordinary memory (Svpbmt, a device, not mapped by the host) or that the walk refuses is left to the hardware.
 /// - A fault that a walk does not confirm was a race with the guest's page-table edits: the VM's translations on this hart are
 ///   fenced and the access is tried once more at that page (R46).
 /// - A fault that says too little (no `htval`, R22; an access fault that may be a page fault, R59, or a shadow stack, R16)
@@ -105,6 +42,12 @@ pub struct BackedVirtual<'v, 'h, H: Hart, M> {
 
 impl<'v, 'h, H: Hart> GuestVirtual<'v, 'h, H> {
     /// This space with the guest's memory beside it.
+    ///
+    /// An access by a walk uses a translation of the guest's that is nowhere in the hardware: it ends with the read guard that
+    /// `memory` stands for, and with no fence. So whoever carries out a remote fence of the guest's (SBI RFENCE, which orders the
+    /// guest's own table edits) waits for the guards that exist, by
+    /// [`synchronize`](crate::guest_physical::GuestPhysicalMemory::synchronize), before the guest is told that it is done. Else
+    /// the host may still write through a translation whose removal was acknowledged, into a page that the guest has reused.
     ///
     /// ```
     /// use core::sync::atomic::Ordering;
@@ -195,102 +138,18 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
         self.walk(&regime, operation, gva)
     }
 
-    fn walk(
+    pub(super) fn walk(
         &self,
         regime: &VsRegime,
         operation: Operation,
         gva: Gva,
     ) -> Result<Translation<M::Page>, Fault> {
-        let purpose = match operation.access_kind() {
-            AccessKind::Load => Purpose::Load,
-            AccessKind::Store => Purpose::Store,
-            AccessKind::Fetch => Purpose::Fetch,
-        };
         let access = Access {
             gva,
-            purpose,
+            purpose: Purpose::of(operation.access_kind()),
             privilege: self.hardware.privilege,
         };
         translate(regime, self.memory, access).map_err(|fault| Fault { operation, ..fault })
-    }
-
-    /// Runs `access` from an offset, until it is done or its fault stands. A fault that a walk does not confirm is retried
-    /// once at each page (R46).
-    fn confirmed(
-        &self,
-        gva: Gva,
-        len: usize,
-        mut access: impl FnMut(Gva, usize) -> Result<(), AccessError>,
-    ) -> Result<(), AccessError> {
-        let mut done = 0;
-        let mut retried_page = None;
-        loop {
-            let at = Gva::new(gva.value().wrapping_add(done as u64));
-            let Err(error) = access(at, done) else {
-                return Ok(());
-            };
-            done += error.completed;
-            let page = error.fault.gva.map(Gva::page_base);
-            match self.classify(error.fault) {
-                Verdict::Stands(fault) => return Err(fault.after(done)),
-                Verdict::Raced(_) if done < len && retried_page != page => {
-                    retried_page = page;
-                    // Of everything: a fence of one address orders its leaf entry only (R40).
-                    self.vcpu().hart.hfence_vvma(None);
-                }
-                Verdict::Raced(fault) => return Err(fault.after(done)),
-            }
-        }
-    }
-
-    /// What a hardware fault was, by a walk that leaves no trace.
-    fn classify(&self, fault: Fault) -> Verdict {
-        let Some(gva) = fault.gva else {
-            return Verdict::Stands(fault);
-        };
-        let doubtful = match fault.kind {
-            FaultKind::Page => true,
-            FaultKind::Access => fault.trap.is_some(),
-            FaultKind::GuestPage { .. } => fault.gpa.is_none(),
-            _ => false,
-        };
-        if !doubtful {
-            return Verdict::Stands(fault);
-        }
-        let Ok(regime) = self.regime(fault.operation) else {
-            return Verdict::Stands(fault);
-        };
-        let stands = |kind, gpa| Verdict::Stands(Fault { kind, gpa, ..fault });
-        match (
-            fault.kind,
-            self.walk(&regime.looking(), fault.operation, gva),
-        ) {
-            // The walk knows more.
-            (FaultKind::Access, Err(walked))
-                if matches!(walked.kind, FaultKind::Page | FaultKind::ShadowStack) =>
-            {
-                stands(walked.kind, fault.gpa)
-            }
-            // The walk agrees.
-            (FaultKind::Page, Err(walked)) if walked.kind == FaultKind::Page => {
-                Verdict::Stands(fault)
-            }
-            (FaultKind::GuestPage { .. }, Err(walked))
-                if matches!(walked.kind, FaultKind::GuestPage { .. }) =>
-            {
-                stands(walked.kind, walked.gpa)
-            }
-            // Something other than the VS-stage refuses where the hardware's G-stage does: no slot, or one that is emulated.
-            (FaultKind::GuestPage { .. }, Err(walked)) if walked.gpa.is_some() => {
-                stands(fault.kind, walked.gpa)
-            }
-            // The slots have the page and the G-stage table does not (yet).
-            (FaultKind::GuestPage { .. }, Ok(found)) => stands(fault.kind, Some(found.gpa)),
-            (FaultKind::Access, Err(_)) => Verdict::Stands(fault),
-            // The walk disagrees: the tables changed since, and the next access will tell. An access fault is believed only
-            // after that, since it may have been a page fault (R59).
-            _ => Verdict::Raced(fault),
-        }
     }
 
     fn aligned(operation: Operation, gva: Gva, width: Width) -> Result<(), AccessError> {
@@ -300,34 +159,6 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
         Err(Fault::new(operation, FaultKind::Misaligned)
             .at_gva(gva)
             .after(0))
-    }
-}
-
-/// Whether a fault of the hardware is true.
-enum Verdict {
-    /// It is, as this fault says.
-    Stands(Fault),
-    /// The guest's tables say otherwise by now.
-    Raced(Fault),
-}
-
-impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
-    fn read_by_hardware(&self, gva: Gva, destination: &mut [u8]) -> Result<(), AccessError> {
-        self.confirmed(gva, destination.len(), |at, done| {
-            self.hardware.read(at, &mut destination[done..])
-        })
-    }
-
-    fn write_by_hardware(&self, gva: Gva, source: &[u8]) -> Result<(), AccessError> {
-        self.confirmed(gva, source.len(), |at, done| {
-            self.hardware.write(at, &source[done..])
-        })
-    }
-
-    fn fill_by_hardware(&self, gva: Gva, byte: u8, len: usize) -> Result<(), AccessError> {
-        self.confirmed(gva, len, |at, done| {
-            self.hardware.fill(at, byte, len - done)
-        })
     }
 }
 

@@ -5,15 +5,16 @@
 //! waits for that guard before it acknowledges, as it would wait for a hart's own translations to go.
 //!
 //! What the walk leads to is used by plain loads and stores only where it is memory like any other. Everything else is the
-//! hardware's: a page whose memory type is not the machine's own (Svpbmt), a device, memory that the host does not map.
+//! hardware's, where that has such an access: a page whose memory type is not the machine's own (Svpbmt), a device, memory that
+//! the host does not map, and every refusal.
 
 use core::ptr::NonNull;
 
-use super::backed::{BackedVirtual, BackingMemory};
+use super::backed::BackedVirtual;
 use crate::access::AccessKind;
 use crate::address::{Gpa, Gva, PAGE_SIZE, Piece, last_byte};
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
-use crate::guest_physical::Stretch;
+use crate::guest_physical::{BackingMemory, Stretch};
 use crate::hart::Hart;
 use crate::translate::{
     Access, MemoryType, PlainVsWalk, Purpose, Translation, VsRegime, translate, walk_vs_stage,
@@ -24,7 +25,7 @@ use crate::translate::{
 pub(super) enum Reason {
     /// It is large: the hardware would do as well, and does where the walk leads to no ordinary memory.
     Large,
-    /// A slot logs.
+    /// A slot logs: ordinary memory is marked where it is written, and nothing else could be.
     Logging,
     /// The hardware cannot be asked: its answer would be wrong (R62), or it has no such access (R17).
     OnlyWay,
@@ -114,16 +115,14 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
     fn access(&self, operation: Operation, gva: Gva) -> Access {
         Access {
             gva,
-            purpose: match operation.access_kind() {
-                AccessKind::Load => Purpose::Load,
-                AccessKind::Store => Purpose::Store,
-                AccessKind::Fetch => Purpose::Fetch,
-            },
+            purpose: Purpose::of(operation.access_kind()),
             privilege: self.hardware.privilege,
         }
     }
 
-    /// Where the access leads, by the full walk.
+    /// Where the access leads, by the full walk. What that refuses the hardware is asked about, where it can be: it knows its own
+    /// tables best, and a slot may say less than they do. A write loses no log by that: a page of a logging slot that is not
+    /// marked is write-protected at the G-stage.
     ///
     /// A and D bits are set last, when nothing but a race can refuse the access any more (R55).
     #[cold]
@@ -135,19 +134,20 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
         reason: Reason,
         access: Access,
     ) -> Result<Reached, Fault> {
-        let judged = |fault: Fault| match reason {
-            Reason::Large if !is_the_walks(fault.kind) => Ok(Reached::Hardware(access.gva)),
-            _ => Err(Fault { operation, ..fault }),
+        let hardware = Reached::Hardware(access.gva);
+        let can_be_asked = reason != Reason::OnlyWay;
+        let judged = |fault: Fault| match can_be_asked {
+            true => Ok(hardware),
+            false => Err(Fault { operation, ..fault }),
         };
         let looked = match self.look(regime, access) {
             Ok(found) => found,
             Err(fault) => return judged(fault),
         };
-        if reason != Reason::OnlyWay && !self.is_ordinary(&looked) {
-            let hardware = reason == Reason::Large || !is_pma(&looked);
-            if hardware {
-                return Ok(Reached::Hardware(access.gva));
-            }
+        // An exchange is the hardware's too, which has none.
+        let only_ordinary = can_be_asked || operation == Operation::CompareExchange;
+        if only_ordinary && !self.is_ordinary(&looked) {
+            return Ok(hardware);
         }
         // Whoever sets the VS-stage's A and D bits: the G-stage's may be the machine's.
         let found = match translate(regime, self.memory, access) {
@@ -157,7 +157,7 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
         Ok(match self.memory.direct(&found.page) {
             Some(host) if is_pma(&found) => Reached::Direct(host, found.gpa),
             // The tables changed since.
-            _ if reason == Reason::Large => Reached::Hardware(access.gva),
+            _ if only_ordinary => hardware,
             _ => Reached::Memory(found.gpa),
         })
     }
@@ -272,14 +272,6 @@ fn is_pma<P>(found: &Translation<P>) -> bool {
     found
         .vs
         .is_none_or(|leaf| leaf.memory_type == MemoryType::Pma)
-}
-
-/// Whether a refusal is for the walk to report. Another may be the slots' alone.
-fn is_the_walks(kind: FaultKind) -> bool {
-    matches!(
-        kind,
-        FaultKind::Page | FaultKind::ShadowStack | FaultKind::GuestPage { .. }
-    )
 }
 
 /// The error of a piece as one of the whole range.

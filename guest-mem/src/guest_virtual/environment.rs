@@ -18,7 +18,8 @@ pub struct VsEnvironment {
     pub walk_always: bool,
     /// Copies and fills of this many bytes or more go by one walk a page and the host's mapping; [`usize::MAX`]: none do. It is
     /// a matter of speed only, and the machine's to say: an emulator wants it small, an in-order core large. Measure it by
-    /// [`BackedVirtual::measure_walk_from`](super::BackedVirtual::measure_walk_from).
+    /// [`BackedVirtual::measure_walk_from`](super::BackedVirtual::measure_walk_from). Remote fences of the guest's then wait for
+    /// read guards: see [`with_memory`](super::GuestVirtual::with_memory).
     pub walk_from: usize,
 }
 
@@ -33,6 +34,30 @@ impl VsEnvironment {
     };
 
     /// The environment of a vCPU with these CSRs on a machine that was probed. Of `rules`, the A/D policy is the probe's.
+    ///
+    /// ```
+    /// # use guest_mem::Spa;
+    /// # use guest_mem::hart::Hart;
+    /// # use guest_mem::hart::model::{Machine, ModelHart, RamArray};
+    /// # use guest_mem::probe::probe;
+    /// use guest_mem::guest_virtual::VsEnvironment;
+    /// use guest_mem::translate::{AdPolicy, StageRules};
+    ///
+    /// # let (ram, address) = (RamArray::<16>::new(), Spa::new(0x8_0000_0000));
+    /// # let ram = ram.at(address);
+    /// # let hart = ModelHart::new(ram, Machine::new());
+    /// # let scratch = ram.host_ptr(address).unwrap().cast().as_ptr();
+    /// # // SAFETY: nobody else uses the memory, and no vCPU is loaded.
+    /// let profile = unsafe { probe(&hart, scratch, address) }?;
+    /// // What the ISA string lists is the host's to say; who updates A and D bits is measured.
+    /// let rules = StageRules { svnapot: true, ..StageRules::BASE };
+    /// let (henvcfg, senvcfg) = (0, 0); // as they are while the vCPU is loaded
+    /// let environment = VsEnvironment::new(&profile, rules, henvcfg, senvcfg);
+    /// assert_eq!(environment.rules.ad, profile.vs_stage_ad);
+    /// assert!(environment.rules.svnapot && !environment.walk_always);
+    /// # assert_eq!(profile.vs_stage_ad, AdPolicy::Fault);
+    /// # Ok::<(), guest_mem::probe::ProbeError>(())
+    /// ```
     pub const fn new(
         profile: &MachineProfile,
         rules: StageRules,

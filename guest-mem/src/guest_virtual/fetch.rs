@@ -53,35 +53,22 @@ impl<H: Hart> LoadedVcpu<'_, H> {
         gva: Gva,
         privilege: GuestPrivilege,
     ) -> Result<Instruction, AccessError> {
-        let borrow = Borrow::Instructions(privilege);
-        if gva.is_aligned_to(2) && gva.value() < LAST_PARCEL && self.is_plain(privilege) {
-            if !Window::is_open_anyway(self.hart, &self.csrs, borrow) {
-                return self.fetch_in_window(gva, borrow);
-            }
+        // Most fetches find every CSR as they need it, and have room for a second parcel.
+        if gva.is_aligned_to(2)
+            && gva.value() < LAST_PARCEL
+            && self.fetches_plainly(privilege)
+            && Window::is_open_anyway(self.hart, &self.csrs, privilege)
+        {
             // SAFETY: the CSRs are as in a window, and the G-stage is on; the next parcel has an address.
             return match unsafe { self.hart.fetch_instruction(gva.value()) } {
                 Ok(bits) => Ok(Instruction::of_fetched(bits)),
-                Err(interrupted) => Err(self.fetch_faulted(&interrupted)),
+                Err(interrupted) => Err(self.fetch_faulted(interrupted)),
             };
         }
         self.fetch_otherwise(gva, privilege)
     }
 
-    /// A fetch at an address that has another after it, on a hart that needs no fences.
-    #[inline(never)]
-    fn fetch_in_window(&self, gva: Gva, borrow: Borrow) -> Result<Instruction, AccessError> {
-        // SAFETY: the token promises that its CSRs are in the hart.
-        let window = unsafe { Window::open_unfenced(self.hart, &self.csrs, borrow) };
-        // SAFETY: a window is open and the G-stage is on; the next parcel has an address.
-        let fetched = unsafe { self.hart.fetch_instruction(gva.value()) };
-        drop(window);
-        fetched
-            .map(Instruction::of_fetched)
-            .map_err(|interrupted| self.fetch_faulted(&interrupted))
-    }
-
     /// [`fetch_instruction`](Self::fetch_instruction) at any address, refused ones and those that need fences included.
-    #[cold]
     #[inline(never)]
     fn fetch_otherwise(
         &self,
@@ -110,16 +97,15 @@ impl<H: Hart> LoadedVcpu<'_, H> {
         drop(window);
         let instruction = fetched
             .map(Instruction::of_fetched)
-            .map_err(|interrupted| self.fetch_faulted(&interrupted))?;
+            .map_err(|interrupted| self.fetch_faulted(interrupted))?;
         if gva.value() == LAST_PARCEL && instruction.length() == 4 {
             return Err(refuse(FaultKind::OutOfRange).after(2));
         }
         Ok(instruction)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn fetch_faulted(&self, Interrupted { completed, trap }: &Interrupted) -> AccessError {
-        Fault::from_trap(Operation::Fetch, self.virtual_space(), *trap).after(*completed)
+    #[inline(always)]
+    fn fetch_faulted(&self, Interrupted { completed, trap }: Interrupted) -> AccessError {
+        AccessError::from_trap(Operation::Fetch, self.virtual_space(), completed, trap)
     }
 }

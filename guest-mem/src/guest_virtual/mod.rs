@@ -4,21 +4,22 @@
 //! token. [`LoadedVcpu`] is made by one `unsafe fn` whose promise is that those CSRs are the vCPU's until it is dropped;
 //! everything on it is safe, whatever address the guest names.
 //!
-//! The path of one read: [`GuestVirtual::read`](crate::GuestMemory::read) checks the range and cuts it at page boundaries;
-//! for each page a `Window` borrows the CSRs, the [`Hart`] copies, and the window closes; a trap is decoded once,
-//! in [`fault`](crate::fault).
+//! The path of one read: [`GuestVirtual::read`](crate::GuestMemory::read) checks the range and, if it has more than 4096 bytes,
+//! cuts it at page boundaries; for each piece a `Window` borrows the CSRs, the [`Hart`] copies, and the window closes; a trap is
+//! decoded once, in [`fault`](crate::fault).
 
 use core::marker::PhantomData;
 
 use crate::access::GuestPrivilege;
 use crate::address::{Gpa, last_byte};
-use crate::csr::{GMode, HSTATUS_VSBE, STATUS_UBE, VsMode};
+use crate::csr::{GMode, HSTATUS_VSBE, STATUS_SUM, STATUS_UBE, VsMode};
 use crate::fault::{Fault, FaultKind, Operation, Space};
 use crate::hart::{Csr, Hart};
 
 mod access;
 mod backed;
 mod by_walk;
+mod confirming;
 mod environment;
 mod fetch;
 mod open;
@@ -30,11 +31,11 @@ mod tests;
 mod view;
 mod window;
 
-pub use backed::{BackedVirtual, BackingMemory};
+pub use backed::BackedVirtual;
 pub use environment::VsEnvironment;
 pub use open::OpenWindow;
 pub use physical::LoadedPhysical;
-pub use resolving::ResolvingVirtual;
+pub use resolving::{GuardedResolver, ResolvingVirtual};
 pub use view::GuestVirtual;
 
 /// Bits of a guest-physical address that pointer masking leaves alone at its widest (PMLEN 16, R14).
@@ -73,6 +74,9 @@ pub struct LoadedVcpu<'h, H: Hart> {
     plain_gpa_end: u64,
     plain_supervisor: bool,
     plain_user: bool,
+    /// The same for fetches, which also need SUM to be clear.
+    plain_supervisor_fetches: bool,
+    plain_user_fetches: bool,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -85,6 +89,10 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// big-endian guest, R9) is an error of each access, so that code that only sometimes touches memory needs no second
     /// error path.
     ///
+    /// On a machine with stale translations ([`MachineProfile::stale_vsatp`](crate::probe::MachineProfile::stale_vsatp), QEMU
+    /// before 9.0) a trap handler that interrupted an access of the library's, as it does when a copy's *host* buffer faults, makes
+    /// no guest access of its own: when the interrupted one goes on, it would use the other's translations. Elsewhere it may.
+    ///
     /// # Safety
     ///
     /// - Until the token is dropped, nothing changes this hart's `hgatp`, `vsatp`, `vsstatus` or `hstatus.VSBE`, no other
@@ -92,6 +100,9 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// - The record of the guest's exit (`sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus.SPP`, `hstatus.SPV` and
     ///   `GVA`) has been saved, unless the hart recovers faults by a scoped `stvec` (R20) and nobody looks at `htinst` later.
     /// - The table in `hgatp` gives the guest nothing that is not the guest's: accesses have the guest's own reach.
+    /// - The CSRs are the vCPU's at this very moment. They are not in a trap handler that interrupted an access of the library's:
+    ///   in a guest-physical one `vsatp` is borrowed and reads 0, in a fetch `vsstatus.SUM` is clear. Such a handler uses the token
+    ///   that was made before, or none.
     pub unsafe fn new(hart: &'h H) -> Self {
         let csrs = VcpuCsrs {
             hgatp: hart.read_csr(Csr::Hgatp),
@@ -114,6 +125,7 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         let supervisor = g_stage.is_ok() && VsMode::of(csrs.vsatp).is_some() && !big_endian;
         let user = supervisor && csrs.vsstatus & STATUS_UBE == 0;
         let plain = !hart.fence_state().stale_vsatp();
+        let plain_fetches = plain && csrs.vsstatus & STATUS_SUM == 0;
         Self {
             hart,
             csrs,
@@ -125,6 +137,8 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
             plain_gpa_end: if plain { gpa_end } else { 0 },
             plain_supervisor: plain && supervisor,
             plain_user: plain && user,
+            plain_supervisor_fetches: plain_fetches && supervisor,
+            plain_user_fetches: plain_fetches && user,
             not_send: PhantomData,
         }
     }
@@ -183,18 +197,26 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         }
     }
 
+    /// Whether fetches at `privilege` are possible and need neither fences nor a change of `vsstatus`.
+    #[inline(always)]
+    fn fetches_plainly(&self, privilege: GuestPrivilege) -> bool {
+        match privilege {
+            GuestPrivilege::Supervisor => self.plain_supervisor_fetches,
+            GuestPrivilege::User => self.plain_user_fetches,
+        }
+    }
+
     /// Refuses a regime under which no `hlv` or `hsv` may be issued: without a G-stage it would reach machine memory.
     #[inline]
     fn check_g_stage(&self, operation: Operation) -> Result<(), Fault> {
         self.g_stage.map_err(|kind| Fault::new(operation, kind))
     }
 
-    /// What `stval` is after a fault of a guest-virtual access.
+    /// What `stval` is after a fault of a guest-virtual access. Asks the CSR, which is the token's: so an access keeps nothing
+    /// for the case that it faults.
+    #[inline(always)]
     fn virtual_space(&self) -> Space {
-        match VsMode::of(self.csrs.vsatp) {
-            Some(VsMode::Bare) => Space::Identity,
-            _ => Space::Virtual,
-        }
+        Space::of_vsatp(self.hart.read_csr(Csr::Vsatp))
     }
 
     /// Refuses a regime without a G-stage, a guest whose VS-mode is big-endian (R9), and bytes that are not guest-physical.

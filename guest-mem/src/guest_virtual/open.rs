@@ -12,7 +12,7 @@ use super::access::{self, HardwareSpace};
 use super::window::{Borrow, Window};
 use crate::access::{GuestPrivilege, Width};
 use crate::address::Gva;
-use crate::fault::{AccessError, Fault, Operation, TrapInfo};
+use crate::fault::{AccessError, Fault, Operation, Space};
 use crate::guest_memory::GuestMemory;
 use crate::hart::Hart;
 
@@ -137,8 +137,6 @@ impl<'h, H: Hart> HardwareSpace for &OpenWindow<'_, 'h, H> {
     type Address = Gva;
     type Window = ();
 
-    const ALWAYS_BORROWS: bool = false;
-
     #[inline(always)]
     fn hart(&self) -> &H::Series<'h> {
         &self.series
@@ -154,11 +152,6 @@ impl<'h, H: Hart> HardwareSpace for &OpenWindow<'_, 'h, H> {
     #[inline(always)]
     fn open_unfenced(&self) {}
 
-    #[inline(always)]
-    fn is_open_anyway(&self) -> bool {
-        true
-    }
-
     /// The fence was made when the window was opened.
     #[inline(always)]
     fn is_plain(&self, _: Gva, _: usize) -> bool {
@@ -173,8 +166,9 @@ impl<'h, H: Hart> HardwareSpace for &OpenWindow<'_, 'h, H> {
         fault.at_gva(gva)
     }
 
-    fn fault(&self, operation: Operation, trap: TrapInfo) -> Fault {
-        Fault::from_trap(operation, self.vcpu.virtual_space(), trap)
+    #[inline(always)]
+    fn space(&self) -> Space {
+        self.vcpu.virtual_space()
     }
 }
 

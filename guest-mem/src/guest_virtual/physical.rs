@@ -7,7 +7,7 @@ use super::access::{self, HardwareSpace};
 use super::window::{Borrow, Window};
 use crate::access::Width;
 use crate::address::{Gpa, last_byte};
-use crate::fault::{AccessError, Fault, Operation, Space, TrapInfo};
+use crate::fault::{AccessError, Fault, Operation, Space};
 use crate::guest_memory::GuestMemory;
 use crate::hart::Hart;
 
@@ -68,11 +68,6 @@ impl<'h, H: Hart> HardwareSpace for LoadedPhysical<'_, 'h, H> {
     }
 
     #[inline(always)]
-    fn is_open_anyway(&self) -> bool {
-        Window::is_open_anyway(self.vcpu.hart, &self.vcpu.csrs, Borrow::Physical)
-    }
-
-    #[inline(always)]
     fn is_plain(&self, gpa: Gpa, len: usize) -> bool {
         last_byte(gpa.value(), len).is_some_and(|last| last < self.vcpu.plain_gpa_end)
     }
@@ -87,8 +82,9 @@ impl<'h, H: Hart> HardwareSpace for LoadedPhysical<'_, 'h, H> {
         fault.at_gpa(gpa)
     }
 
-    fn fault(&self, operation: Operation, trap: TrapInfo) -> Fault {
-        Fault::from_trap(operation, Space::Physical, trap)
+    #[inline(always)]
+    fn space(&self) -> Space {
+        Space::Physical
     }
 }
 

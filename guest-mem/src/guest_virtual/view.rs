@@ -7,7 +7,7 @@ use super::access::{self, HardwareSpace};
 use super::window::{Borrow, Window};
 use crate::access::{GuestPrivilege, Width};
 use crate::address::Gva;
-use crate::fault::{AccessError, Fault, Operation, TrapInfo};
+use crate::fault::{AccessError, Fault, Operation, Space};
 use crate::guest_memory::GuestMemory;
 use crate::hart::Hart;
 
@@ -44,8 +44,6 @@ impl<'h, H: Hart> HardwareSpace for GuestVirtual<'_, 'h, H> {
 
     type Window = Window<'h, H>;
 
-    const ALWAYS_BORROWS: bool = false;
-
     #[inline(always)]
     fn hart(&self) -> &H {
         self.vcpu.hart
@@ -77,11 +75,7 @@ impl<'h, H: Hart> HardwareSpace for GuestVirtual<'_, 'h, H> {
 
     #[inline(always)]
     fn is_open_anyway(&self) -> bool {
-        Window::is_open_anyway(
-            self.vcpu.hart,
-            &self.vcpu.csrs,
-            Borrow::Virtual(self.privilege),
-        )
+        Window::is_open_anyway(self.vcpu.hart, &self.vcpu.csrs, self.privilege)
     }
 
     #[inline(always)]
@@ -98,8 +92,9 @@ impl<'h, H: Hart> HardwareSpace for GuestVirtual<'_, 'h, H> {
         fault.at_gva(gva)
     }
 
-    fn fault(&self, operation: Operation, trap: TrapInfo) -> Fault {
-        Fault::from_trap(operation, self.vcpu.virtual_space(), trap)
+    #[inline(always)]
+    fn space(&self) -> Space {
+        self.vcpu.virtual_space()
     }
 }
 

@@ -56,20 +56,15 @@ pub(crate) struct Window<'h, H: Hart> {
 }
 
 impl<'h, H: Hart> Window<'h, H> {
-    /// Whether an access has nothing to borrow, since every CSR is right: so it is after an exit of the guest whose memory is
-    /// accessed with its own rights, interrupts still off. Then the access needs no window, if it needs no fence.
+    /// Whether a guest-virtual access has nothing to borrow, since every CSR is right: so it is after an exit of the guest whose
+    /// memory is accessed with its own rights, interrupts still off. Then the access needs no window, if it needs no fence and,
+    /// to fetch, finds SUM clear.
     #[inline(always)]
-    pub(crate) fn is_open_anyway(hart: &H, vcpu: &VcpuCsrs, borrow: Borrow) -> bool {
-        let (privilege, vsstatus) = match borrow {
-            Borrow::Virtual(privilege) => (privilege, 0),
-            Borrow::Instructions(privilege) => (privilege, STATUS_SUM),
-            Borrow::Physical => return false,
-        };
+    pub(crate) fn is_open_anyway(hart: &H, vcpu: &VcpuCsrs, privilege: GuestPrivilege) -> bool {
         let supervisor = privilege == GuestPrivilege::Supervisor;
         check_loaded(hart, vcpu);
         hart.read_csr(Csr::Sstatus) & STATUS_BORROWED == 0
             && (hart.read_csr(Csr::Hstatus) & HSTATUS_SPVP != 0) == supervisor
-            && vcpu.vsstatus & vsstatus == 0
     }
 
     /// Opens a window for `borrow` on the vCPU whose CSRs are `vcpu`.

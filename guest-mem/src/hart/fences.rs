@@ -3,6 +3,9 @@
 //! The one idea: switching `vsatp` between Bare and a mode and back takes effect immediately (R28 to R33), so the window
 //! fences nothing. Emulators before QEMU 9.0 keep combined translations across such writes (R34); on those, and only on
 //! those, an access whose *key* differs from that of the last one fences first (R35).
+//!
+//! The last key is this *value's*, and so is what the probe found: on such a machine one [`Hart`] value makes all guest accesses of
+//! its hart. Two of them, each with a key of its own, would use each other's stale translations.
 
 use core::cell::Cell;
 
@@ -21,7 +24,7 @@ pub struct FenceKey {
     pub vsstatus: u64,
 }
 
-/// A hart's fence policy, and the key of its last access.
+/// A hart's fence policy, and the key of its last access: one a machine hart ([`Hart::fence_state`]).
 #[derive(Debug, Default)]
 pub struct FenceState {
     stale_vsatp: Cell<bool>,

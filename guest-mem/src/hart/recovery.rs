@@ -44,19 +44,25 @@ impl<'t> ExceptionTable<'t> {
     /// The entry of the instruction at an offset from the start of the access unit.
     #[inline]
     pub fn find(self, instruction: usize) -> Option<Entry> {
-        if !instruction.is_multiple_of(4) {
-            return None;
-        }
-        let entry = *self.0.get(instruction / 4)?;
-        // Code begins with a routine, so that no fixup has the offset 0; an entry of kind 3 does not exist.
-        if entry == 0 {
-            return None;
-        }
+        let entry = self.look_up(instruction)?;
         Some(Entry {
             instruction: instruction as u16,
             fixup: entry & !3,
             kind: *SiteKind::ALL.get(usize::from(entry & 3))?,
         })
+    }
+
+    /// What the table has for the instruction at an offset from the start of the access unit, if that may fault.
+    #[inline]
+    fn look_up(self, instruction: usize) -> Option<u16> {
+        if !instruction.is_multiple_of(4) {
+            return None;
+        }
+        // Code begins with a routine, so that no fixup has the offset 0.
+        self.0
+            .get(instruction / 4)
+            .copied()
+            .filter(|&entry| entry != 0)
     }
 
     /// The entries in the order of their instructions.
@@ -77,7 +83,7 @@ const fn causes(list: &[u64]) -> u32 {
 
 /// The causes that each [`SiteKind`] can raise (I7), as bits. `hlvx` raises load causes by the specification (R6) and fetch
 /// causes on QEMU since 8.1 (R60); the page-table reads of an `hsv` raise the load's guest-page fault on QEMU before 8.1 (R67).
-pub(crate) const SITE_CAUSES: [u32; 3] = [
+pub(crate) const SITE_CAUSES: [u32; 4] = [
     causes(&[
         cause::LOAD_MISALIGNED,
         cause::LOAD_ACCESS,
@@ -101,6 +107,8 @@ pub(crate) const SITE_CAUSES: [u32; 3] = [
         cause::STORE_GUEST_PAGE,
         cause::LOAD_GUEST_PAGE,
     ]),
+    // There is no fourth kind.
+    0,
 ];
 
 /// The causes whose `stval` is always a guest-virtual address, so that `hstatus.GVA` must be set (R21). Causes 0, 1 and 4 to
@@ -151,14 +159,16 @@ pub(crate) fn find_fixup(
     scause: u64,
     hstatus: u64,
 ) -> Option<usize> {
-    let entry = table.find(offset)?;
-    if hstatus & HSTATUS_SPV != 0 || scause >= 32 {
-        return None;
-    }
-    let bit = 1u32 << scause;
-    let allowed = SITE_CAUSES[entry.kind as usize] & bit != 0;
-    let address_fits = hstatus & HSTATUS_GVA != 0 || CAUSES_WITH_GVA & bit == 0;
-    (allowed && address_fits).then_some(usize::from(entry.fixup))
+    let entry = table.look_up(offset)?;
+    let cause = cause::bit(scause);
+    let allowed = SITE_CAUSES[usize::from(entry & 3)] & cause != 0;
+    // Not from a guest, and with a guest-virtual address in stval, which some causes may lack.
+    let is_access = match hstatus & (HSTATUS_SPV | HSTATUS_GVA) {
+        HSTATUS_GVA => true,
+        0 => CAUSES_WITH_GVA & cause == 0,
+        _ => false,
+    };
+    (allowed && is_access).then_some(usize::from(entry & !3))
 }
 
 /// Sends `context` to its fixup if it is a guest-access fault of the unit at `start` with `table`.
@@ -168,20 +178,17 @@ pub(crate) fn find_fixup(
 )]
 #[inline]
 pub(crate) fn recover(table: ExceptionTable, start: usize, context: &mut impl TrapContext) -> bool {
-    let Some(offset) = context.pc().checked_sub(start) else {
-        return false;
-    };
+    // A pc below the unit is far above it, so.
+    let offset = context.pc().wrapping_sub(start);
     let trap = context.trap_info();
     let Some(fixup) = find_fixup(table, offset, trap.scause, context.hstatus()) else {
         return false;
     };
-    for (register, value) in
-        TRAP_REGISTERS
-            .into_iter()
-            .zip([trap.scause, trap.stval, trap.htval, trap.htinst])
-    {
-        context.set_register(register, value);
-    }
+    let [scause, stval, htval, htinst] = TRAP_REGISTERS;
+    context.set_register(scause, trap.scause);
+    context.set_register(stval, trap.stval);
+    context.set_register(htval, trap.htval);
+    context.set_register(htinst, trap.htinst);
     context.set_pc(start + fixup);
     true
 }

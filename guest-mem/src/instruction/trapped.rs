@@ -164,7 +164,7 @@ const fn is_guest_page_fault(scause: u64) -> bool {
 }
 
 /// The guest-physical address of the access, if the hart reported it: `htval` lacks the two low bits, which `stval` has
-/// (R22). Zero means not reported; that it might be page 0 only a software walk can tell.
+/// (R22). Zero means not reported; that it might be one of the addresses 0 to 3 only a software walk can tell.
 const fn reported_gpa(trap: &TrapInfo) -> Option<Gpa> {
     if is_guest_page_fault(trap.scause) && trap.htval != 0 {
         Some(Gpa::new(trap.htval << 2 | trap.stval & 0b11))

@@ -12,6 +12,7 @@ use crate::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SDT, STATUS_SIE, STATUS_SUM};
 use crate::fault::TrapInfo;
 use crate::hart::{Csr, Hart};
 use crate::translate::AdPolicy;
+use crate::translate::entry::{A, D, R, U, V, W, X};
 
 /// What [`probe`] found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl core::fmt::Display for ProbeError {
 impl core::error::Error for ProbeError {}
 
 /// Bytes of scratch memory that [`probe`] needs, aligned to 16 KiB.
-pub const PROBE_BYTES: usize = 12 * PAGE_SIZE as usize;
+pub const PROBE_BYTES: usize = page::COUNT * PAGE_SIZE as usize;
 
 /// Words in a page.
 const WORDS: usize = PAGE_SIZE as usize / 8;
@@ -80,20 +81,11 @@ mod page {
     /// Data at guest-physical page 9; at guest-virtual page 9 there is page 10.
     pub const FIRST: usize = 9;
     pub const SECOND: usize = 10;
-    pub const TABLES_END: usize = 11;
+    pub const COUNT: usize = 11;
 }
 
-mod pte {
-    pub const V: u64 = 1 << 0;
-    pub const R: u64 = 1 << 1;
-    pub const W: u64 = 1 << 2;
-    pub const X: u64 = 1 << 3;
-    pub const U: u64 = 1 << 4;
-    pub const A: u64 = 1 << 6;
-    pub const D: u64 = 1 << 7;
-    /// Everything but U.
-    pub const ALL: u64 = V | R | W | X | A | D;
-}
+/// Every right but U's, and used before.
+const ALL: u64 = V | R | W | X | A | D;
 
 const SV39: u64 = 8 << 60;
 const FIRST_MARK: u64 = 0x1111_1111_1111_1111;
@@ -221,19 +213,15 @@ impl Scratch<'_> {
         let set = |page: usize, index: usize, value: u64| {
             self.word(page, index).store(value, Ordering::Relaxed)
         };
-        set(0, 0, self.g_entry(page::G_MIDDLE, pte::V));
-        set(page::G_MIDDLE, 0, self.g_entry(page::G_LEAF, pte::V));
-        for guest_page in 0..page::TABLES_END {
-            set(
-                page::G_LEAF,
-                guest_page,
-                self.g_entry(guest_page, pte::ALL | pte::U),
-            );
+        set(0, 0, self.g_entry(page::G_MIDDLE, V));
+        set(page::G_MIDDLE, 0, self.g_entry(page::G_LEAF, V));
+        for guest_page in 0..page::COUNT {
+            set(page::G_LEAF, guest_page, self.g_entry(guest_page, ALL | U));
         }
         let vs_entry = |page: usize, flags: u64| (page as u64) << 10 | flags;
-        set(page::VS_ROOT, 0, vs_entry(page::VS_MIDDLE, pte::V));
-        set(page::VS_MIDDLE, 0, vs_entry(page::VS_LEAF, pte::V));
-        set(page::VS_LEAF, page::FIRST, vs_entry(page::SECOND, pte::ALL));
+        set(page::VS_ROOT, 0, vs_entry(page::VS_MIDDLE, V));
+        set(page::VS_MIDDLE, 0, vs_entry(page::VS_LEAF, V));
+        set(page::VS_LEAF, page::FIRST, vs_entry(page::SECOND, ALL));
         set(page::FIRST, 0, FIRST_MARK);
         set(page::SECOND, 0, SECOND_MARK);
     }
@@ -331,9 +319,9 @@ impl<H: Hart> Guest<'_, H> {
     }
 
     fn ad_policy(&self, table: usize, index: usize) -> Result<AdPolicy, ProbeError> {
-        let (result, after) = self.with_leaf(table, index, pte::A | pte::D, || self.store());
+        let (result, after) = self.with_leaf(table, index, A | D, || self.store());
         match result {
-            Ok(()) if after & pte::D != 0 => Ok(AdPolicy::Update),
+            Ok(()) if after & D != 0 => Ok(AdPolicy::Update),
             Ok(()) => Ok(AdPolicy::Ignore),
             Err(trap) if expected_store_fault(&trap) => Ok(AdPolicy::Fault),
             Err(trap) => Err(ProbeError::Trapped(trap)),
@@ -341,7 +329,7 @@ impl<H: Hart> Guest<'_, H> {
     }
 
     fn page_faults_as_access_faults(&self) -> Result<bool, ProbeError> {
-        let (result, _) = self.with_leaf(page::VS_LEAF, page::FIRST, pte::V, || self.load());
+        let (result, _) = self.with_leaf(page::VS_LEAF, page::FIRST, V, || self.load());
         match result {
             Err(trap) if trap.scause == cause::LOAD_ACCESS => Ok(true),
             Err(trap) if trap.scause == cause::LOAD_PAGE => Ok(false),
@@ -351,7 +339,7 @@ impl<H: Hart> Guest<'_, H> {
     }
 
     fn hlvx_needs_execute(&self) -> Result<bool, ProbeError> {
-        let (result, _) = self.with_leaf(page::VS_LEAF, page::FIRST, pte::X, || {
+        let (result, _) = self.with_leaf(page::VS_LEAF, page::FIRST, X, || {
             // SAFETY: as in `load`.
             unsafe { self.hart.fetch_parcel(PROBED) }
         });
@@ -360,7 +348,7 @@ impl<H: Hart> Guest<'_, H> {
 
     /// Loads as VS-mode, with SUM clear, from a user page.
     fn obeys_sum(&self) -> bool {
-        let (result, _) = self.with_leaf(page::VS_LEAF, page::FIRST, pte::U, || self.load());
+        let (result, _) = self.with_leaf(page::VS_LEAF, page::FIRST, U, || self.load());
         result.is_err()
     }
 }

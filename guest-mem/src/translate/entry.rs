@@ -184,8 +184,6 @@ pub(super) enum Decoded {
 }
 
 /// Steps 2 to 4 of the specification's walk: is the entry valid, is it a leaf, is it well-formed at `level` (R51)?
-///
-/// `input` is the address being translated: a 64 KiB page takes four bits of its page number from there.
 pub(super) fn decode(
     entry: u64,
     level: usize,

@@ -93,6 +93,15 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// What an access of the kind is for, if no instruction says more.
+    pub(crate) const fn of(kind: AccessKind) -> Self {
+        match kind {
+            AccessKind::Load => Self::Load,
+            AccessKind::Store => Self::Store,
+            AccessKind::Fetch => Self::Fetch,
+        }
+    }
+
     /// The type under which a fault is reported (R18).
     pub const fn access_kind(self) -> AccessKind {
         match self {

@@ -3,7 +3,8 @@
 //! The one idea: a fault whose resolution is `Resolve` never leaves this file. The library asks [`DemandPaging`] and goes on where
 //! the access ended, so that handlers see only what the guest itself did wrong.
 
-use guest_mem::guest_physical::{Resolver, Unresolvable};
+use guest_mem::guest_physical::{PhysicalView, Resolver, Unresolvable};
+use guest_mem::guest_virtual::GuardedResolver;
 use guest_mem::instruction::Instruction;
 use guest_mem::{AccessError, AccessKind, Fault, Gpa, GuestMemory, Gva, Resolution};
 
@@ -13,14 +14,34 @@ use crate::vm::Vm;
 /// Brings pages in, and counts that.
 pub struct DemandPaging<'v>(pub &'v Vm);
 
-impl Resolver for DemandPaging<'_> {
-    fn resolve(&mut self, _: &Fault, gpa: Gpa, access: AccessKind) -> Result<(), Unresolvable> {
+impl DemandPaging<'_> {
+    /// Waits for no guard, so it may be called under one: the table's lock is never held while its holder waits for guards, and
+    /// remote fences are the firmware's.
+    fn page_in(&self, gpa: Gpa, access: AccessKind) -> Result<(), Unresolvable> {
         self.0
             .ram
             .page_in(gpa, access, &self.0.fences())
             .map_err(|_| Unresolvable)?;
         self.0.memory_use.resolved.add_one();
         Ok(())
+    }
+}
+
+impl Resolver for DemandPaging<'_> {
+    fn resolve(&mut self, _: &Fault, gpa: Gpa, access: AccessKind) -> Result<(), Unresolvable> {
+        self.page_in(gpa, access)
+    }
+}
+
+impl GuardedResolver<PhysicalView<'_>> for DemandPaging<'_> {
+    fn resolve(
+        &mut self,
+        _: &PhysicalView<'_>,
+        _: &Fault,
+        gpa: Gpa,
+        access: AccessKind,
+    ) -> Result<(), Unresolvable> {
+        self.page_in(gpa, access)
     }
 }
 

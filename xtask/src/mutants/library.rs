@@ -228,8 +228,8 @@ pub const OF_LIBRARY: &[Mutant] = &[
     ),
     on_host(
         "a hole is taken for the slot below",
-        "guest_physical/table.rs",
-        &[("if !slot.contains(gpa) {", "if false {")],
+        "guest_physical/search.rs",
+        &[("if !unsafe { (*at).contains(gpa) } {", "if false {")],
     ),
     on_host(
         "a change of the slots waits for no guard",

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::access::Width;
+use crate::access::{AccessKind, Width};
 use crate::csr::GMode;
 use crate::fault::AccessError;
 use crate::guest_memory::GuestMemory;
@@ -253,4 +253,37 @@ fn only_a_slot_with_a_log_can_log() {
         memory.start_logging(base, &mut NoGStage),
         Err(SlotError::NoSuchSlot { base })
     );
+}
+
+#[test]
+fn a_page_of_a_logging_slot_is_shown_writable_to_a_store_only() {
+    let frames = Frames::new(1);
+    let (pages, log) = (absent(1), bits(1));
+    // SAFETY: the frames outlive the memory.
+    unsafe { pages[0].set(HostPage::Writable(frames.page(0))) };
+    for slot in [frames.linear(BASE), Slot::paged(Gpa::new(BASE), &pages)] {
+        let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+        memory
+            .add(slot.with_dirty_log(&log), &mut NoGStage)
+            .unwrap();
+        let mut reader = memory.reader(0).unwrap();
+        let (writable, read_only) = (
+            Some(HostPage::Writable(frames.page(0))),
+            Some(HostPage::ReadOnly(frames.page(0))),
+        );
+        let mut shown = |access| reader.guard().host_page(Gpa::new(BASE + 8), access);
+        let reads = [AccessKind::Load, AccessKind::Fetch];
+        assert_eq!(reads.map(&mut shown), [writable; 2]);
+        memory.start_logging(Gpa::new(BASE), &mut NoGStage).unwrap();
+        // What is filled in for a load lets no store by that the log does not know of, whatever was marked before: a harvest may
+        // take the mark before the page is filled in.
+        assert_eq!(reads.map(&mut shown), [read_only; 2]);
+        assert_eq!(shown(AccessKind::Store), writable);
+        memory.stop_logging(Gpa::new(BASE), &mut NoGStage).unwrap();
+        assert_eq!(reads.map(&mut shown), [writable; 2]);
+        memory
+            .set_read_only(Gpa::new(BASE), true, &mut NoGStage)
+            .unwrap();
+        assert_eq!(shown(AccessKind::Store), read_only);
+    }
 }

@@ -13,6 +13,7 @@ mod page_tables;
 mod races;
 mod resolving;
 mod reuse;
+mod shown;
 mod slots;
 
 use core::cell::UnsafeCell;

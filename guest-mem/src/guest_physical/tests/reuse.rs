@@ -178,3 +178,21 @@ fn a_scatter_list_fails_at_its_bad_segment_after_the_bytes_before() {
         }
     }
 }
+
+#[test]
+fn no_bytes_of_a_scatter_list_touch_nothing() {
+    let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    let mut reader = memory.reader(0).unwrap();
+    let view = reader.guard();
+    // A range that leaves the space, and one that no slot has.
+    for (address, len) in [(u64::MAX, 2), (0x1000, 8)] {
+        let segments = [(Gpa::new(address), len)];
+        let list = ScatterList::new(&segments);
+        assert_eq!(list.read(&view, 0, &mut []), Ok(0));
+        assert_eq!(list.write(&view, 1, &[]), Ok(0));
+        assert_eq!(list.fill(&view, 0, 7, 0), Ok(0));
+        let nowhere: [(Gpa, usize); 0] = [];
+        let nowhere = ScatterList::new(&nowhere);
+        assert_eq!(list.copy_to(&view, &nowhere, &view), Ok(0));
+    }
+}

@@ -6,7 +6,8 @@ use core::ptr::NonNull;
 use super::*;
 use crate::Width;
 use crate::csr::ATP_PPN;
-use crate::guest_virtual::{BackedVirtual, BackingMemory, VsEnvironment};
+use crate::guest_physical::BackingMemory;
+use crate::guest_virtual::{BackedVirtual, VsEnvironment};
 use crate::translate::{GStage, Purpose};
 
 /// The guest's tables as a walk in software reads them. Its memory is not to be reached this way: a race is no reason to

@@ -1,7 +1,10 @@
 //! Accesses that page in.
 
 use super::*;
-use crate::guest_physical::Unresolvable;
+use crate::guest_physical::{
+    GuestPhysicalMemory, HostPage, NoGStage, PhysicalView, Slot, Unresolvable,
+};
+use crate::guest_virtual::VsEnvironment;
 use crate::{AccessKind, Fault};
 
 /// All of a guest's memory but the host's tables is unbacked; what a resolver is asked for comes back.
@@ -138,4 +141,44 @@ fn both_halves_of_an_instruction_are_paged_in() {
         asked,
         [(first, AccessKind::Fetch), (gpa(11), AccessKind::Fetch)]
     );
+}
+
+#[test]
+fn a_resolver_under_a_guard_is_handed_the_memory_and_fills_the_g_stage_from_it() {
+    let array = RamArray::<64>::new();
+    let ram = array.at(RAM_BASE);
+    let guest = guest(ram, RWU);
+    let expected = virtual_bytes(&guest);
+    let host = ram.host_ptr(guest.spa(gpa(0)).unwrap()).unwrap();
+    let start = guest.spa(gpa(0)).unwrap().value();
+    let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    // SAFETY: the guest's memory is contiguous in `ram`, which outlives `memory` and is accessed as atomics only.
+    let slot = unsafe { Slot::linear(gpa(0), guest.len(), host) };
+    memory.add(slot, &mut NoGStage).unwrap();
+    unbacked(&guest);
+    let hart = guest.hart();
+    let vcpu = load(&hart);
+    let mut reader = memory.reader(0).unwrap();
+    let view = reader.guard();
+    let mut asked = 0;
+    let mut map = |view: &PhysicalView<'_>, _: &Fault, at: Gpa, access: AccessKind| {
+        asked += 1;
+        let Some(HostPage::Writable(page)) = view.host_page(at, access) else {
+            return Err(Unresolvable);
+        };
+        let spa = start + (page.addr().get() - host.addr().get()) as u64;
+        let bits = RWU | entry::A | entry::D;
+        guest
+            .back(at.page_base(), Spa::new(spa), bits)
+            .map_err(|_| Unresolvable)
+    };
+    let mut bytes = vec![0; 8192];
+    vcpu.guest_virtual(USER)
+        .with_memory(&view, VsEnvironment::BASE)
+        .resolving(&mut map)
+        .read(GVA, &mut bytes)
+        .unwrap();
+    assert_eq!(bytes, expected[..8192]);
+    // Three tables and two pages.
+    assert_eq!(asked, 5);
 }

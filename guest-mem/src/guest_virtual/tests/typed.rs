@@ -1,6 +1,7 @@
 //! Typed accesses, objects, strings and chunks.
 
 use super::*;
+use crate::hart::model::Protection;
 
 #[test]
 fn typed_accesses_are_one_instruction_each() {
@@ -46,6 +47,29 @@ fn a_string_ends_at_its_nul_and_later_pages_are_not_touched() {
     space.write(start, b"guest!").unwrap();
     let error = space.read_cstr(start, &mut buffer).unwrap_err();
     assert_eq!((error.completed, error.fault.gva), (6, Some(Gva::new(end))));
+}
+
+#[test]
+fn a_fault_after_a_strings_nul_does_not_hide_it() {
+    let memory = RamArray::<64>::new();
+    let guest = guest(memory.at(RAM_BASE), RWU);
+    guest.write(gpa(PAGES[0]), b"name\0").unwrap();
+    let hart = guest.hart();
+    let start = guest.spa(gpa(PAGES[0])).unwrap().value() + 64;
+    hart.protect(Protection {
+        range: Spa::new(start)..Spa::new(start + 8),
+        read: false,
+        write: false,
+        execute: false,
+    });
+    let vcpu = load(&hart);
+    let space = vcpu.guest_virtual(USER);
+    let mut buffer = [0; 256];
+    assert_eq!(space.read_cstr(GVA, &mut buffer), Ok(Some(4)));
+    // And one that comes before it is told.
+    guest.write(gpa(PAGES[0]), &[b'x'; 64]).unwrap();
+    let error = space.read_cstr(GVA, &mut buffer).unwrap_err();
+    assert_eq!((error.completed, error.fault.kind), (64, FaultKind::Access));
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod routines;
 mod series;
 
 pub use forms::{HandlerHook, Recovery, ScopedStvec};
-use routines::Singles;
+use routines::{Singles, frame};
 pub use series::Series;
 
 global_asm!(
@@ -39,23 +39,32 @@ global_asm!(
     // The bits of sstatus that a trap changes; SIE is clear in a window anyway.
     trap_status = const STATUS_SPP | STATUS_SPIE | STATUS_SPELP | STATUS_SDT,
     first_page_fault = const cause::INSTRUCTION_PAGE,
+    frame_stvec = const frame::STVEC,
+    frame_sepc = const frame::SEPC,
+    frame_scause = const frame::SCAUSE,
+    frame_stval = const frame::STVAL,
+    frame_htval = const frame::HTVAL,
+    frame_htinst = const frame::HTINST,
+    frame_sstatus = const frame::SSTATUS,
+    frame_hstatus = const frame::HSTATUS,
+    frame_scratch = const frame::SCRATCH,
+    unit_bits = const UNIT_BITS,
     separate = const cfg!(feature = "fence-guest-accesses") as u8,
 );
 
+/// The access unit has fewer bytes than two to the power of this, and its table a place for each four of these.
+const UNIT_BITS: u32 = 14;
+
 unsafe extern "C" {
     static __guest_mem_access_start: [u8; 0];
-    static __guest_mem_extable_start: [u16; 0];
-    static __guest_mem_extable_end: [u16; 0];
+    static __guest_mem_extable_start: [u16; 1 << UNIT_BITS >> 2];
 }
 
 /// The exception table of the access unit.
 #[inline]
 pub fn exception_table() -> ExceptionTable<'static> {
-    let start = (&raw const __guest_mem_extable_start).cast::<u16>();
-    let end = (&raw const __guest_mem_extable_end).cast::<u16>();
-    // SAFETY: both labels delimit what the access unit emitted into one section of one object: initialized, read-only,
-    // 8-aligned, and never moved.
-    ExceptionTable(unsafe { core::slice::from_raw_parts(start, end.offset_from_unsigned(start)) })
+    // SAFETY: the access unit emits so many of them into one section: initialized, read-only, 8-aligned, and never moved.
+    ExceptionTable(unsafe { &__guest_mem_extable_start })
 }
 
 /// Sends the trap in `context` to its fixup if a guest access of this crate raised it, and says whether it did.
@@ -111,13 +120,15 @@ pub struct Riscv64<R: Recovery> {
 impl<R: Recovery> Riscv64<R> {
     /// The hart that runs this code.
     ///
-    /// Fences as the specification says; [`probe`](crate::probe::probe) finds out whether this machine needs more.
+    /// Fences as the specification says; [`probe`](crate::probe::probe) finds out whether this machine needs more. Where it
+    /// does, what was found and which translations were used last is this value's: one value then serves all accesses of the
+    /// hart, those of trap handlers included.
     ///
     /// # Safety
     ///
     /// The hart is in HS-mode of a machine with the H extension, and the value stays on this hart. For [`HandlerHook`], its
-    /// trap handler calls [`try_fixup`]. The host's stack and this code are mapped; faults 5, 7, 13, 15, 21 and 23 are
-    /// delegated to HS-mode, or redirected to it by the firmware (R25).
+    /// trap handler calls [`try_fixup`]. The host's stack and this code are mapped; faults 5, 7, 13, 15, 21 and 23, and 1, 12
+    /// and 20, which some machines raise for `hlvx` (R60), are delegated to HS-mode, or redirected to it by the firmware (R25).
     pub const unsafe fn new() -> Self {
         Self {
             fences: FenceState::new(),

@@ -95,7 +95,8 @@ pub trait Singles: Copy {
     unsafe fn fetch_instruction(self, address: u64) -> Result<u32, Interrupted>;
 }
 
-/// What a fault in the scoped form puts back, and room for its vector. The access unit knows the layout.
+/// What a fault in the scoped form puts back, and room for its vector and routines. The access unit knows the layout
+/// ([`frame`]).
 #[derive(Debug)]
 #[repr(C)]
 pub struct ExitRecord {
@@ -107,8 +108,28 @@ pub struct ExitRecord {
     htinst: u64,
     sstatus: u64,
     hstatus: u64,
-    /// Registers of the interrupted routine, while the vector runs.
-    scratch: UnsafeCell<[MaybeUninit<u64>; 4]>,
+    /// Registers of the interrupted routine while the vector runs, and the caller's that a long copy uses.
+    scratch: UnsafeCell<[MaybeUninit<u64>; SCRATCH]>,
+}
+
+/// t1 to t4, s3 to s9.
+const SCRATCH: usize = 4 + 7;
+
+/// Where the access unit finds the fields of an [`ExitRecord`].
+pub mod frame {
+    use core::mem::offset_of;
+
+    use super::ExitRecord;
+
+    pub const STVEC: usize = offset_of!(ExitRecord, stvec);
+    pub const SEPC: usize = offset_of!(ExitRecord, sepc);
+    pub const SCAUSE: usize = offset_of!(ExitRecord, scause);
+    pub const STVAL: usize = offset_of!(ExitRecord, stval);
+    pub const HTVAL: usize = offset_of!(ExitRecord, htval);
+    pub const HTINST: usize = offset_of!(ExitRecord, htinst);
+    pub const SSTATUS: usize = offset_of!(ExitRecord, sstatus);
+    pub const HSTATUS: usize = offset_of!(ExitRecord, hstatus);
+    pub const SCRATCH: usize = offset_of!(ExitRecord, scratch);
 }
 
 impl ExitRecord {
@@ -125,7 +146,7 @@ impl ExitRecord {
             htinst: now.htinst,
             sstatus: now.sstatus,
             hstatus: now.hstatus,
-            scratch: UnsafeCell::new([MaybeUninit::uninit(); 4]),
+            scratch: UnsafeCell::new([MaybeUninit::uninit(); SCRATCH]),
         }
     }
 }
@@ -167,6 +188,15 @@ pub struct Hooked;
 #[derive(Clone, Copy, Debug)]
 pub struct Scoped<'r>(pub &'r ExitRecord);
 
+/// The address of the vector of copies, fills and series.
+#[inline(always)]
+fn scoped_vector() -> usize {
+    unsafe extern "C" {
+        static __guest_mem_scoped_vector: u8;
+    }
+    (&raw const __guest_mem_scoped_vector).addr()
+}
+
 /// The trap in four variables.
 macro_rules! trap {
     ($scause:ident, $stval:ident, $htval:ident, $htinst:ident) => {
@@ -180,8 +210,16 @@ macro_rules! trap {
 }
 
 /// Calls a single access with a0 and a1, and what else its form wants in registers. Answers a0, a1 and the trap.
+///
+/// A series calls by a register, which keeps the routine's address from one access to the next.
 macro_rules! call_single {
-    ($routine:ident, $value:expr, $address:expr, [$($operands:tt)*]) => {{
+    ($routine:ident, $value:expr, $address:expr, [by name, $($operands:tt)*]) => {
+        call_single!(@ $routine, "call t0, {routine}", [sym $routine], $value, $address, [$($operands)*])
+    };
+    ($routine:ident, $value:expr, $address:expr, [by register, $($operands:tt)*]) => {
+        call_single!(@ $routine, "jalr t0, {routine}", [in(reg) $routine as Routine], $value, $address, [$($operands)*])
+    };
+    (@ $routine:ident, $call:literal, [$($target:tt)*], $value:expr, $address:expr, [$($operands:tt)*]) => {{
         unsafe extern "C" {
             fn $routine();
         }
@@ -191,8 +229,8 @@ macro_rules! call_single {
         // frame's scratch; it needs no stack.
         unsafe {
             asm!(
-                "call t0, {routine}",
-                routine = sym $routine,
+                $call,
+                routine = $($target)*,
                 inlateout("a0") $value => value,
                 inlateout("a1") $address => faulted,
                 out("t0") _,
@@ -209,7 +247,7 @@ macro_rules! call_single {
     }};
 }
 
-/// Calls a copy or a fill, for the scoped form with the frame in a3.
+/// Calls a copy or a fill, for the scoped form with the frame in s2.
 macro_rules! call_copy {
     ($routine:expr, $host:expr, $guest:expr, $len:expr $(, frame $frame:expr)?) => {{
         let left: usize;
@@ -223,7 +261,7 @@ macro_rules! call_copy {
                 inlateout("a0") $host => left,
                 inlateout("a1") $guest => _,
                 inlateout("a2") $len => _,
-                $(in("a3") core::ptr::from_ref::<ExitRecord>($frame),)?
+                $(in("s2") core::ptr::from_ref::<ExitRecord>($frame),)?
                 lateout("t1") scause,
                 lateout("t2") stval,
                 lateout("t3") htval,
@@ -346,7 +384,7 @@ impl Copies for Hooked {
 impl Singles for Hooked {
     singles! {
         this: self;
-        operands: [out("t5") _,];
+        operands: [by name, out("t5") _,];
         load: __guest_mem_hook_load_1 __guest_mem_hook_load_2 __guest_mem_hook_load_4 __guest_mem_hook_load_8;
         store: __guest_mem_hook_store_1 __guest_mem_hook_store_2 __guest_mem_hook_store_4 __guest_mem_hook_store_8;
         fetch: __guest_mem_hook_fetch_parcel __guest_mem_hook_fetch_instruction;
@@ -368,7 +406,12 @@ impl Copies for Scoped<'_> {
 impl Singles for Scoped<'_> {
     singles! {
         this: self;
-        operands: [in("a3") core::ptr::from_ref::<ExitRecord>(self.0), out("t5") _,];
+        operands: [
+            by register,
+            in("s2") core::ptr::from_ref::<ExitRecord>(self.0),
+            in("s3") scoped_vector(),
+            out("t5") _,
+        ];
         load: __guest_mem_series_load_1 __guest_mem_series_load_2 __guest_mem_series_load_4
             __guest_mem_series_load_8;
         store: __guest_mem_series_store_1 __guest_mem_series_store_2 __guest_mem_series_store_4
@@ -381,6 +424,7 @@ impl Singles for RecordInRegisters {
     singles! {
         this: self;
         operands: [
+            by name,
             inlateout("a2") self.sepc => _,
             inlateout("a3") self.scause => _,
             inlateout("a4") self.stval => _,

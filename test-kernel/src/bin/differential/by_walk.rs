@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 
 use differential::World;
 use guest_mem::csr::GMode;
-use guest_mem::fault::{Fault, HTINST_PAGE_TABLE_WRITE};
+use guest_mem::fault::{Fault, FaultKind, HTINST_PAGE_TABLE_WRITE};
 use guest_mem::guest_physical::{GuestPhysicalMemory, MachineMemory};
 use guest_mem::guest_virtual::VsEnvironment;
 use guest_mem::translate::{EntryMemory, GRegime, Purpose, Refused, trap_of};
@@ -96,15 +96,28 @@ impl ByWalk {
             false => GuestPrivilege::User,
         };
         let mut bytes = [0; 8];
-        let done = with_guest(world, measured, || {
+        let mut access = |environment| {
             let vcpu = loaded(&self.hart);
             let space = vcpu
                 .guest_virtual(privilege)
-                .with_memory(&stage, environment(rules));
+                .with_memory(&stage, environment);
             if world.instruction.stores() {
                 space.write(gva, &world.value.to_le_bytes()[..len])
             } else {
                 space.read(gva, &mut bytes[..len])
+            }
+        };
+        let environment = environment(rules);
+        let done = with_guest(world, measured, || {
+            // What a walk refuses it refuses by itself: the hardware is what it is compared with.
+            let done = access(VsEnvironment {
+                walk_always: true,
+                ..environment
+            });
+            match done {
+                // Of another memory type, which is the hardware's.
+                Err(error) if error.fault.kind == FaultKind::NoSlot => access(environment),
+                done => done,
             }
         });
         match done {

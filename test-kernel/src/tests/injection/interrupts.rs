@@ -16,9 +16,10 @@ use super::setting::{Layer, Operation, Refusal, Setting, Space};
 use super::shape::Shape;
 use super::{is_scoped, standalone_with_granules};
 use crate::deviation::Deviation::StaleVsatp;
-use crate::harness::{self, Outcome, Stop, Test, cases, check};
+use crate::harness::{self, Outcome, Stop, Test, cases, check, fail};
 use crate::library::{in_both_forms, loaded};
 use crate::machine::{self, Stepping};
+use crate::println;
 use crate::witness::Promise;
 use crate::{arena, boot, csr, storm};
 
@@ -36,7 +37,7 @@ unsafe extern "C" {
 pub(super) struct Unit {
     start: u64,
     end: u64,
-    interrupted: [bool; 2048],
+    interrupted: [bool; 4096],
 }
 
 impl Unit {
@@ -44,7 +45,7 @@ impl Unit {
         Self {
             start: (&raw const __guest_mem_access_start) as u64,
             end: (&raw const __guest_mem_access_end) as u64,
-            interrupted: [false; 2048],
+            interrupted: [false; 4096],
         }
     }
 
@@ -121,15 +122,16 @@ pub(super) fn sweep<H: Hart + 'static>(
     Ok(count)
 }
 
-/// Instructions of the unit that no access here goes through: 7 in either vector for a fault without GVA, which comes only
-/// through firmware (R21), and 3 that pass on a trap in a single access that is none of its own.
-const FOR_OTHERS: usize = 17;
+/// Instructions of the unit that no access here goes through: 7 in one vector and 8 in the other for a fault without GVA, which
+/// comes only through firmware (R21), 3 that pass on a trap in a single access that is none of its own, and 6 for a host that
+/// recovers a fault of the scoped form by itself.
+const FOR_OTHERS: usize = 24;
 
 /// Bytes; bytes by which the host's alignment is off the guest's, at which the copy is by doubles; first byte that is refused.
 pub(super) type Sizes = (usize, usize, usize);
 
 /// Copies that together go through every instruction of the routines.
-const COPIES: [Sizes; 13] = [
+const COPIES: [Sizes; 22] = [
     (300, 0, 20),
     (300, 0, 84),
     (300, 0, 148),
@@ -143,6 +145,16 @@ const COPIES: [Sizes; 13] = [
     (300, 1, 5),
     (300, 3, 150),
     (77, 5, 70),
+    (120, 3, 55),
+    // Bodies of the scoped form.
+    (1100, 0, 20),
+    (1100, 0, 148),
+    (1100, 0, 300),
+    (1100, 0, 420),
+    (600, 3, 40),
+    (600, 3, 90),
+    (600, 3, 170),
+    (600, 3, 230),
 ];
 
 /// The fewest that windows are opened for.
@@ -341,13 +353,13 @@ fn r26_i2_an_interrupt_at_every_instruction_of_an_access_is_survived(t: &mut Tes
     let mut unit = Unit::new();
     in_both_forms!(t, |t: &mut Test, hart| body(t, &mut unit, hart))?;
     let all = ((unit.end - unit.start) / 4) as usize;
-    let missed = unit.interrupted[..all]
-        .iter()
-        .filter(|&&came| !came)
-        .count();
-    check!(
-        missed <= FOR_OTHERS,
-        "no interrupt came at {missed} of the unit's {all} instructions, {FOR_OTHERS} of which are for others"
-    );
+    let missed = || (0..all).filter(|&index| !unit.interrupted[index]);
+    let count = missed().count();
+    if count > FOR_OTHERS {
+        missed().for_each(|index| println!("no interrupt came at {:#x} of the unit", 4 * index));
+        fail!(
+            "no interrupt came at {count} of the unit's {all} instructions, {FOR_OTHERS} of which are for others"
+        );
+    }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Fault injection: a fault at every byte of copies of every size and alignment, of every cause, in both spaces, by both forms
 //! of recovery, through the library's windows and below them (R11, R15, R20, invariant 4).
 //!
-//! The one idea: the cross product is finite. `cargo xtask test --exhaustive` runs all of it. The default run takes, in each
+//! The one idea: the cross product (`shape`) is finite. `cargo xtask test --exhaustive` runs all of it. The default run takes, in each
 //! form, all of it for one setting (`WHOLE`); for each setting in which a fault comes in the middle of a routine, all that
 //! has a size of `shape::BRANCHES`, which together take every branch of the assembly; and of the rest one case in
 //! `SAMPLED`, others for each setting.
@@ -25,7 +25,7 @@ use crate::witness::Promise;
 use crate::{arena, boot, csr, machine};
 use scene::Scene;
 use setting::{Layer, Operation, Refusal, Setting, Space};
-use shape::{BRANCHES, LONGEST, Shape};
+use shape::{BRANCHES, Shape};
 
 cases![
     r11_r20_a_fault_injected_at_a_page_end_is_exact,
@@ -157,7 +157,7 @@ fn inject_all<H: Hart + 'static>(t: &mut Test, hart: &H, refusals: &[Refusal]) -
         let scene = Scene::new(setting, promise);
         let vcpu = loaded(hart);
         let extent = Extent::of(&setting, is_scoped::<H>());
-        for len in 1..=LONGEST {
+        for len in shape::sizes() {
             let all = extent.takes_all_of(len);
             for (index, shape) in Shape::of_len(len).enumerate() {
                 let taken = all || (index + 7 * number + 3 * len) % SAMPLED == 0;

@@ -4,8 +4,14 @@
 //! the copy is moved so that any byte of it comes to lie there. The alignment on the guest's side follows from that byte, so
 //! that all bytes, all sizes and all alignments of the host's side are all there is.
 
+/// The longest copy of all sizes up to it.
+const SHORT: usize = 300;
+
+/// Longer ones, for the bodies of 512 bytes that the scoped form has.
+const LONG: [usize; 3] = [520, 777, LONGEST];
+
 /// The longest copy.
-pub const LONGEST: usize = 300;
+pub const LONGEST: usize = 1100;
 
 /// Sizes that together take every branch of every routine, each with one less and one more: head, body and tail, from where
 /// merging begins, a batch, a body of four batches, and both with singles after them.
@@ -15,6 +21,11 @@ pub const BRANCHES: [usize; 24] = [
 
 /// Bytes from which on `hart::riscv64` merges doubles instead of copying narrower elements.
 const MERGED_FROM: usize = 48;
+
+/// Every size, the shortest first.
+pub fn sizes() -> impl Iterator<Item = usize> {
+    (1..=SHORT).chain(LONG)
+}
 
 /// One copy that is refused somewhere.
 #[derive(Clone, Copy, Debug)]

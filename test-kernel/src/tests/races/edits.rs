@@ -89,7 +89,7 @@ impl Edits<'_> {
     /// One access of some page by some path.
     fn access<H: Hart>(&self, hand: &mut Hand<'_, '_, H>) -> Part {
         let index = hand.below(PAGES as u64) as usize;
-        let path = [Path::Virtual, Path::Backed][hand.below(2) as usize];
+        let path = [Path::Virtual, Path::Backed, Path::Shown][hand.below(3) as usize];
         let kind = hand.below(4);
         let mut buffer = [contents(index) | hand.below(1 << 16); 32];
         let offset = hand.below(PAGE / 8 - 32) * 8;

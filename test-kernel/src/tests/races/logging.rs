@@ -10,9 +10,7 @@ use guest_mem::guest_physical::{NoGStage, StageMirror};
 use guest_mem::hart::Hart;
 use guest_mem::{AccessError, AccessKind, FaultKind, Gpa, GuestMemory};
 
-use super::{
-    Hand, Memory, PAGE, Path, Race, arena_slot, by_path, bytes_of, fill_page, pages, race,
-};
+use super::{Hand, Memory, PAGE, Race, arena_slot, by_path, bytes_of, fill_page, pages, race};
 use crate::harness::{Outcome, Test, cases, count, fail};
 use crate::harts::{Crew, Part, Patience, Wrong, claim};
 use crate::slots::{LEN, is_slot};
@@ -134,11 +132,11 @@ impl<'m> Logging<'m> {
     /// One write somewhere by some path, the rest of it after each fault.
     fn write<H: Hart>(&self, hand: &mut Hand<'_, '_, H>) -> Part {
         let index = hand.below(PAGES as u64) as usize;
-        let path = Path::ALL[hand.below(4) as usize];
+        let path = hand.path();
         let mut doubles = [hand.below(u64::MAX >> 33) << 32 | hand.below(u64::MAX >> 33); 32];
         let len = 1 + hand.below(32);
         // Guest-virtual pages lie side by side.
-        let crosses = matches!(path, Path::Virtual | Path::Backed) && index + 1 < PAGES;
+        let crosses = path.is_virtual() && index + 1 < PAGES;
         let room = PAGE / 8 - if crosses { 1 } else { len };
         let offset = hand.below(room) * 8;
         let page = self.pages[index];

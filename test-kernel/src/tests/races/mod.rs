@@ -16,11 +16,13 @@ use guest_mem::guest_physical::{GuestPhysicalMemory, NoGStage, Reader, Slot};
 use guest_mem::guest_virtual::VsEnvironment;
 use guest_mem::hart::Hart;
 use guest_mem::hart::riscv64::{HandlerHook, Recovery, Riscv64, ScopedStvec};
+use guest_mem::translate::StageRules;
 use guest_mem::{LoadedVcpu, Spa, probe};
 
 use crate::harness::{Outcome, Stop};
 use crate::harts::{self, Crew, Part, Patience, Wrong};
 use crate::library::{loaded, probed};
+use crate::oracle::Oracle;
 use crate::tables::bits::SUPERVISOR;
 use crate::tables::{Page, World};
 use crate::{arena, shootdown, slots as host_slots};
@@ -46,10 +48,28 @@ enum Path {
     Direct,
     /// Both: the hardware's translation with the slots beside it.
     Backed,
+    /// The same with the G-stage's own table beside it, and copies by walks.
+    Shown,
 }
 
 impl Path {
-    const ALL: [Self; 4] = [Self::Virtual, Self::Physical, Self::Direct, Self::Backed];
+    const ALL: [Self; 5] = [
+        Self::Virtual,
+        Self::Physical,
+        Self::Direct,
+        Self::Backed,
+        Self::Shown,
+    ];
+
+    /// Whether it goes through guest-virtual pages, which lie side by side.
+    fn is_virtual(self) -> bool {
+        matches!(self, Self::Virtual | Self::Backed | Self::Shown)
+    }
+
+    /// Whether it has an exchange, which has no form by `hlv`.
+    fn exchanges(self) -> bool {
+        matches!(self, Self::Direct | Self::Backed | Self::Shown)
+    }
 }
 
 /// What a hart accesses guest memory with.
@@ -58,6 +78,7 @@ struct Hand<'h, 'm, H: Hart> {
     vcpu: LoadedVcpu<'h, H>,
     reader: Reader<'m>,
     environment: VsEnvironment,
+    g_rules: StageRules,
     random: u64,
 }
 
@@ -89,6 +110,17 @@ macro_rules! by_path {
                 let ($memory, $at) = (space.with_memory(&view, $hand.environment), gva);
                 $body
             }
+            $crate::tests::races::Path::Shown => {
+                let memory = $crate::slots::Arena {
+                    linger: $hand.linger(),
+                };
+                let view = $hand.reader.guard();
+                let shown = $crate::slots::shown(&view, &$hand.vcpu, $hand.g_rules, memory);
+                let environment = $hand.environment.with_walk_from(0);
+                let space = $hand.vcpu.guest_virtual(privilege);
+                let ($memory, $at) = (space.with_memory(&shown, environment), gva);
+                $body
+            }
         }
     }};
 }
@@ -96,6 +128,19 @@ macro_rules! by_path {
 use by_path;
 
 impl<H: Hart> Hand<'_, '_, H> {
+    /// Turns of a loop between a walk and its access: mostly none, sometimes long enough for a shootdown.
+    fn linger(&mut self) -> u64 {
+        match self.below(8) {
+            0 => self.below(1 << 16),
+            _ => 0,
+        }
+    }
+
+    /// Some path.
+    fn path(&mut self) -> Path {
+        Path::ALL[self.below(Path::ALL.len() as u64) as usize]
+    }
+
     /// A number below the bound that looks random (an LCG's upper half).
     fn below(&mut self, bound: u64) -> u64 {
         self.random = self
@@ -159,6 +204,7 @@ fn race(world: &World, memory: &Memory<'_>, race: &impl Race) -> Outcome {
         }
     }
     let environment = host_slots::environment()?;
+    let g_rules = Oracle::measure()?.g;
     let scratch: [u64; harts::OTHERS] =
         core::array::from_fn(|_| arena::take(probe::PROBE_BYTES.next_power_of_two() as u64));
     let (hart, _) = probed::<HandlerHook>()?;
@@ -168,7 +214,7 @@ fn race(world: &World, memory: &Memory<'_>, race: &impl Race) -> Outcome {
             me: usize,
             world: &World,
             memory: &Memory<'_>,
-            environment: VsEnvironment,
+            (environment, g_rules): (VsEnvironment, StageRules),
             race: &impl Race,
             crew: &Crew,
         ) -> Part {
@@ -185,17 +231,18 @@ fn race(world: &World, memory: &Memory<'_>, race: &impl Race) -> Outcome {
                     walk_always: me == 3 || environment.walk_always,
                     ..environment
                 },
+                g_rules,
                 random: me as u64,
             };
             race.there(hand, crew)
         }
-        let scratch = scratch[me - 1];
+        let (scratch, rules) = (scratch[me - 1], (environment, g_rules));
         if me.is_multiple_of(2) {
             let hart = other::<ScopedStvec>(scratch)?;
-            run(&hart, me, world, memory, environment, race, crew)
+            run(&hart, me, world, memory, rules, race, crew)
         } else {
             let hart = other::<HandlerHook>(scratch)?;
-            run(&hart, me, world, memory, environment, race, crew)
+            run(&hart, me, world, memory, rules, race, crew)
         }
     };
     harts::together(&there, |crew| {
@@ -208,6 +255,7 @@ fn race(world: &World, memory: &Memory<'_>, race: &impl Race) -> Outcome {
             vcpu: loaded(&hart),
             reader,
             environment,
+            g_rules,
             random: 0,
         };
         race.here(hand, crew)

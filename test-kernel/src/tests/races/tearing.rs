@@ -30,7 +30,7 @@ struct Tearing {
 impl Tearing {
     fn accesses<H: Hart>(&self, mut hand: Hand<'_, '_, H>) -> Part {
         for access in 0..ACCESSES {
-            let path = Path::ALL[hand.below(4) as usize];
+            let path = hand.path();
             let (offset, width) = WIDTHS[hand.below(4) as usize];
             match width {
                 1 => self.access::<u8, H>(&mut hand, path, offset, access),
@@ -55,8 +55,7 @@ impl Tearing {
         let order = Ordering::Relaxed;
         let found = by_path!(hand, path, (0, self.page.gpa, offset) => |memory, at| match kind {
             0 => memory.store(at, value, order).map(|()| value),
-            // An exchange has no form by `hlv`.
-            1 if matches!(path, Path::Direct | Path::Backed) => memory
+            1 if path.exchanges() => memory
                 .load::<T>(at, order)
                 .and_then(|current| memory.compare_exchange(at, current, value, order))
                 .map(|found| found.unwrap_or_else(|found| found)),
@@ -107,7 +106,7 @@ struct Counting {
 impl Counting {
     fn increments<H: Hart>(&self, mut hand: Hand<'_, '_, H>) -> Part {
         for round in 0..INCREMENTS {
-            let path = [Path::Direct, Path::Backed][hand.below(2) as usize];
+            let path = [Path::Direct, Path::Backed, Path::Shown][hand.below(3) as usize];
             for (offset, width) in COUNTERS {
                 match width {
                     1 => self.increment::<u8, H>(&mut hand, path, offset),

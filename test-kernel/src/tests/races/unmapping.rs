@@ -1,7 +1,7 @@
 //! Pages that are taken out of the guest while other harts use them.
 //!
-//! The one idea: after the guards that existed are gone and every hart has acknowledged the shootdown, the page is poisoned. It
-//! stays so for a whole round, and is then looked at: no byte of it was written, and nobody has read any of it.
+//! The one idea: after the guards that existed are gone, before the shootdown and again after it, the page is poisoned. It stays
+//! so for a whole round, and is then looked at: no byte of it was written, and nobody has read any of it.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +9,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest_mem::csr::GMode;
 use guest_mem::guest_physical::{HostPage, NoGStage, PageEntry, Slot};
 use guest_mem::hart::Hart;
-use guest_mem::{AccessError, FaultKind, Gpa, GuestMemory};
+use guest_mem::{AccessError, AccessKind, FaultKind, Gpa, GuestMemory};
 
 use super::{
-    Hand, Memory, PAGE, POISON, Path, Race, by_path, bytes_of, fill_page, other_than, pages, race,
+    Hand, Memory, PAGE, POISON, Race, by_path, bytes_of, fill_page, other_than, pages, race,
 };
 use crate::harness::{Outcome, Test, cases, count};
 use crate::harts::{Crew, Part, Patience, Wrong, claim};
@@ -73,15 +73,15 @@ impl Unmapping<'_> {
         for index in own() {
             entry(self.pages[index]).clear();
         }
-        let patience = Patience::new();
-        self.memory.synchronize(|| {
-            shootdown::serve(me);
-            assert!(!patience.is_over(), "a guard lasts for ever");
-        });
+        self.wait_for_guards(me);
+        // Meanwhile a walk of the G-stage's own table may find a page that its slot has no more.
+        (0..hand.below(1 << 12)).for_each(|_| core::hint::spin_loop());
         for index in own() {
             arena::write(self.g_entries[index], 0);
         }
         shootdown::shoot_down(me);
+        // Those who found it there.
+        self.wait_for_guards(me);
         for index in own() {
             let (new, old) = (&self.spares[index], &self.frames[index]);
             let frame = new.swap(old.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -103,10 +103,18 @@ impl Unmapping<'_> {
         Ok(())
     }
 
+    fn wait_for_guards(&self, me: usize) {
+        let patience = Patience::new();
+        self.memory.synchronize(|| {
+            shootdown::serve(me);
+            assert!(!patience.is_over(), "a guard lasts for ever");
+        });
+    }
+
     /// One access of some page by some path, and what follows a fault.
     fn access<H: Hart>(&self, hand: &mut Hand<'_, '_, H>) -> Part {
         let index = hand.below(PAGES as u64) as usize;
-        let path = Path::ALL[hand.below(4) as usize];
+        let path = hand.path();
         let kind = hand.below(4);
         let mut buffer = [contents(index) | hand.below(1 << 16); 32];
         let offset = hand.below(PAGE / 8 - 32) * 8;
@@ -135,7 +143,8 @@ impl Unmapping<'_> {
                 self.faults.fetch_add(1, Ordering::Relaxed);
                 // Under the guard: who takes the page away waits for it, and then finds what is filled in here.
                 let view = hand.reader.guard();
-                if let Some(HostPage::Writable(frame)) = view.host_page(Gpa::new(page.gpa)) {
+                let found = view.host_page(Gpa::new(page.gpa), AccessKind::Store);
+                if let Some(HostPage::Writable(frame)) = found {
                     arena::write(self.g_entries[index], leaf(frame.addr().get() as u64, USER));
                 }
             }

@@ -4,6 +4,7 @@
 //! the same: bytes, fault, and the entries afterwards.
 mod entries;
 mod interference;
+mod refused;
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -13,10 +14,10 @@ use super::*;
 use crate::Width;
 use crate::csr::{ENVCFG_ADUE, ENVCFG_PBMTE, ENVCFG_PMM_SHIFT, ENVCFG_SSE};
 use crate::guest_physical::{
-    GuestPhysicalMemory, HostPage, MachineMemory, NoGStage, PageEntry, PhysicalView, Slot,
-    StageView,
+    BackingMemory, GuestPhysicalMemory, HostPage, MachineMemory, NoGStage, PageEntry, PhysicalView,
+    Slot, StageView,
 };
-use crate::guest_virtual::{BackingMemory, VsEnvironment};
+use crate::guest_virtual::VsEnvironment;
 use crate::translate::{AdPolicy, EntryMemory, GRegime, GStage, Purpose, Refused, StageRules};
 
 type Slots<'m> = GuestPhysicalMemory<'m, 2, 1>;
@@ -101,6 +102,14 @@ impl Setting {
             henvcfg: self.henvcfg,
             ..ALL_BY_WALK
         }
+    }
+
+    /// Copies by walks: with the hardware to ask about what a walk refuses, and without.
+    fn environments(&self) -> [VsEnvironment; 2] {
+        [false, true].map(|walk_always| VsEnvironment {
+            walk_always,
+            ..self.environment()
+        })
     }
 
     fn put(&self, hart: &ModelHart<'_>) {
@@ -222,8 +231,9 @@ fn r55_an_update_needs_a_table_that_the_g_stage_lets_be_written() {
     let guest = guest(ram, RWU);
     let slots = slots(&guest, ram);
     let hart = guest.hart();
-    let vcpu = load(&hart);
     let setting = Setting::new(true, 0);
+    setting.put(&hart);
+    let vcpu = load(&hart);
     let clean = gpa(PAGES[0]).value() >> 2 | RWU | entry::V;
     guest.set_entry(GVA, clean).unwrap();
     let at = guest.entry(GVA).unwrap();
@@ -234,18 +244,18 @@ fn r55_an_update_needs_a_table_that_the_g_stage_lets_be_written() {
     let mut reader = slots.reader(0).unwrap();
     let view = reader.guard();
     let stage = setting.shown(&view, &guest, ram);
-    let space = vcpu
-        .guest_virtual(USER)
-        .with_memory(&stage, setting.environment());
-    for write in [false, true] {
-        let (result, _) = access(&space, write);
-        let fault = result.unwrap_err().fault;
-        let implicit = FaultKind::GuestPage {
-            access: AccessKind::Store,
-            implicit: true,
-        };
-        assert_eq!((fault.kind, fault.gpa), (implicit, Some(at)));
-        assert_eq!(vs_entry(&guest), clean);
+    for environment in setting.environments() {
+        let space = vcpu.guest_virtual(USER).with_memory(&stage, environment);
+        for write in [false, true] {
+            let (result, _) = access(&space, write);
+            let fault = result.unwrap_err().fault;
+            let implicit = FaultKind::GuestPage {
+                access: AccessKind::Store,
+                implicit: true,
+            };
+            assert_eq!((fault.kind, fault.gpa), (implicit, Some(at)));
+            assert_eq!(vs_entry(&guest), clean);
+        }
     }
 }
 

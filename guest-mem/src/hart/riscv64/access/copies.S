@@ -1,7 +1,7 @@
 # Copies. a0 and a1 are multiples of \w; a2 is a multiple of \w. Returns in a0 the bytes left: 0 unless a fault ended it.
 
-# By doubles: bodies of four batches, then batches, then single doubles. A batch moves a1 on, a body a0: the fixup of the
-# body's n-th batch takes a1 back to where a0 is.
+# By doubles: bodies of four batches (in the scoped form, of four groups), then batches, then single doubles. A batch moves a1
+# on, a body a0: the fixup of the body's n-th batch moves a0 to where a1 is.
 
     .macro LOAD_BATCH fixup, scoped
     SEPARATE
@@ -36,6 +36,103 @@
     sd      t3, \at+56(a0)
     .endm
 
+# By sixteen doubles, in the scoped form: the more a group has, the less often it takes the vector back.
+    .macro LOAD_GROUP fixup
+    SEPARATE
+    TAKE_VECTOR 1
+    addi    s9, a1, 120
+    GUEST_ACCESS 0, \fixup, hlv.d a3, (a1)
+    addi    a4, a1, 8
+    GUEST_ACCESS 0, \fixup, hlv.d a4, (a4)
+    addi    a5, a1, 16
+    GUEST_ACCESS 0, \fixup, hlv.d a5, (a5)
+    addi    a6, a1, 24
+    GUEST_ACCESS 0, \fixup, hlv.d a6, (a6)
+    addi    a7, a1, 32
+    GUEST_ACCESS 0, \fixup, hlv.d a7, (a7)
+    addi    t0, a1, 40
+    GUEST_ACCESS 0, \fixup, hlv.d t0, (t0)
+    addi    t1, a1, 48
+    GUEST_ACCESS 0, \fixup, hlv.d t1, (t1)
+    addi    t2, a1, 56
+    GUEST_ACCESS 0, \fixup, hlv.d t2, (t2)
+    addi    t3, a1, 64
+    GUEST_ACCESS 0, \fixup, hlv.d t3, (t3)
+    addi    s3, a1, 72
+    GUEST_ACCESS 0, \fixup, hlv.d s3, (s3)
+    addi    s4, a1, 80
+    GUEST_ACCESS 0, \fixup, hlv.d s4, (s4)
+    addi    s5, a1, 88
+    GUEST_ACCESS 0, \fixup, hlv.d s5, (s5)
+    addi    s6, a1, 96
+    GUEST_ACCESS 0, \fixup, hlv.d s6, (s6)
+    addi    s7, a1, 104
+    GUEST_ACCESS 0, \fixup, hlv.d s7, (s7)
+    addi    s8, a1, 112
+    GUEST_ACCESS 0, \fixup, hlv.d s8, (s8)
+    GUEST_ACCESS 0, \fixup, hlv.d s9, (s9)
+    addi    a1, a1, 128
+    SEPARATE
+    .endm
+
+# \op is sd or ld.
+    .macro HOST_GROUP op, at
+    \op      a3, \at+0(a0)
+    \op      a4, \at+8(a0)
+    \op      a5, \at+16(a0)
+    \op      a6, \at+24(a0)
+    \op      a7, \at+32(a0)
+    \op      t0, \at+40(a0)
+    \op      t1, \at+48(a0)
+    \op      t2, \at+56(a0)
+    \op      t3, \at+64(a0)
+    \op      s3, \at+72(a0)
+    \op      s4, \at+80(a0)
+    \op      s5, \at+88(a0)
+    \op      s6, \at+96(a0)
+    \op      s7, \at+104(a0)
+    \op      s8, \at+112(a0)
+    \op      s9, \at+120(a0)
+    .endm
+
+    .macro STORE_GROUP fixup
+    SEPARATE
+    TAKE_VECTOR 1
+    GUEST_ACCESS 2, \fixup, hsv.d a3, (a1)
+    addi    a3, a1, 8
+    GUEST_ACCESS 2, \fixup, hsv.d a4, (a3)
+    addi    a3, a1, 16
+    GUEST_ACCESS 2, \fixup, hsv.d a5, (a3)
+    addi    a3, a1, 24
+    GUEST_ACCESS 2, \fixup, hsv.d a6, (a3)
+    addi    a3, a1, 32
+    GUEST_ACCESS 2, \fixup, hsv.d a7, (a3)
+    addi    a3, a1, 40
+    GUEST_ACCESS 2, \fixup, hsv.d t0, (a3)
+    addi    a3, a1, 48
+    GUEST_ACCESS 2, \fixup, hsv.d t1, (a3)
+    addi    a3, a1, 56
+    GUEST_ACCESS 2, \fixup, hsv.d t2, (a3)
+    addi    a3, a1, 64
+    GUEST_ACCESS 2, \fixup, hsv.d t3, (a3)
+    addi    a3, a1, 72
+    GUEST_ACCESS 2, \fixup, hsv.d s3, (a3)
+    addi    a3, a1, 80
+    GUEST_ACCESS 2, \fixup, hsv.d s4, (a3)
+    addi    a3, a1, 88
+    GUEST_ACCESS 2, \fixup, hsv.d s5, (a3)
+    addi    a3, a1, 96
+    GUEST_ACCESS 2, \fixup, hsv.d s6, (a3)
+    addi    a3, a1, 104
+    GUEST_ACCESS 2, \fixup, hsv.d s7, (a3)
+    addi    a3, a1, 112
+    GUEST_ACCESS 2, \fixup, hsv.d s8, (a3)
+    addi    a3, a1, 120
+    GUEST_ACCESS 2, \fixup, hsv.d s9, (a3)
+    addi    a1, a1, 128
+    SEPARATE
+    .endm
+
 # Single elements up to a2; `2` is where to jump if there may be none.
     .macro LOAD_SINGLES hlv, st, w, scoped
 2:  beq     a0, a2, 4f
@@ -57,31 +154,56 @@
 
 # A page fault or guest-page fault names its address: that of a1 is the exact one already, and needs no second trap. Any
 # other fault of a batch is redone element by element.
-    .macro REDO_UNLESS_FIRST scoped
+    .macro REDO_UNLESS_FIRST
     li      t0, {first_page_fault}
-    bltu    t1, t0, 5f
+    bltu    t1, t0, 3b
     beq     t2, a1, 6b
-5:  BEGIN_SCOPE \scoped
     j       3b
+    .endm
+
+# The fixups of a body's batches, or groups, of so many bytes.
+    .macro BODY_FIXUPS bytes
+13: addi    a0, a0, \bytes
+12: addi    a0, a0, \bytes
+11: addi    a0, a0, \bytes
     .endm
 
     .macro COPY_FROM_GUEST name, scoped
     ROUTINE \name
     BEGIN_SCOPE \scoped
+    .if \scoped
+    andi    t4, a2, -512
+    add     a2, a2, a0
+    beqz    t4, 7f
+    add     t4, t4, a0
+    LENT_7 sd
+1:  LOAD_GROUP 14f
+    HOST_GROUP sd, 0
+    LOAD_GROUP 11f
+    HOST_GROUP sd, 128
+    LOAD_GROUP 12f
+    HOST_GROUP sd, 256
+    LOAD_GROUP 13f
+    HOST_GROUP sd, 384
+    addi    a0, a0, 512
+    bne     a0, t4, 1b
+    LENT_7 ld
+    .else
     andi    t4, a2, -256
     add     a2, a2, a0
     beqz    t4, 7f
     add     t4, t4, a0
-1:  LOAD_BATCH 10f, \scoped
+1:  LOAD_BATCH 10f, 0
     STORE_HOST 0
-    LOAD_BATCH 11f, \scoped
+    LOAD_BATCH 11f, 0
     STORE_HOST 64
-    LOAD_BATCH 12f, \scoped
+    LOAD_BATCH 12f, 0
     STORE_HOST 128
-    LOAD_BATCH 13f, \scoped
+    LOAD_BATCH 13f, 0
     STORE_HOST 192
     addi    a0, a0, 256
     bne     a0, t4, 1b
+    .endif
 7:  sub     t4, a2, a0
     andi    t4, t4, -64
     beqz    t4, 2f
@@ -91,10 +213,13 @@
     addi    a0, a0, 64
     bne     a0, t4, 8b
     LOAD_SINGLES hlv.d, sd, 8, \scoped
-13: addi    a1, a1, -64
-12: addi    a1, a1, -64
-11: addi    a1, a1, -64
-10: REDO_UNLESS_FIRST \scoped
+    .if \scoped
+    BODY_FIXUPS 128
+14: LENT_7 ld
+    .else
+    BODY_FIXUPS 64
+    .endif
+10: REDO_UNLESS_FIRST
     .size   \name, . - \name
     .endm
 
@@ -170,20 +295,39 @@
     .macro COPY_TO_GUEST name, scoped
     ROUTINE \name
     BEGIN_SCOPE \scoped
+    .if \scoped
+    andi    t4, a2, -512
+    add     a2, a2, a0
+    beqz    t4, 7f
+    add     t4, t4, a0
+    LENT_7 sd
+1:  HOST_GROUP ld, 0
+    STORE_GROUP 14f
+    HOST_GROUP ld, 128
+    STORE_GROUP 11f
+    HOST_GROUP ld, 256
+    STORE_GROUP 12f
+    HOST_GROUP ld, 384
+    STORE_GROUP 13f
+    addi    a0, a0, 512
+    bne     a0, t4, 1b
+    LENT_7 ld
+    .else
     andi    t4, a2, -256
     add     a2, a2, a0
     beqz    t4, 7f
     add     t4, t4, a0
 1:  LOAD_HOST 0
-    STORE_BATCH 10f, \scoped
+    STORE_BATCH 10f, 0
     LOAD_HOST 64
-    STORE_BATCH 11f, \scoped
+    STORE_BATCH 11f, 0
     LOAD_HOST 128
-    STORE_BATCH 12f, \scoped
+    STORE_BATCH 12f, 0
     LOAD_HOST 192
-    STORE_BATCH 13f, \scoped
+    STORE_BATCH 13f, 0
     addi    a0, a0, 256
     bne     a0, t4, 1b
+    .endif
 7:  sub     t4, a2, a0
     andi    t4, t4, -64
     beqz    t4, 2f
@@ -193,10 +337,13 @@
     addi    a0, a0, 64
     bne     a0, t4, 8b
     STORE_SINGLES hsv.d, ld, 8, \scoped
-13: addi    a1, a1, -64
-12: addi    a1, a1, -64
-11: addi    a1, a1, -64
-10: REDO_UNLESS_FIRST \scoped
+    .if \scoped
+    BODY_FIXUPS 128
+14: LENT_7 ld
+    .else
+    BODY_FIXUPS 64
+    .endif
+10: REDO_UNLESS_FIRST
     .size   \name, . - \name
     .endm
 

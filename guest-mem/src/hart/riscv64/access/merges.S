@@ -2,6 +2,7 @@
 # two neighbouring doubles of the other side. a2 is a multiple of 8, not 0. The first and the last double that are read reach
 # past the bytes that are copied, by less than 8 on either side: the caller has them in its range. Returns in a0 the bytes
 # left; what t1 to t4 hold is of no use: after a fault the caller goes on by bytes, which finds the exact one.
+# Bodies, batches and fixups as in copies.S.
 
 # t0 holds the bytes of the double before, t2 and t3 the shifts (modulo 64).
     .macro MERGED into, next
@@ -10,17 +11,17 @@
     srl     t0, \next, t2
     .endm
 
-    .macro MERGE_LOAD_BATCH at, scoped
+    .macro MERGE_LOAD_BATCH at, fixup, scoped
     SEPARATE
     TAKE_VECTOR \scoped
     addi    a4, a1, 8
-    GUEST_ACCESS 0, 6f, hlv.d a4, (a4)
+    GUEST_ACCESS 0, \fixup, hlv.d a4, (a4)
     addi    a5, a1, 16
-    GUEST_ACCESS 0, 6f, hlv.d a5, (a5)
+    GUEST_ACCESS 0, \fixup, hlv.d a5, (a5)
     addi    a6, a1, 24
-    GUEST_ACCESS 0, 6f, hlv.d a6, (a6)
+    GUEST_ACCESS 0, \fixup, hlv.d a6, (a6)
     addi    a1, a1, 32
-    GUEST_ACCESS 0, 6f, hlv.d a7, (a1)
+    GUEST_ACCESS 0, \fixup, hlv.d a7, (a1)
     SEPARATE
     MERGED  t1, a4
     sd      t1, \at+0(a0)
@@ -32,12 +33,54 @@
     sd      t1, \at+24(a0)
     .endm
 
+# In the scoped form by eight doubles: the more a group has, the less often it takes the vector back.
+    .macro MERGE_LOAD_GROUP at, fixup
+    SEPARATE
+    TAKE_VECTOR 1
+    addi    a3, a1, 8
+    GUEST_ACCESS 0, \fixup, hlv.d a3, (a3)
+    addi    a4, a1, 16
+    GUEST_ACCESS 0, \fixup, hlv.d a4, (a4)
+    addi    a5, a1, 24
+    GUEST_ACCESS 0, \fixup, hlv.d a5, (a5)
+    addi    a6, a1, 32
+    GUEST_ACCESS 0, \fixup, hlv.d a6, (a6)
+    addi    a7, a1, 40
+    GUEST_ACCESS 0, \fixup, hlv.d a7, (a7)
+    addi    s3, a1, 48
+    GUEST_ACCESS 0, \fixup, hlv.d s3, (s3)
+    addi    s4, a1, 56
+    GUEST_ACCESS 0, \fixup, hlv.d s4, (s4)
+    addi    a1, a1, 64
+    GUEST_ACCESS 0, \fixup, hlv.d s5, (a1)
+    SEPARATE
+    MERGED  t1, a3
+    sd      t1, \at+0(a0)
+    MERGED  t1, a4
+    sd      t1, \at+8(a0)
+    MERGED  t1, a5
+    sd      t1, \at+16(a0)
+    MERGED  t1, a6
+    sd      t1, \at+24(a0)
+    MERGED  t1, a7
+    sd      t1, \at+32(a0)
+    MERGED  t1, s3
+    sd      t1, \at+40(a0)
+    MERGED  t1, s4
+    sd      t1, \at+48(a0)
+    MERGED  t1, s5
+    sd      t1, \at+56(a0)
+    .endm
+
 # a0 is a multiple of 8, a1 is not.
     .macro MERGE_FROM_GUEST name, scoped
     ROUTINE \name
     BEGIN_SCOPE \scoped
+    .if \scoped
+    andi    t4, a2, -256
+    .else
     andi    t4, a2, -64
-    add     t4, t4, a0
+    .endif
     add     a2, a2, a0
     slli    t2, a1, 3
     neg     t3, t2
@@ -45,10 +88,26 @@
     SEPARATE
     TAKE_VECTOR \scoped
     GUEST_ACCESS 0, 6f, hlv.d t0, (a1)
+    SEPARATE
     srl     t0, t0, t2
-    beq     a0, t4, 2f
-1:  MERGE_LOAD_BATCH 0, \scoped
-    MERGE_LOAD_BATCH 32, \scoped
+    .if \scoped
+    beqz    t4, 8f
+    add     t4, t4, a0
+    LENT_3 sd
+7:  MERGE_LOAD_GROUP 0, 10f
+    MERGE_LOAD_GROUP 64, 11f
+    MERGE_LOAD_GROUP 128, 12f
+    MERGE_LOAD_GROUP 192, 13f
+    addi    a0, a0, 256
+    bne     a0, t4, 7b
+    LENT_3 ld
+8:  sub     t4, a2, a0
+    andi    t4, t4, -64
+    .endif
+    beqz    t4, 2f
+    add     t4, t4, a0
+1:  MERGE_LOAD_BATCH 0, 6f, \scoped
+    MERGE_LOAD_BATCH 32, 5f, \scoped
     addi    a0, a0, 64
     bne     a0, t4, 1b
 2:  beq     a0, a2, 4f
@@ -64,6 +123,12 @@
 4:  li      a0, 0
     END_SCOPE \scoped
     ret
+    .if \scoped
+    BODY_FIXUPS 64
+10: LENT_3 ld
+    j       6f
+    .endif
+5:  addi    a0, a0, 32
 6:  sub     a0, a2, a0
     END_SCOPE \scoped
     ret
@@ -92,19 +157,74 @@
     SEPARATE
     .endm
 
+    .macro MERGE_STORE_GROUP at, fixup
+    ld      a3, \at+8(a0)
+    ld      a4, \at+16(a0)
+    ld      a5, \at+24(a0)
+    ld      a6, \at+32(a0)
+    ld      a7, \at+40(a0)
+    ld      s3, \at+48(a0)
+    ld      s4, \at+56(a0)
+    ld      s5, \at+64(a0)
+    MERGED  t1, a3
+    MERGED  a3, a4
+    MERGED  a4, a5
+    MERGED  a5, a6
+    MERGED  a6, a7
+    MERGED  a7, s3
+    MERGED  s3, s4
+    MERGED  s4, s5
+    SEPARATE
+    TAKE_VECTOR 1
+    GUEST_ACCESS 2, \fixup, hsv.d t1, (a1)
+    addi    s5, a1, 8
+    GUEST_ACCESS 2, \fixup, hsv.d a3, (s5)
+    addi    s5, a1, 16
+    GUEST_ACCESS 2, \fixup, hsv.d a4, (s5)
+    addi    s5, a1, 24
+    GUEST_ACCESS 2, \fixup, hsv.d a5, (s5)
+    addi    s5, a1, 32
+    GUEST_ACCESS 2, \fixup, hsv.d a6, (s5)
+    addi    s5, a1, 40
+    GUEST_ACCESS 2, \fixup, hsv.d a7, (s5)
+    addi    s5, a1, 48
+    GUEST_ACCESS 2, \fixup, hsv.d s3, (s5)
+    addi    s5, a1, 56
+    GUEST_ACCESS 2, \fixup, hsv.d s4, (s5)
+    addi    a1, a1, 64
+    SEPARATE
+    .endm
+
 # a1 is a multiple of 8, a0 is not.
     .macro MERGE_TO_GUEST name, scoped
     ROUTINE \name
     BEGIN_SCOPE \scoped
-    andi    t4, a2, -64
-    add     t4, t4, a1
-    add     a2, a2, a1
     slli    t2, a0, 3
     neg     t3, t2
     andi    a0, a0, -8
     ld      t0, 0(a0)
     srl     t0, t0, t2
-    beq     a1, t4, 2f
+    .if \scoped
+    andi    t4, a2, -256
+    add     a2, a2, a1
+    beqz    t4, 8f
+    add     t4, t4, a1
+    LENT_3 sd
+7:  MERGE_STORE_GROUP 0, 10f
+    MERGE_STORE_GROUP 64, 10f
+    MERGE_STORE_GROUP 128, 10f
+    MERGE_STORE_GROUP 192, 10f
+    addi    a0, a0, 256
+    bne     a1, t4, 7b
+    LENT_3 ld
+8:  sub     t4, a2, a1
+    andi    t4, t4, -64
+    .else
+    andi    t4, a2, -64
+    add     a2, a2, a1
+    .endif
+    beqz    t4, 2f
+    add     t4, t4, a1
 1:  MERGE_STORE_BATCH 0, \scoped
     MERGE_STORE_BATCH 32, \scoped
     addi    a0, a0, 64
@@ -122,6 +242,9 @@
 4:  li      a0, 0
     END_SCOPE \scoped
     ret
+    .if \scoped
+10: LENT_3 ld
+    .endif
 6:  sub     a0, a2, a1
     END_SCOPE \scoped
     ret

@@ -1,12 +1,11 @@
 # The vectors of the scoped form: entered by a trap while a routine of that form runs. What stvec and the trap CSRs were
-# before the access, which a fault overwrites (R20) and the host need not save, is in a frame at a3 for copies, fills and
-# series of accesses; a single access has it in registers: a2 to a6 hold sepc, scause, stval, htval and htinst, a7 sstatus,
-# t5 hstatus, t6 stvec.
+# before the access, which a fault overwrites (R20) and the host need not save, is in a frame at s2; one single access has it
+# in registers instead.
 #
 # A fault of a guest access goes to its fixup, with the exit record as it was before. Of sstatus and hstatus only the bits
 # that a trap changes are put back. Any other trap goes to the host's own handler, with stvec the host's again and every
-# trap CSR as the hardware left it; so is every register, but for t6, and for t1 to t4 in a single access, which does not
-# use them. A copy takes the vector back before its next group of guest accesses.
+# trap CSR as the hardware left it; so is every register, but for t6, which no routine uses. A copy takes the vector back
+# before its next group of guest accesses.
 
 # Decides about a trap. Changes t1 to t4. If it is ours, t1 is the cause and t3 the fixup, with the kind in its low bits.
     .macro IS_OURS forward, without_gva
@@ -41,17 +40,6 @@
     bnez    t2, \without_gva
     .endm
 
-# The same for a trap without GVA.
-    .macro IS_OURS_WITHOUT_GVA forward, recover
-    csrr    t2, hstatus
-    andi    t2, t2, {spv_and_gva}
-    bnez    t2, \forward
-    li      t2, {causes_with_gva}
-    srl     t2, t2, t1
-    andi    t2, t2, 1
-    beqz    t2, \recover
-    .endm
-
 # Puts back the bits of a status CSR that a trap changes. Changes t2 and `was`.
     .macro RESTORE_STATUS csr, bits, was
     li      t2, \bits
@@ -61,51 +49,76 @@
     .endm
 
     .balign 4
-.Lguest_mem_scoped_vector:
-    sd      t1, FRAME_T1(a3)
-    sd      t2, FRAME_T2(a3)
-    sd      t3, FRAME_T3(a3)
-    sd      t4, FRAME_T4(a3)
+    .globl  __guest_mem_scoped_vector
+__guest_mem_scoped_vector:
+    sd      t1, FRAME_T1(s2)
+    sd      t2, FRAME_T2(s2)
+    sd      t3, FRAME_T3(s2)
+    sd      t4, FRAME_T4(s2)
     IS_OURS 3f, 2f
-1:  andi    t5, t3, -4
-    ld      t2, FRAME_SCAUSE(a3)
-    ld      t3, FRAME_SEPC(a3)
+1:  andi    t6, t3, -4
+    ld      t2, FRAME_SCAUSE(s2)
+    ld      t3, FRAME_SEPC(s2)
     csrw    scause, t2
     csrw    sepc, t3
-    ld      t3, FRAME_HSTATUS(a3)
+    ld      t3, FRAME_HSTATUS(s2)
     RESTORE_STATUS hstatus, {spv_and_gva}, t3
-    ld      t3, FRAME_SSTATUS(a3)
+    ld      t3, FRAME_SSTATUS(s2)
     RESTORE_STATUS sstatus, {trap_status}, t3
-    ld      t2, FRAME_STVAL(a3)
-    ld      t3, FRAME_HTVAL(a3)
-    ld      t4, FRAME_HTINST(a3)
+    ld      t2, FRAME_STVAL(s2)
+    ld      t3, FRAME_HTVAL(s2)
+    ld      t4, FRAME_HTINST(s2)
     csrrw   t2, stval, t2
     csrrw   t3, htval, t3
     csrrw   t4, htinst, t4
-    jr      t5
-2:  IS_OURS_WITHOUT_GVA 3f, 1b
-3:  ld      t6, FRAME_STVEC(a3)
+    jr      t6
+    # Without GVA.
+2:  csrr    t2, hstatus
+    andi    t2, t2, {spv_and_gva}
+    bnez    t2, 3f
+    li      t2, {causes_with_gva}
+    srl     t2, t2, t1
+    andi    t2, t2, 1
+    beqz    t2, 1b
+3:  ld      t6, FRAME_STVEC(s2)
     csrw    stvec, t6
     andi    t6, t6, -4
-    ld      t1, FRAME_T1(a3)
-    ld      t2, FRAME_T2(a3)
-    ld      t3, FRAME_T3(a3)
-    ld      t4, FRAME_T4(a3)
+    ld      t1, FRAME_T1(s2)
+    ld      t2, FRAME_T2(s2)
+    ld      t3, FRAME_T3(s2)
+    ld      t4, FRAME_T4(s2)
     jr      t6
 
-    .balign 4
-.Lguest_mem_single_vector:
-    IS_OURS 3f, 2f
-1:  csrw    scause, a3
-    csrw    sepc, a2
-    RESTORE_STATUS hstatus, {spv_and_gva}, t5
-    RESTORE_STATUS sstatus, {trap_status}, a7
-    andi    t5, t3, -4
+# The rest of the vectors of single accesses (IS_SITE of singles.S), in which only t2 to t4 have changed so far: no single access
+# uses them. Between the two writes of stvec nothing but the access runs, so sstatus and hstatus are put back whole.
+.Lguest_mem_single_fault:
+    csrr    t2, scause
+    srl     t4, t4, t2
+    sltiu   t2, t2, 32
+    and     t4, t4, t2
+    beqz    t4, .Lguest_mem_single_forward
+    csrr    t2, hstatus
+    andi    t2, t2, {spv_and_gva}
+    addi    t2, t2, -{gva}
+    bnez    t2, 2f
+1:  mv      a1, t3
+    csrrw   t1, scause, a3
     csrrw   t2, stval, a4
     csrrw   t3, htval, a5
     csrrw   t4, htinst, a6
-    jr      t5
-2:  IS_OURS_WITHOUT_GVA 3f, 1b
-3:  csrw    stvec, t6
-    andi    t1, t6, -4
-    jr      t1
+    csrw    sepc, a2
+    csrw    hstatus, t5
+    csrw    sstatus, a7
+    END_SINGLE scoped
+2:  csrr    t2, hstatus
+    andi    t2, t2, {spv_and_gva}
+    bnez    t2, .Lguest_mem_single_forward
+    csrr    t2, scause
+    li      t4, {causes_with_gva}
+    srl     t4, t4, t2
+    andi    t4, t4, 1
+    beqz    t4, 1b
+.Lguest_mem_single_forward:
+    csrw    stvec, t6
+    andi    t2, t6, -4
+    jr      t2

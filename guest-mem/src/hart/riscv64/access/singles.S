@@ -37,17 +37,20 @@
 # Single accesses: one instruction each, called with the return address in t0 and without a stack, so that they change
 # nothing but a0, a1, t1 to t6. Returns a0 = value (loads) and a1 = 0, or a1 = 1 after a fault.
 #
-# Three forms: hook; scoped, with the exit record in registers (scoped.S); and scoped for a series of accesses, with the
-# frame in a3.
+# Three forms:
+#   hook
+#   scoped  one access: the exit record is in registers, sepc, scause, stval, htval and htinst in a2 to a6, sstatus in a7,
+#           hstatus in t5; a fault changes them. Each routine has a vector of its own, which knows the one instruction that
+#           may fault
+#   series  s2 is the frame with the record, s3 the address of the vector (scoped.S)
 
-    .macro BEGIN_SINGLE form
+    .macro BEGIN_SINGLE form, vector
     .ifc \form, series
-    BEGIN_SCOPE 1
-    TAKE_VECTOR 1
+    csrrw   t5, stvec, s3
     .endif
     .ifc \form, scoped
-    lla     t1, .Lguest_mem_single_vector
-    csrrw   t6, stvec, t1
+    lla     t2, \vector
+    csrrw   t6, stvec, t2
     .endif
     SEPARATE
     .endm
@@ -55,7 +58,7 @@
     .macro END_SINGLE form
     SEPARATE
     .ifc \form, series
-    END_SCOPE 1
+    csrw    stvec, t5
     .endif
     .ifc \form, scoped
     csrw    stvec, t6
@@ -63,50 +66,74 @@
     jr      t0
     .endm
 
-    .macro SINGLE form, name, kind, insn:vararg
+# The vector of a scoped routine whose instruction that may fault is at \site: t3 is what a1 is to be after a fault, t4 the
+# causes. \or_else: where to look for another one.
+    .macro IS_SITE site, a1, or_else
+    csrr    t2, sepc
+    lla     t3, \site
+    bne     t2, t3, \or_else
+    li      t3, \a1
+    .endm
+
+    .macro SINGLE form, name, kind, causes, insn:vararg
+    .ifc \form, scoped
+    .balign 4
+8:  IS_SITE 5f, 1, .Lguest_mem_single_forward
+    li      t4, \causes
+    j       .Lguest_mem_single_fault
+    .endif
     ROUTINE __guest_mem_\form\()_\name
-    BEGIN_SINGLE \form
-    GUEST_ACCESS \kind, 6f, \insn
+    BEGIN_SINGLE \form, 8b
+5:  GUEST_ACCESS \kind, .Lguest_mem_\form\()_fault_1, \insn
     li      a1, 0
-4:  END_SINGLE \form
-6:  li      a1, 1
-    j       4b
+    END_SINGLE \form
     .size   __guest_mem_\form\()_\name, . - __guest_mem_\form\()_\name
     .endm
 
 # An instruction of one or two parcels: as a single load, but a1 = 2 after a fault of the second one. a1 + 2 does not wrap.
     .macro FETCH_INSTRUCTION form, name
+    .ifc \form, scoped
+    .balign 4
+8:  IS_SITE 5f, 1, 9f
+    j       1f
+9:  IS_SITE 2f, 2, .Lguest_mem_single_forward
+1:  li      t4, {fetch_causes}
+    j       .Lguest_mem_single_fault
+    .endif
     ROUTINE __guest_mem_\form\()_\name
-    BEGIN_SINGLE \form
-    GUEST_ACCESS 1, 6f, hlvx.hu a0, (a1)
+    BEGIN_SINGLE \form, 8b
+5:  GUEST_ACCESS 1, .Lguest_mem_\form\()_fault_1, hlvx.hu a0, (a1)
     # Both low bits set: there is a second parcel.
     andi    t1, a0, 3
     addi    t1, t1, -3
     bnez    t1, 3f
     addi    a1, a1, 2
-    GUEST_ACCESS 1, 7f, hlvx.hu t1, (a1)
+2:  GUEST_ACCESS 1, .Lguest_mem_\form\()_fault_2, hlvx.hu t1, (a1)
     slli    t1, t1, 16
     or      a0, a0, t1
 3:  li      a1, 0
-4:  END_SINGLE \form
-6:  li      a1, 1
-    j       4b
-7:  li      a1, 2
-    j       4b
+    END_SINGLE \form
     .size   __guest_mem_\form\()_\name, . - __guest_mem_\form\()_\name
     .endm
 
     .macro SINGLES form
-    SINGLE \form, load_1, 0, hlv.bu a0, (a1)
-    SINGLE \form, load_2, 0, hlv.hu a0, (a1)
-    SINGLE \form, load_4, 0, hlv.wu a0, (a1)
-    SINGLE \form, load_8, 0, hlv.d a0, (a1)
-    SINGLE \form, store_1, 2, hsv.b a0, (a1)
-    SINGLE \form, store_2, 2, hsv.h a0, (a1)
-    SINGLE \form, store_4, 2, hsv.w a0, (a1)
-    SINGLE \form, store_8, 2, hsv.d a0, (a1)
-    SINGLE \form, fetch_parcel, 1, hlvx.hu a0, (a1)
+    SINGLE \form, load_1, 0, {load_causes}, hlv.bu a0, (a1)
+    SINGLE \form, load_2, 0, {load_causes}, hlv.hu a0, (a1)
+    SINGLE \form, load_4, 0, {load_causes}, hlv.wu a0, (a1)
+    SINGLE \form, load_8, 0, {load_causes}, hlv.d a0, (a1)
+    SINGLE \form, store_1, 2, {store_causes}, hsv.b a0, (a1)
+    SINGLE \form, store_2, 2, {store_causes}, hsv.h a0, (a1)
+    SINGLE \form, store_4, 2, {store_causes}, hsv.w a0, (a1)
+    SINGLE \form, store_8, 2, {store_causes}, hsv.d a0, (a1)
+    SINGLE \form, fetch_parcel, 1, {fetch_causes}, hlvx.hu a0, (a1)
     FETCH_INSTRUCTION \form, fetch_instruction
+# Their fixups. In the scoped form only a host whose own handler recovers faults, too, sends a fault here.
+.Lguest_mem_\form\()_fault_1:
+    li      a1, 1
+    END_SINGLE \form
+.Lguest_mem_\form\()_fault_2:
+    li      a1, 2
+    END_SINGLE \form
     .endm
 
     SINGLES hook

@@ -9,15 +9,14 @@
 #   a0  host pointer, or the value of a single store or a fill; on return the bytes left, or what a single load found
 #   a1  guest address; on return of a single access 0, or 1 after a fault (of a fetch: 2, if it was the second parcel's)
 #   a2  length in bytes, a multiple of the element (turned into the end pointer)
-#   a3  scoped form: the frame, with the record of the guest's exit; no routine changes it. Single accesses of that form
-#       have the record in registers instead: scoped.S
 #   t1-t4  on return after a fault: scause, stval, htval, htinst; else data
-#   a4-a7, t0  data; t0 is the return address of single accesses
+#   a3-a7, t0  data; t0 is the return address of single accesses
 #   t4  end of the whole batches
 #   t5  scoped form: the address of the vector (in the hook form, data)
-#   t6  scoped form: where a trap that is not ours is forwarded to; never used by a routine
+#   t6  scoped form: the vectors' own
+#   s2  scoped form: the frame, with the record of the guest's exit
 #   ra  return address of copies and fills
-# No routine uses sp, s0-s11, gp or tp.
+# No routine changes sp, s0-s11, gp or tp; long copies of the scoped form use s3 to s9 for data and put them back. A single access of the scoped form has all it needs in registers: singles.S.
 #
 # At a fixup, t1-t4 hold scause, stval, htval, htinst (put there by the handler hook or by the vector), and the other
 # registers are as the faulting instruction found them, but for t5.
@@ -36,7 +35,7 @@
 .Lguest_mem_site_causes:
     .word   {load_causes}, {fetch_causes}, {store_causes}, 0
 # The unit has less bytes than two to the power of this.
-    .equ UNIT_BITS, 13
+    .equ UNIT_BITS, {unit_bits}
 # From the causes to the table.
     .equ EXTABLE, 16
     .globl  __guest_mem_extable_start
@@ -82,7 +81,7 @@ __guest_mem_access_start:
 # The scoped form's vector is in t5 from here on; TAKE_VECTOR puts it into stvec.
     .macro BEGIN_SCOPE scoped
     .if \scoped
-    lla     t5, .Lguest_mem_scoped_vector
+    lla     t5, __guest_mem_scoped_vector
     .endif
     .endm
 
@@ -95,21 +94,37 @@ __guest_mem_access_start:
 # The host's vector again.
     .macro END_SCOPE scoped
     .if \scoped
-    ld      t5, FRAME_STVEC(a3)
+    ld      t5, FRAME_STVEC(s2)
     csrw    stvec, t5
     .endif
     .endm
 
-# The frame of the scoped form: what `ExitRecord` of routines.rs has.
-    .equ FRAME_STVEC, 0
-    .equ FRAME_SEPC, 8
-    .equ FRAME_SCAUSE, 16
-    .equ FRAME_STVAL, 24
-    .equ FRAME_HTVAL, 32
-    .equ FRAME_HTINST, 40
-    .equ FRAME_SSTATUS, 48
-    .equ FRAME_HSTATUS, 56
-    .equ FRAME_T1, 64
-    .equ FRAME_T2, 72
-    .equ FRAME_T3, 80
-    .equ FRAME_T4, 88
+# The frame of the scoped form: `ExitRecord` of routines.rs.
+    .equ FRAME_STVEC, {frame_stvec}
+    .equ FRAME_SEPC, {frame_sepc}
+    .equ FRAME_SCAUSE, {frame_scause}
+    .equ FRAME_STVAL, {frame_stval}
+    .equ FRAME_HTVAL, {frame_htval}
+    .equ FRAME_HTINST, {frame_htinst}
+    .equ FRAME_SSTATUS, {frame_sstatus}
+    .equ FRAME_HSTATUS, {frame_hstatus}
+    .equ FRAME_T1, {frame_scratch}
+    .equ FRAME_T2, {frame_scratch} + 8
+    .equ FRAME_T3, {frame_scratch} + 16
+    .equ FRAME_T4, {frame_scratch} + 24
+    .equ FRAME_S3, {frame_scratch} + 32
+
+# \op is sd or ld: saves the callee's registers s3 to s5, or up to s9, in the frame, or takes them back.
+    .macro LENT_3 op
+    \op      s3, FRAME_S3+0(s2)
+    \op      s4, FRAME_S3+8(s2)
+    \op      s5, FRAME_S3+16(s2)
+    .endm
+
+    .macro LENT_7 op
+    LENT_3 \op
+    \op      s6, FRAME_S3+24(s2)
+    \op      s7, FRAME_S3+32(s2)
+    \op      s8, FRAME_S3+40(s2)
+    \op      s9, FRAME_S3+48(s2)
+    .endm

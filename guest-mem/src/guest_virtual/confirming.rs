@@ -1,0 +1,127 @@
+//! Accesses by the hardware whose faults are doubted: a walk of the guest's tables says whether a fault stands, and what it was.
+//!
+//! The one idea: a fault tells of tables that may have changed since (R46), and sometimes too little (R16, R22, R59). A walk that
+//! leaves no trace knows better than nothing; where the two disagree the hardware is asked once more, and then believed.
+
+use super::backed::BackedVirtual;
+use crate::address::Gva;
+use crate::fault::{AccessError, Fault, FaultKind};
+use crate::guest_memory::GuestMemory;
+use crate::guest_physical::BackingMemory;
+use crate::hart::Hart;
+
+/// Whether a fault of the hardware is true.
+enum Verdict {
+    /// It is, as this fault says.
+    Stands(Fault),
+    /// The guest's tables say otherwise by now.
+    Raced(Fault),
+}
+
+impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
+    pub(super) fn read_by_hardware(
+        &self,
+        gva: Gva,
+        destination: &mut [u8],
+    ) -> Result<(), AccessError> {
+        self.confirmed(gva, destination.len(), |at, done| {
+            self.hardware.read(at, &mut destination[done..])
+        })
+    }
+
+    pub(super) fn write_by_hardware(&self, gva: Gva, source: &[u8]) -> Result<(), AccessError> {
+        self.confirmed(gva, source.len(), |at, done| {
+            self.hardware.write(at, &source[done..])
+        })
+    }
+
+    pub(super) fn fill_by_hardware(
+        &self,
+        gva: Gva,
+        byte: u8,
+        len: usize,
+    ) -> Result<(), AccessError> {
+        self.confirmed(gva, len, |at, done| {
+            self.hardware.fill(at, byte, len - done)
+        })
+    }
+
+    /// Runs `access` from an offset, until it is done or its fault stands. A fault that a walk does not confirm is retried
+    /// once at each page (R46).
+    pub(super) fn confirmed(
+        &self,
+        gva: Gva,
+        len: usize,
+        mut access: impl FnMut(Gva, usize) -> Result<(), AccessError>,
+    ) -> Result<(), AccessError> {
+        let mut done = 0;
+        let mut retried_page = None;
+        loop {
+            let at = Gva::new(gva.value().wrapping_add(done as u64));
+            let Err(error) = access(at, done) else {
+                return Ok(());
+            };
+            done += error.completed;
+            let page = error.fault.gva.map(Gva::page_base);
+            match self.classify(error.fault) {
+                Verdict::Stands(fault) => return Err(fault.after(done)),
+                Verdict::Raced(_) if done < len && retried_page != page => {
+                    retried_page = page;
+                    // Of everything: a fence of one address orders its leaf entry only (R40).
+                    self.vcpu().hart.hfence_vvma(None);
+                }
+                Verdict::Raced(fault) => return Err(fault.after(done)),
+            }
+        }
+    }
+
+    /// What a hardware fault was, by a walk that leaves no trace.
+    fn classify(&self, fault: Fault) -> Verdict {
+        let Some(gva) = fault.gva else {
+            return Verdict::Stands(fault);
+        };
+        let doubtful = match fault.kind {
+            FaultKind::Page => true,
+            FaultKind::Access => fault.trap.is_some(),
+            FaultKind::GuestPage { .. } => fault.gpa.is_none(),
+            _ => false,
+        };
+        if !doubtful {
+            return Verdict::Stands(fault);
+        }
+        let Ok(regime) = self.regime(fault.operation) else {
+            return Verdict::Stands(fault);
+        };
+        let stands = |kind, gpa| Verdict::Stands(Fault { kind, gpa, ..fault });
+        match (
+            fault.kind,
+            self.walk(&regime.looking(), fault.operation, gva),
+        ) {
+            // The walk knows more.
+            (FaultKind::Access, Err(walked))
+                if matches!(walked.kind, FaultKind::Page | FaultKind::ShadowStack) =>
+            {
+                stands(walked.kind, fault.gpa)
+            }
+            // The walk agrees.
+            (FaultKind::Page, Err(walked)) if walked.kind == FaultKind::Page => {
+                Verdict::Stands(fault)
+            }
+            (FaultKind::GuestPage { .. }, Err(walked))
+                if matches!(walked.kind, FaultKind::GuestPage { .. }) =>
+            {
+                stands(walked.kind, walked.gpa)
+            }
+            // Something other than the VS-stage refuses where the hardware's G-stage does: no slot, or one that is emulated.
+            (FaultKind::GuestPage { .. }, Err(walked)) if walked.gpa.is_some() => {
+                stands(fault.kind, walked.gpa)
+            }
+            // The slots have the page and the G-stage table does not (yet).
+            (FaultKind::GuestPage { .. }, Ok(found)) => stands(fault.kind, Some(found.gpa)),
+            (FaultKind::Access, Err(_)) => Verdict::Stands(fault),
+            // The walk disagrees: the tables changed since, and the next access will tell. An access fault is believed only
+            // after that, since it may have been a page fault (R59).
+            _ => Verdict::Raced(fault),
+        }
+    }
+}
