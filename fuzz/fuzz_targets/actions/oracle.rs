@@ -248,31 +248,31 @@ impl Oracle {
         Ok(offset)
     }
 
-    /// Whether an access goes through the slots, and not by the hart's own translation.
-    fn by_slots(&self, space: Space, operation: Operation) -> bool {
-        match space {
-            Space::Slots => true,
-            Space::LoadedPhysical | Space::Virtual { .. } => false,
-            Space::Backed { .. } => {
-                operation.purpose() == Purpose::Store && self.is_logging()
-                    || matches!(operation, Operation::CompareExchange { .. })
-            }
-        }
-    }
-
-    /// Where the byte at `address` is.
-    fn locate(&self, space: Space, operation: Operation, address: u64) -> Result<usize, Stop> {
+    /// Where the byte at `address` is, and whether the access goes there through the slots and not by the hart's own translation.
+    fn locate(
+        &self,
+        space: Space,
+        operation: Operation,
+        address: u64,
+    ) -> Result<(usize, bool), Stop> {
         let purpose = operation.purpose();
-        let gpa = match space {
-            Space::Slots | Space::LoadedPhysical => address,
-            Space::Virtual { user } | Space::Backed { user } => {
-                self.vs_stage(address, purpose, user)?
+        let by_slots = |gpa| Ok((self.slot(gpa, purpose)?, true));
+        let by_hart = |gpa| Ok((self.g_stage(gpa, purpose)?, false));
+        match space {
+            Space::Slots => by_slots(address),
+            Space::LoadedPhysical => by_hart(address),
+            Space::Virtual { user } => by_hart(self.vs_stage(address, purpose, user)?),
+            Space::Backed { user } => {
+                let gpa = self.vs_stage(address, purpose, user)?;
+                if matches!(operation, Operation::CompareExchange { .. }) {
+                    by_slots(gpa)
+                } else if purpose == Purpose::Store && self.is_logging() {
+                    // For the log. What a slot refuses the hart is asked for.
+                    by_slots(gpa).or_else(|_| by_hart(gpa))
+                } else {
+                    by_hart(gpa)
+                }
             }
-        };
-        if self.by_slots(space, operation) {
-            self.slot(gpa, purpose)
-        } else {
-            self.g_stage(gpa, purpose)
         }
     }
 
@@ -320,7 +320,7 @@ impl Oracle {
                 }
             }
         }
-        let old: Vec<u8> = places.iter().map(|&place| self.bytes[place]).collect();
+        let old: Vec<u8> = places.iter().map(|&(place, _)| self.bytes[place]).collect();
         let writes = match operation {
             Operation::Read { .. } | Operation::Load { .. } => {
                 outcome.found = old;
@@ -334,8 +334,7 @@ impl Oracle {
             _ => true,
         };
         if writes {
-            let logged = self.by_slots(space, operation);
-            for (place, byte) in places.into_iter().zip(operation.source()) {
+            for ((place, logged), byte) in places.into_iter().zip(operation.source()) {
                 self.bytes[place] = byte;
                 if logged {
                     self.mark(place / PAGE as usize);
