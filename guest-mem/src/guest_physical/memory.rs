@@ -10,7 +10,8 @@ use core::sync::atomic::Ordering;
 
 use super::dirty_log;
 use super::mirror::StageMirror;
-use super::reader::{Reader, ReaderEntry, ReaderUnavailable, Tables};
+use super::reader::{Reader, ReaderUnavailable, Tables};
+use super::reader_entry::ReaderEntry;
 use super::slot::{Slot, SlotError};
 use super::table::Table;
 use crate::address::Gpa;
@@ -117,7 +118,7 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
     /// # Ok::<(), guest_mem::guest_physical::SlotError>(())
     /// ```
     pub fn synchronize(&self, mut serve: impl FnMut()) {
-        // F_w of `reader`'s ordering argument.
+        // F_w of `reader_entry`'s ordering argument.
         fence(Ordering::SeqCst);
         for reader in &self.readers {
             reader.wait_for_guard(&mut serve);

@@ -48,6 +48,7 @@ mod mirror;
 mod page_entry;
 mod page_tables;
 mod reader;
+mod reader_entry;
 pub(crate) mod resolver;
 mod scatter;
 mod search;

@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 
 use super::dirty_log;
 use super::page_entry::HostPage;
-use super::reader::ReaderEntry;
+use super::reader_entry::ReaderEntry;
 use super::slot::{Backing, Slot};
 use super::table::Table;
 use super::unmapped::UnmappedAccess;

@@ -8,7 +8,7 @@
 use core::cell::Cell;
 use core::sync::atomic::Ordering;
 
-use super::by_walk::{Reached, Reason};
+use super::way::{Reached, Reason};
 use super::{GuestVirtual, LoadedVcpu, VsEnvironment};
 use crate::access::{AccessKind, Width};
 use crate::address::Gva;

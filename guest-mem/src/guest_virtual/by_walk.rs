@@ -11,6 +11,7 @@
 use core::ptr::NonNull;
 
 use super::backed::BackedVirtual;
+use super::way::{Reached, Reason};
 use crate::access::AccessKind;
 use crate::address::{Gpa, Gva, PAGE_SIZE, Piece, last_byte};
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
@@ -19,28 +20,6 @@ use crate::hart::Hart;
 use crate::translate::{
     Access, MemoryType, PlainVsWalk, Purpose, Translation, VsRegime, translate, walk_vs_stage,
 };
-
-/// Why an access goes by a walk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// It is large: the hardware would do as well, and does where the walk leads to no ordinary memory.
-    Large,
-    /// A slot logs: ordinary memory is marked where it is written, and nothing else could be.
-    Logging,
-    /// The hardware cannot be asked: its answer would be wrong (R62), or it has no such access (R17).
-    OnlyWay,
-}
-
-/// What a walk found for one page's piece of an access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reached {
-    /// Memory that the host maps: all of the piece is here, valid for the access while the guard exists.
-    Direct(NonNull<u8>, Gpa),
-    /// What the guest's memory has to decide about.
-    Memory(Gpa),
-    /// Nothing that may be touched but by the hardware's own access.
-    Hardware(Gva),
-}
 
 impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
     /// Why `len` bytes of `operation` go by a walk, if they do.

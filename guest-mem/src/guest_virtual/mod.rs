@@ -29,6 +29,7 @@ mod resolving;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod view;
+mod way;
 mod window;
 
 pub use backed::BackedVirtual;

@@ -343,12 +343,12 @@ pub const OF_LIBRARY: &[Mutant] = &[
     ),
     on_host(
         "a change of the slots waits for no guard",
-        "guest_physical/reader.rs",
+        "guest_physical/reader_entry.rs",
         &[("if seen % 2 == 1 {", "if false {")],
     ),
     in_every_order(
         "a guard begins without a fence",
-        "guest_physical/reader.rs",
+        "guest_physical/reader_entry.rs",
         &[(
             "inside, Ordering::Release);\n        fence(Ordering::SeqCst);",
             "inside, Ordering::Release);",
@@ -356,7 +356,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
     ),
     in_every_order(
         "a second guard does not release what the first one did",
-        "guest_physical/reader.rs",
+        "guest_physical/reader_entry.rs",
         &[(
             "store(inside, Ordering::Release)",
             "store(inside, Ordering::Relaxed)",
@@ -364,7 +364,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
     ),
     in_every_order(
         "a guard ends without releasing what it did",
-        "guest_physical/reader.rs",
+        "guest_physical/reader_entry.rs",
         &[(
             "store(inside + 1, Ordering::Release)",
             "store(inside + 1, Ordering::Relaxed)",
@@ -372,7 +372,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
     ),
     in_every_order(
         "a writer that finds no guard does not acquire what the last one did",
-        "guest_physical/reader.rs",
+        "guest_physical/reader_entry.rs",
         &[(
             "let seen = self.sequence.load(Ordering::Acquire);",
             "let seen = self.sequence.load(Ordering::Relaxed);",
