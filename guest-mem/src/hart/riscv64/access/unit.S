@@ -16,10 +16,11 @@
 #   t6  scoped form: the vectors' own
 #   s2  scoped form: the frame, with the record of the guest's exit
 #   ra  return address of copies and fills
-# No routine changes sp, s0-s11, gp or tp; long copies of the scoped form use s3 to s9 for data and put them back. A single access of the scoped form has all it needs in registers: singles.S.
+# No routine changes sp, s0-s11, gp or tp; long copies of the scoped form use s3 to s9 for data and put them back. Single
+# accesses of the scoped form have the record, or the frame and the vector, in other registers: singles.S.
 #
 # At a fixup, t1-t4 hold scause, stval, htval, htinst (put there by the handler hook or by the vector), and the other
-# registers are as the faulting instruction found them, but for t5.
+# registers are as the faulting instruction found them, but for t6.
 #
 # Host accesses and guest accesses come in groups with at least one other instruction between them, or a fence (SEPARATE):
 # some cores mis-execute neighbours. In the scoped form each group of guest accesses begins by taking the vector back into
@@ -34,7 +35,7 @@
     .balign 8
 .Lguest_mem_site_causes:
     .word   {load_causes}, {fetch_causes}, {store_causes}, 0
-# The unit has less bytes than two to the power of this.
+# The unit has fewer bytes than two to the power of this.
     .equ UNIT_BITS, {unit_bits}
 # From the causes to the table.
     .equ EXTABLE, 16
