@@ -42,9 +42,10 @@ pub fn print(instructions: &Measurements, ticks: &Measurements) {
         copies(ticks, operation, shape, |value, _| {
             format!("{:.0}", value * TICK)
         });
-        println!("\n{operation}, {shape}: times as fast as the baseline of its space");
+        println!("\n{operation}, {shape}: times as fast as the baseline of its space (*: slower)");
         copies(ticks, operation, shape, |value, baseline| {
-            format!("{:.1}", baseline / value)
+            let mark = if value > baseline { "*" } else { "" };
+            format!("{:.1}{mark}", baseline / value)
         });
     }
     println!("\nother operations: instructions and nanoseconds a call");
