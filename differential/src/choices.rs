@@ -82,8 +82,7 @@ macro_rules! instructions {
     ($($name:ident $text:literal $bytes:literal $store:literal $execute:literal $signed:literal;)*) => {
         /// An access of the H extension.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(missing_docs, reason = "the names are the instructions'")]
-        pub enum Instruction { $($name,)* }
+        pub enum Instruction { $(#[doc = concat!("`", $text, "`.")] $name,)* }
 
         impl Instruction {
             /// All of them.
