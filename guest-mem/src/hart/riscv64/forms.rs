@@ -42,10 +42,10 @@ pub struct HandlerHook;
 /// changed.
 ///
 /// Traps that are not faults of a guest access reach the host's own handler with the CSRs as the hardware left them, and so
-/// with the registers but for t2 to t4 and t6, of which the interrupted routine has no use. `stvec` is the host's from then on:
-/// a copy takes the library's back before its next sixteen accesses at the latest, a fill or a single access not again, so that
-/// what they fault with after such a trap reaches the host's handler, too. Guest accesses themselves raise no such trap, but a
-/// breakpoint or a host that pages its own text might. A recovered fault
+/// with the registers but for t2 to t4 and t6, of which the interrupted routine has no other use. `stvec` is the host's from
+/// then on: a copy notices it by t6, and takes the library's back before its next sixteen accesses at the latest; a fill or a
+/// single access does not, so that what they fault with after such a trap reaches the host's handler, too. Guest accesses
+/// themselves raise no such trap, but a breakpoint or a host that pages its own text might. A recovered fault
 /// leaves every trap CSR as it was before the access (in an open window: as it was when that was opened), if it takes the
 /// write: QEMU ignores writes of `htinst`, so a host that looks at the `htinst` of the guest's exit reads it before its first
 /// guest access.

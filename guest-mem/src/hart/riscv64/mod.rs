@@ -39,7 +39,6 @@ global_asm!(
     // The bits of sstatus that a trap changes; SIE is clear in a window anyway.
     trap_status = const STATUS_SPP | STATUS_SPIE | STATUS_SPELP | STATUS_SDT,
     first_page_fault = const cause::INSTRUCTION_PAGE,
-    frame_stvec = const frame::STVEC,
     frame_sepc = const frame::SEPC,
     frame_scause = const frame::SCAUSE,
     frame_stval = const frame::STVAL,

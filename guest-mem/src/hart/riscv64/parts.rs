@@ -4,11 +4,13 @@
 //! of bytes; what was done before the part that faulted is counted on.
 
 use super::Interrupted;
-use super::routines::{Copies, Routine, ToOneSide};
+use super::routines::{Copies, Ended, Routine, Three, ToOneSide};
 
 /// Bytes from which on merging pays: with fewer, the head alone may take them all.
 const MERGE_FROM: usize = 48;
 
+/// Runs one routine for what follows `done` bytes of the range.
+///
 /// # Safety
 ///
 /// As the routine's own.
@@ -19,16 +21,21 @@ unsafe fn part<C: Copies>(
     host: usize,
     guest: u64,
     len: usize,
-    total: &mut usize,
+    done: usize,
 ) -> Result<(), Interrupted> {
     // SAFETY: the caller's promise.
     let ended = unsafe { routines.run(routine, host, guest, len) };
-    *total += len - ended.left;
+    result(done + len - ended.left, ended)
+}
+
+/// What came of a range of which so many bytes were copied.
+#[inline(always)]
+fn result(completed: usize, ended: Ended) -> Result<(), Interrupted> {
     if ended.left == 0 {
         return Ok(());
     }
     Err(Interrupted {
-        completed: *total,
+        completed,
         trap: ended.trap,
     })
 }
@@ -48,11 +55,11 @@ pub(super) unsafe fn copy<C: Copies>(
 ) -> Result<(), Interrupted> {
     if (host as u64 | guest | len as u64) & 7 == 0 {
         // SAFETY: the caller's promise; everything is a multiple of a double.
-        return unsafe { part(routines, to.elements[3], host, guest, len, &mut 0) };
+        return unsafe { part(routines, to.elements[3], host, guest, len, 0) };
     }
     if matches!(len, 1 | 2 | 4) && (host as u64 | guest) & (len as u64 - 1) == 0 {
         // SAFETY: the caller's promise; both addresses are multiples of the one element, of 1 << (len >> 1) bytes.
-        return unsafe { part(routines, to.elements[len >> 1], host, guest, len, &mut 0) };
+        return unsafe { part(routines, to.elements[len >> 1], host, guest, len, 0) };
     }
     // SAFETY: the caller's promise.
     unsafe { copy_unaligned(routines, to, host, guest, len) }
@@ -101,18 +108,20 @@ unsafe fn copy_elements<C: Copies>(
     let (narrow, wide) = (elements[0], elements[shift]);
     let head = (guest.wrapping_neg() as usize & (width - 1)).min(len);
     let body = (len - head) & !(width - 1);
-    let tail = len - head - body;
-    let mut done = 0;
-    // SAFETY: the three parts lie in the range one after another, and the body is aligned to its width on both sides.
-    unsafe {
-        for (routine, len) in [(narrow, head), (wide, body), (narrow, tail)] {
-            if len != 0 {
-                let at = guest.wrapping_add(done as u64);
-                part(routines, routine, host + done, at, len, &mut done)?;
-            }
-        }
+    if body == 0 {
+        // SAFETY: the caller's promise; anything is aligned to a byte.
+        return unsafe { part(routines, narrow, host, guest, len, 0) };
     }
-    Ok(())
+    let three = Three {
+        narrow,
+        wide,
+        head,
+        body,
+        tail: len - head - body,
+    };
+    // SAFETY: the three parts are the range, and the body is aligned to its width on both sides.
+    let (reached, ended) = unsafe { routines.run_three(&three, host, guest) };
+    result(reached - ended.left, ended)
 }
 
 /// Copies at least [`MERGE_FROM`] bytes between addresses that no double fits together.
@@ -141,22 +150,33 @@ unsafe fn copy_merging<C: Copies>(
         head += 8;
     }
     let body = (len - head - (8 - lag)) & !7;
-    let mut done = 0;
-    // SAFETY: the three parts lie in the range one after another; head and tail hold what the merging reads beyond the body,
-    // which begins at a double where it is written.
-    unsafe {
-        if head != 0 {
-            part(routines, narrow, host, guest, head, &mut done)?;
-        }
-        let at = guest.wrapping_add(done as u64);
-        done += body - routines.run(to.merge, host + done, at, body).left;
-        // The tail, or after a fault all that is left: by bytes, so that the fault is the exact one.
-        let at = guest.wrapping_add(done as u64);
-        if done != len {
-            part(routines, narrow, host + done, at, len - done, &mut done)?;
-        }
+    let three = Three {
+        narrow,
+        wide: to.merge,
+        head,
+        body,
+        tail: len - head - body,
+    };
+    // SAFETY: the three parts are the range; head and tail hold what the merging reads beyond the body, which begins at a double
+    // where it is written.
+    let (reached, ended) = unsafe { routines.run_three(&three, host, guest) };
+    let completed = reached - ended.left;
+    if ended.left == 0 || reached != head + body {
+        return result(completed, ended);
     }
-    Ok(())
+    // All that is left, by bytes, so that the fault is the exact one.
+    let at = guest.wrapping_add(completed as u64);
+    // SAFETY: the rest of the range.
+    unsafe {
+        part(
+            routines,
+            narrow,
+            host + completed,
+            at,
+            len - completed,
+            completed,
+        )
+    }
 }
 
 /// Fills by doubles, and by bytes up to their alignment and after them.
@@ -181,7 +201,8 @@ pub(super) unsafe fn fill<C: Copies>(
         for (routine, len) in [(C::FILL_1, head), (C::FILL_8, body), (C::FILL_1, tail)] {
             if len != 0 {
                 let at = guest.wrapping_add(done as u64);
-                part(routines, routine, pattern, at, len, &mut done)?;
+                part(routines, routine, pattern, at, len, done)?;
+                done += len;
             }
         }
     }

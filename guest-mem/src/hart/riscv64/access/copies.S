@@ -5,7 +5,7 @@
 
     .macro LOAD_BATCH fixup, scoped
     SEPARATE
-    TAKE_VECTOR \scoped
+    KEEP_SCOPE \scoped
     addi    t3, a1, 56
     GUEST_ACCESS 0, \fixup, hlv.d a4, (a1)
     addi    a5, a1, 8
@@ -36,10 +36,10 @@
     sd      t3, \at+56(a0)
     .endm
 
-# By sixteen doubles, in the scoped form: the more a group has, the less often it takes the vector back.
+# By sixteen doubles, in the scoped form: the more a group has, the less often it looks whether the vector is still there.
     .macro LOAD_GROUP fixup
     SEPARATE
-    TAKE_VECTOR 1
+    KEEP_SCOPE 1
     addi    s9, a1, 120
     GUEST_ACCESS 0, \fixup, hlv.d a3, (a1)
     addi    a4, a1, 8
@@ -97,7 +97,7 @@
 
     .macro STORE_GROUP fixup
     SEPARATE
-    TAKE_VECTOR 1
+    KEEP_SCOPE 1
     GUEST_ACCESS 2, \fixup, hsv.d a3, (a1)
     addi    a3, a1, 8
     GUEST_ACCESS 2, \fixup, hsv.d a4, (a3)
@@ -137,7 +137,7 @@
     .macro LOAD_SINGLES hlv, st, w, scoped
 2:  beq     a0, a2, 4f
 3:  SEPARATE
-    TAKE_VECTOR \scoped
+    KEEP_SCOPE \scoped
     GUEST_ACCESS 0, 6f, \hlv a4, (a1)
     addi    a1, a1, \w
     SEPARATE
@@ -145,10 +145,8 @@
     addi    a0, a0, \w
     bne     a0, a2, 3b
 4:  li      a0, 0
-    END_SCOPE \scoped
     ret
 6:  sub     a0, a2, a0
-    END_SCOPE \scoped
     ret
     .endm
 
@@ -170,11 +168,10 @@
 
     .macro COPY_FROM_GUEST name, scoped
     ROUTINE \name
-    BEGIN_SCOPE \scoped
     .if \scoped
     andi    t4, a2, -512
-    add     a2, a2, a0
     beqz    t4, 7f
+    add     a2, a2, a0
     add     t4, t4, a0
     LENT_7 sd
 1:  LOAD_GROUP 14f
@@ -190,8 +187,8 @@
     LENT_7 ld
     .else
     andi    t4, a2, -256
-    add     a2, a2, a0
     beqz    t4, 7f
+    add     a2, a2, a0
     add     t4, t4, a0
 1:  LOAD_BATCH 10f, 0
     STORE_HOST 0
@@ -204,8 +201,10 @@
     addi    a0, a0, 256
     bne     a0, t4, 1b
     .endif
-7:  sub     t4, a2, a0
-    andi    t4, t4, -64
+    beq     a0, a2, 4f
+    sub     a2, a2, a0
+7:  andi    t4, a2, -64
+    add     a2, a2, a0
     beqz    t4, 2f
     add     t4, t4, a0
 8:  LOAD_BATCH 10f, \scoped
@@ -223,11 +222,32 @@
     .size   \name, . - \name
     .endm
 
+# Narrow elements by fours, then single ones.
     .macro COPY_NARROW_FROM_GUEST name, hlv, st, w, scoped
     ROUTINE \name
-    BEGIN_SCOPE \scoped
+    andi    t4, a2, -4*\w
     add     a2, a2, a0
+    beqz    t4, 3f
+    add     t4, t4, a0
+1:  SEPARATE
+    KEEP_SCOPE \scoped
+    addi    a5, a1, \w
+    GUEST_ACCESS 0, 10f, \hlv a4, (a1)
+    GUEST_ACCESS 0, 10f, \hlv a5, (a5)
+    addi    a6, a1, 2*\w
+    GUEST_ACCESS 0, 10f, \hlv a6, (a6)
+    addi    a7, a1, 3*\w
+    GUEST_ACCESS 0, 10f, \hlv a7, (a7)
+    addi    a1, a1, 4*\w
+    SEPARATE
+    \st     a4, 0(a0)
+    \st     a5, \w(a0)
+    \st     a6, 2*\w(a0)
+    \st     a7, 3*\w(a0)
+    addi    a0, a0, 4*\w
+    bne     a0, t4, 1b
     LOAD_SINGLES \hlv, \st, \w, \scoped
+10: REDO_UNLESS_FIRST
     .size   \name, . - \name
     .endm
 
@@ -245,7 +265,7 @@
     .macro STORE_BATCH fixup, scoped
     SEPARATE
     .if \scoped
-    csrw    stvec, t5
+    KEEP_SCOPE 1
     GUEST_ACCESS 2, \fixup, hsv.d a4, (a1)
     addi    a4, a1, 8
     GUEST_ACCESS 2, \fixup, hsv.d a5, (a4)
@@ -274,7 +294,7 @@
 2:  beq     a0, a2, 4f
 3:  \ld     a4, 0(a0)
     .if \scoped
-    csrw    stvec, t5
+    KEEP_SCOPE 1
     .else
     nop
     .endif
@@ -285,20 +305,17 @@
     addi    a0, a0, \w
     bne     a0, a2, 3b
 4:  li      a0, 0
-    END_SCOPE \scoped
     ret
 6:  sub     a0, a2, a0
-    END_SCOPE \scoped
     ret
     .endm
 
     .macro COPY_TO_GUEST name, scoped
     ROUTINE \name
-    BEGIN_SCOPE \scoped
     .if \scoped
     andi    t4, a2, -512
-    add     a2, a2, a0
     beqz    t4, 7f
+    add     a2, a2, a0
     add     t4, t4, a0
     LENT_7 sd
 1:  HOST_GROUP ld, 0
@@ -314,8 +331,8 @@
     LENT_7 ld
     .else
     andi    t4, a2, -256
-    add     a2, a2, a0
     beqz    t4, 7f
+    add     a2, a2, a0
     add     t4, t4, a0
 1:  LOAD_HOST 0
     STORE_BATCH 10f, 0
@@ -328,8 +345,10 @@
     addi    a0, a0, 256
     bne     a0, t4, 1b
     .endif
-7:  sub     t4, a2, a0
-    andi    t4, t4, -64
+    beq     a0, a2, 4f
+    sub     a2, a2, a0
+7:  andi    t4, a2, -64
+    add     a2, a2, a0
     beqz    t4, 2f
     add     t4, t4, a0
 8:  LOAD_HOST 0
@@ -349,9 +368,30 @@
 
     .macro COPY_NARROW_TO_GUEST name, hsv, ld, w, scoped
     ROUTINE \name
-    BEGIN_SCOPE \scoped
+    andi    t4, a2, -4*\w
     add     a2, a2, a0
+    beqz    t4, 3f
+    add     t4, t4, a0
+1:  \ld     a4, 0(a0)
+    \ld     a5, \w(a0)
+    \ld     a6, 2*\w(a0)
+    \ld     a7, 3*\w(a0)
+    addi    a0, a0, 4*\w
+    KEEP_SCOPE \scoped
+    SEPARATE
+    GUEST_ACCESS 2, 9f, \hsv a4, (a1)
+    addi    a4, a1, \w
+    GUEST_ACCESS 2, 9f, \hsv a5, (a4)
+    addi    a4, a1, 2*\w
+    GUEST_ACCESS 2, 9f, \hsv a6, (a4)
+    addi    a4, a1, 3*\w
+    GUEST_ACCESS 2, 9f, \hsv a7, (a4)
+    addi    a1, a1, 4*\w
+    SEPARATE
+    bne     a0, t4, 1b
     STORE_SINGLES \hsv, \ld, \w, \scoped
+9:  addi    a0, a0, -4*\w
+    REDO_UNLESS_FIRST
     .size   \name, . - \name
     .endm
 

@@ -13,7 +13,7 @@
 
     .macro MERGE_LOAD_BATCH at, fixup, scoped
     SEPARATE
-    TAKE_VECTOR \scoped
+    KEEP_SCOPE \scoped
     addi    a4, a1, 8
     GUEST_ACCESS 0, \fixup, hlv.d a4, (a4)
     addi    a5, a1, 16
@@ -33,10 +33,10 @@
     sd      t1, \at+24(a0)
     .endm
 
-# In the scoped form by eight doubles: the more a group has, the less often it takes the vector back.
+# In the scoped form by eight doubles: the more a group has, the less often it looks whether the vector is still there.
     .macro MERGE_LOAD_GROUP at, fixup
     SEPARATE
-    TAKE_VECTOR 1
+    KEEP_SCOPE 1
     addi    a3, a1, 8
     GUEST_ACCESS 0, \fixup, hlv.d a3, (a3)
     addi    a4, a1, 16
@@ -75,7 +75,6 @@
 # a0 is a multiple of 8, a1 is not.
     .macro MERGE_FROM_GUEST name, scoped
     ROUTINE \name
-    BEGIN_SCOPE \scoped
     .if \scoped
     andi    t4, a2, -256
     .else
@@ -86,7 +85,7 @@
     neg     t3, t2
     andi    a1, a1, -8
     SEPARATE
-    TAKE_VECTOR \scoped
+    KEEP_SCOPE \scoped
     GUEST_ACCESS 0, 6f, hlv.d t0, (a1)
     SEPARATE
     srl     t0, t0, t2
@@ -102,17 +101,28 @@
     bne     a0, t4, 7b
     LENT_3 ld
 8:  sub     t4, a2, a0
-    andi    t4, t4, -64
-    .endif
+    andi    t4, t4, -32
     beqz    t4, 2f
     add     t4, t4, a0
-1:  MERGE_LOAD_BATCH 0, 6f, \scoped
-    MERGE_LOAD_BATCH 32, 5f, \scoped
+1:  MERGE_LOAD_BATCH 0, 6f, 1
+    addi    a0, a0, 32
+    bne     a0, t4, 1b
+    .else
+    beqz    t4, 8f
+    add     t4, t4, a0
+1:  MERGE_LOAD_BATCH 0, 6f, 0
+    MERGE_LOAD_BATCH 32, 5f, 0
     addi    a0, a0, 64
     bne     a0, t4, 1b
+8:  sub     t4, a2, a0
+    andi    t4, t4, 32
+    beqz    t4, 2f
+    MERGE_LOAD_BATCH 0, 6f, 0
+    addi    a0, a0, 32
+    .endif
 2:  beq     a0, a2, 4f
 3:  SEPARATE
-    TAKE_VECTOR \scoped
+    KEEP_SCOPE \scoped
     addi    a1, a1, 8
     GUEST_ACCESS 0, 6f, hlv.d a4, (a1)
     SEPARATE
@@ -121,7 +131,6 @@
     addi    a0, a0, 8
     bne     a0, a2, 3b
 4:  li      a0, 0
-    END_SCOPE \scoped
     ret
     .if \scoped
     BODY_FIXUPS 64
@@ -130,7 +139,6 @@
     .endif
 5:  addi    a0, a0, 32
 6:  sub     a0, a2, a0
-    END_SCOPE \scoped
     ret
     .size   \name, . - \name
     .endm
@@ -144,7 +152,7 @@
     MERGED  a4, a5
     MERGED  a5, a6
     MERGED  a6, a7
-    TAKE_VECTOR \scoped
+    KEEP_SCOPE \scoped
     SEPARATE
     GUEST_ACCESS 2, 6f, hsv.d t1, (a1)
     addi    a7, a1, 8
@@ -175,7 +183,7 @@
     MERGED  s3, s4
     MERGED  s4, s5
     SEPARATE
-    TAKE_VECTOR 1
+    KEEP_SCOPE 1
     GUEST_ACCESS 2, \fixup, hsv.d t1, (a1)
     addi    s5, a1, 8
     GUEST_ACCESS 2, \fixup, hsv.d a3, (s5)
@@ -198,7 +206,6 @@
 # a1 is a multiple of 8, a0 is not.
     .macro MERGE_TO_GUEST name, scoped
     ROUTINE \name
-    BEGIN_SCOPE \scoped
     slli    t2, a0, 3
     neg     t3, t2
     andi    a0, a0, -8
@@ -218,35 +225,43 @@
     bne     a1, t4, 7b
     LENT_3 ld
 8:  sub     t4, a2, a1
-    andi    t4, t4, -64
+    andi    t4, t4, -32
+    beqz    t4, 2f
+    add     t4, t4, a1
+1:  MERGE_STORE_BATCH 0, 1
+    addi    a0, a0, 32
+    bne     a1, t4, 1b
     .else
     andi    t4, a2, -64
     add     a2, a2, a1
-    .endif
-    beqz    t4, 2f
+    beqz    t4, 8f
     add     t4, t4, a1
-1:  MERGE_STORE_BATCH 0, \scoped
-    MERGE_STORE_BATCH 32, \scoped
+1:  MERGE_STORE_BATCH 0, 0
+    MERGE_STORE_BATCH 32, 0
     addi    a0, a0, 64
     bne     a1, t4, 1b
+8:  sub     t4, a2, a1
+    andi    t4, t4, 32
+    beqz    t4, 2f
+    MERGE_STORE_BATCH 0, 0
+    addi    a0, a0, 32
+    .endif
 2:  beq     a1, a2, 4f
 3:  ld      a4, 8(a0)
     addi    a0, a0, 8
     MERGED  t1, a4
-    TAKE_VECTOR \scoped
+    KEEP_SCOPE \scoped
     SEPARATE
     GUEST_ACCESS 2, 6f, hsv.d t1, (a1)
     SEPARATE
     addi    a1, a1, 8
     bne     a1, a2, 3b
 4:  li      a0, 0
-    END_SCOPE \scoped
     ret
     .if \scoped
 10: LENT_3 ld
     .endif
 6:  sub     a0, a2, a1
-    END_SCOPE \scoped
     ret
     .size   \name, . - \name
     .endm

@@ -1,11 +1,11 @@
-# The vectors of the scoped form: entered by a trap while a routine of that form runs. What stvec and the trap CSRs were
-# before the access, which a fault overwrites (R20) and the host need not save, is in a frame at s2; one single access has it
-# in registers instead.
+# The vectors of the scoped form: entered by a trap while a routine of that form runs. What the trap CSRs were before the
+# access, which a fault overwrites (R20) and the host need not save, is in a frame at s2; one single access has it in registers
+# instead. The host's stvec is in t5; one single access has it in t6.
 #
 # A fault of a guest access goes to its fixup, with the exit record as it was before. Of sstatus and hstatus only the bits
 # that a trap changes are put back. Any other trap goes to the host's own handler, with stvec the host's again and every
-# trap CSR as the hardware left it; so is every register, but for t6, which no routine uses. A copy takes the vector back
-# before its next group of guest accesses.
+# trap CSR as the hardware left it; so is every register, but for t6, which is then not 0: so a copy knows that it has to take
+# the vector back before its next group of guest accesses.
 
 # Decides about a trap. Changes t1 to t4. If it is ours, t1 is the cause and t3 the fixup, with the kind in its low bits.
     .macro IS_OURS forward, without_gva
@@ -80,9 +80,10 @@ __guest_mem_scoped_vector:
     srl     t2, t2, t1
     andi    t2, t2, 1
     beqz    t2, 1b
-3:  ld      t6, FRAME_STVEC(s2)
-    csrw    stvec, t6
-    andi    t6, t6, -4
+3:  csrw    stvec, t5
+    andi    t6, t5, -4
+    # A jump takes no notice of bit 0, and the address without it may be 0.
+    ori     t6, t6, 1
     ld      t1, FRAME_T1(s2)
     ld      t2, FRAME_T2(s2)
     ld      t3, FRAME_T3(s2)

@@ -3,8 +3,6 @@
 
     .macro FILL_GUEST name, hsv, w, scoped
     ROUTINE \name
-    BEGIN_SCOPE \scoped
-    TAKE_VECTOR \scoped
     andi    t4, a2, -(4*\w)
     add     t4, t4, a1
     add     a2, a2, a1
@@ -25,10 +23,8 @@
     bne     a1, a2, 3b
 4:  li      a0, 0
     SEPARATE
-    END_SCOPE \scoped
     ret
 6:  sub     a0, a2, a1
-    END_SCOPE \scoped
     ret
     .size   \name, . - \name
     .endm

@@ -12,8 +12,8 @@
 #   t1-t4  on return after a fault: scause, stval, htval, htinst; else data
 #   a3-a7, t0  data; t0 is the return address of single accesses
 #   t4  end of the whole batches
-#   t5  scoped form: the address of the vector (in the hook form, data)
-#   t6  scoped form: the vectors' own
+#   t5  scoped form: the host's stvec (in the hook form, data)
+#   t6  scoped form: the vectors' own. In copies and fills 0, unless the vector was left since: then stvec may be the host's
 #   s2  scoped form: the frame, with the record of the guest's exit
 #   ra  return address of copies and fills
 # No routine changes sp, s0-s11, gp or tp; long copies of the scoped form use s3 to s9 for data and put them back. Single
@@ -23,9 +23,10 @@
 # registers are as the faulting instruction found them, but for t6.
 #
 # Host accesses and guest accesses come in groups with at least one other instruction between them, or a fence (SEPARATE):
-# some cores mis-execute neighbours. In the scoped form each group of guest accesses begins by taking the vector back into
-# stvec, since a host fault that was forwarded meanwhile has put the host's own in. A fault inside a batch redoes it element
-# by element, so that what has been copied is exact.
+# some cores mis-execute neighbours. In the scoped form each group of guest accesses begins by looking at t6: a host fault
+# that was forwarded meanwhile has put the host's vector into stvec, and then the group takes the library's back. That costs
+# the group one branch, where writing stvec would flush the pipeline. A fault inside a batch redoes it element by element, so
+# that what has been copied is exact.
 #
 # The exception table has 16 bits for each instruction of the unit, all of which have 4 bytes: 0 where none may fault, else
 # the fixup's offset from the unit's start plus the kind of access in the two low bits. So it is in order whatever the code
@@ -79,29 +80,23 @@ __guest_mem_access_start:
 \name:
     .endm
 
-# The scoped form's vector is in t5 from here on; TAKE_VECTOR puts it into stvec.
-    .macro BEGIN_SCOPE scoped
+# Copies and fills of the scoped form find the library's vector in stvec, the host's in t5, and 0 in t6. If a trap was forwarded
+# since, this takes the vector back. Out of the way, after the unit's other code.
+    .macro KEEP_SCOPE scoped
     .if \scoped
-    lla     t5, __guest_mem_scoped_vector
-    .endif
-    .endm
-
-    .macro TAKE_VECTOR scoped
-    .if \scoped
-    csrw    stvec, t5
-    .endif
-    .endm
-
-# The host's vector again.
-    .macro END_SCOPE scoped
-    .if \scoped
-    ld      t5, FRAME_STVEC(s2)
-    csrw    stvec, t5
+    bnez    t6, .Lguest_mem_take_back\@
+.Lguest_mem_kept\@:
+    .subsection 1
+.Lguest_mem_take_back\@:
+    lla     t6, __guest_mem_scoped_vector
+    csrw    stvec, t6
+    li      t6, 0
+    j       .Lguest_mem_kept\@
+    .subsection 0
     .endif
     .endm
 
 # The frame of the scoped form: `ExitRecord` of routines.rs.
-    .equ FRAME_STVEC, {frame_stvec}
     .equ FRAME_SEPC, {frame_sepc}
     .equ FRAME_SCAUSE, {frame_scause}
     .equ FRAME_STVAL, {frame_stval}
