@@ -12,7 +12,7 @@ use crate::deviation::{Deviation, Machine};
 use crate::global::Global;
 use crate::text::Text;
 use crate::trap::{self, Trap};
-use crate::{arena, boot, csr, machine};
+use crate::{arena, boot, breakpoints, csr, machine};
 
 /// Why a test did not pass. The words are kept aside, so that results stay small.
 #[derive(Clone, Copy)]
@@ -298,6 +298,7 @@ impl<'a> Runner<'a> {
             seen: [false; Deviation::COUNT],
         };
         let outcome = trap::catch(|| (case.run)(&mut test));
+        breakpoints::lift();
         boot::reset_csrs(self.satp);
         if machine::is_standalone() {
             machine::protect(0..0);

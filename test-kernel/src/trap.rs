@@ -1,8 +1,8 @@
 //! Traps in HS-mode: the entry, and what becomes of each trap of the boot hart; those of the others go on to `harts`.
 //!
 //! The one idea: a trap is, in this order, the library's (its exception table knows the pc), an interrupt of a storm that a
-//! test asked for, the answer to a raw access (`raw`), or else the end of the innermost [`catch`], of which the test runner
-//! holds the outermost. So no trap ends the run.
+//! test asked for, the answer to a raw access (`raw`), a breakpoint of a test's (`breakpoints`), or else the end of the
+//! innermost [`catch`], of which the test runner holds the outermost. So no trap ends the run.
 //!
 //! There are two entries: that of a host whose handler calls the library first thing, and that of one which knows nothing of
 //! it. Either saves every register, `sepc` and `sstatus`; the other CSRs of the trap are saved by whoever may trap again.
@@ -16,7 +16,7 @@ use guest_mem::hart::recovery::TrapContext;
 
 use crate::csr;
 use crate::global::Global;
-use crate::{boot, harts, raw, storm};
+use crate::{boot, breakpoints, harts, raw, storm};
 
 /// Everything that the interrupted code has, and what the hardware wrote.
 #[derive(Clone, Copy)]
@@ -247,7 +247,10 @@ extern "C" fn handle_other(frame: &mut Frame) {
         harts::trapped(hart, frame);
     } else if (frame.info.scause as i64) < 0 {
         storm::interrupt(frame);
-    } else if !raw::answers(frame) && !boot::serve_demand(frame.info.stval) {
+    } else if !raw::answers(frame)
+        && !breakpoints::answers(frame)
+        && !boot::serve_demand(frame.info.stval)
+    {
         end_innermost(frame);
     }
     // SAFETY: what the interrupted code had.

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod copies;
 pub mod cores;
+pub mod disturbed;
 pub mod entries;
 pub mod exits;
 pub mod faults;
@@ -34,6 +35,8 @@ pub const SECTIONS: &[&[Case]] = &[
     shapes::CASES,
     copies::CASES,
     routines::CASES,
+    disturbed::recounted::CASES,
+    disturbed::forwarded::CASES,
     injection::CASES,
     injection::interrupts::CASES,
     injection::nested::CASES,

@@ -18,7 +18,7 @@ cases![
 
 /// How a fault of a routine is recovered, and where the routine has the record of the guest's exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub enum Form {
     /// By the trap handler; no record.
     Hook,
     /// By a vector; in a frame.
@@ -27,11 +27,13 @@ enum Form {
     Registers,
 }
 
-/// A copy or a fill.
+/// What a copy or a fill does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// A copy by elements.
-    Copy,
+pub enum Kind {
+    /// A copy by elements, from the guest.
+    CopyFrom,
+    /// The same to the guest.
+    CopyTo,
     /// From the guest, between addresses that no element fits.
     MergeFrom,
     /// The same to the guest.
@@ -41,13 +43,17 @@ enum Kind {
 }
 
 /// A routine: its name and address, how its faults are recovered, and what it is.
-struct Routine<K> {
-    name: &'static str,
-    address: usize,
-    form: Form,
-    kind: K,
+pub struct Routine<K> {
+    /// Its symbol.
+    pub name: &'static str,
+    /// Where it begins.
+    pub address: usize,
+    /// How its faults are recovered.
+    pub form: Form,
+    /// What it is.
+    pub kind: K,
     /// Bytes of its element.
-    bytes: u64,
+    pub bytes: u64,
 }
 
 macro_rules! routines {
@@ -65,32 +71,33 @@ macro_rules! routines {
     }};
 }
 
-fn copies() -> [Routine<Kind>; 24] {
-    use Kind::{Copy, Fill, MergeFrom, MergeTo};
+/// The copies and fills.
+pub fn copies() -> [Routine<Kind>; 24] {
+    use Kind::{CopyFrom, CopyTo, Fill, MergeFrom, MergeTo};
     routines! {
         Hook {
-            __guest_mem_hook_copy_from_1 Copy, 1;
-            __guest_mem_hook_copy_from_2 Copy, 2;
-            __guest_mem_hook_copy_from_4 Copy, 4;
-            __guest_mem_hook_copy_from_8 Copy, 8;
-            __guest_mem_hook_copy_to_1 Copy, 1;
-            __guest_mem_hook_copy_to_2 Copy, 2;
-            __guest_mem_hook_copy_to_4 Copy, 4;
-            __guest_mem_hook_copy_to_8 Copy, 8;
+            __guest_mem_hook_copy_from_1 CopyFrom, 1;
+            __guest_mem_hook_copy_from_2 CopyFrom, 2;
+            __guest_mem_hook_copy_from_4 CopyFrom, 4;
+            __guest_mem_hook_copy_from_8 CopyFrom, 8;
+            __guest_mem_hook_copy_to_1 CopyTo, 1;
+            __guest_mem_hook_copy_to_2 CopyTo, 2;
+            __guest_mem_hook_copy_to_4 CopyTo, 4;
+            __guest_mem_hook_copy_to_8 CopyTo, 8;
             __guest_mem_hook_merge_from MergeFrom, 8;
             __guest_mem_hook_merge_to MergeTo, 8;
             __guest_mem_hook_fill_1 Fill, 1;
             __guest_mem_hook_fill_8 Fill, 8;
         }
         Frame {
-            __guest_mem_scoped_copy_from_1 Copy, 1;
-            __guest_mem_scoped_copy_from_2 Copy, 2;
-            __guest_mem_scoped_copy_from_4 Copy, 4;
-            __guest_mem_scoped_copy_from_8 Copy, 8;
-            __guest_mem_scoped_copy_to_1 Copy, 1;
-            __guest_mem_scoped_copy_to_2 Copy, 2;
-            __guest_mem_scoped_copy_to_4 Copy, 4;
-            __guest_mem_scoped_copy_to_8 Copy, 8;
+            __guest_mem_scoped_copy_from_1 CopyFrom, 1;
+            __guest_mem_scoped_copy_from_2 CopyFrom, 2;
+            __guest_mem_scoped_copy_from_4 CopyFrom, 4;
+            __guest_mem_scoped_copy_from_8 CopyFrom, 8;
+            __guest_mem_scoped_copy_to_1 CopyTo, 1;
+            __guest_mem_scoped_copy_to_2 CopyTo, 2;
+            __guest_mem_scoped_copy_to_4 CopyTo, 4;
+            __guest_mem_scoped_copy_to_8 CopyTo, 8;
             __guest_mem_scoped_merge_from MergeFrom, 8;
             __guest_mem_scoped_merge_to MergeTo, 8;
             __guest_mem_scoped_fill_1 Fill, 1;
@@ -100,7 +107,7 @@ fn copies() -> [Routine<Kind>; 24] {
 }
 
 /// The single accesses; of each, whether it may read a second parcel.
-fn singles() -> [Routine<bool>; 30] {
+pub fn singles() -> [Routine<bool>; 30] {
     routines! {
         Hook {
             __guest_mem_hook_load_1 false, 1;
@@ -162,7 +169,7 @@ const ARGUMENTS: [usize; 6] = [12, 13, 14, 15, 16, 17];
 
 /// The record of the guest's exit: what the trap CSRs hold, in the order of the frame, with more room behind it than any routine
 /// has a use for.
-fn frame() -> [u64; 64] {
+pub fn frame() -> [u64; 64] {
     let record = [
         csr::sepc::read(),
         csr::scause::read(),
@@ -256,7 +263,7 @@ unsafe fn call_copy(form: Form, address: usize, given: &[(usize, u64)]) -> Retur
 /// One copy of `len` bytes, of which those from `fault` on are refused.
 fn copy(t: &Test, routine: &Routine<Kind>, host: u64, len: u64, fault: u64) -> Outcome {
     let (host, fault) = match routine.kind {
-        Kind::Copy | Kind::Fill => (host + 64, fault),
+        Kind::CopyFrom | Kind::CopyTo | Kind::Fill => (host + 64, fault),
         // The guest's or the host's side is between doubles; what is read around it is there.
         Kind::MergeFrom => (host + 64, if fault == len { len + 11 } else { fault + 3 }),
         Kind::MergeTo => (host + 64 + 5, fault),
@@ -290,7 +297,7 @@ fn copy(t: &Test, routine: &Routine<Kind>, host: u64, len: u64, fault: u64) -> O
         return t.equal(what, left, 0);
     }
     match routine.kind {
-        Kind::Copy | Kind::Fill => t.equal(what, left, len - fault),
+        Kind::CopyFrom | Kind::CopyTo | Kind::Fill => t.equal(what, left, len - fault),
         Kind::MergeFrom | Kind::MergeTo => {
             check!(
                 left >= len - fault && left <= len,

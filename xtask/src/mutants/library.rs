@@ -99,6 +99,22 @@ pub const OF_LIBRARY: &[Mutant] = &[
         &[("\"add s10, s5, s6\"", "\"mv s10, s6\"")],
     ),
     on_target(
+        "a fault in a body's later batch goes back to the body's first",
+        "hart/riscv64/access/copies.S",
+        &[(
+            "13: addi    a0, a0, \\bytes\n12: addi    a0, a0, \\bytes\n11: addi    a0, a0, \\bytes\n",
+            "13: addi    a1, a1, -\\bytes\n12: addi    a1, a1, -\\bytes\n11: addi    a1, a1, -\\bytes\n",
+        )],
+    ),
+    on_target(
+        "the vector of a single access uses a register of the routine's where it forwards the host's own trap",
+        "hart/riscv64/access/singles.S",
+        &[(
+            "    csrr    t2, sepc\n    lla     t3, \\site\n    bne     t2, t3, \\or_else\n",
+            "    csrr    t1, sepc\n    lla     t3, \\site\n    bne     t1, t3, \\or_else\n",
+        )],
+    ),
+    on_target(
         "SPVP is borrowed before interrupts are off",
         "guest_virtual/window.rs",
         &[
