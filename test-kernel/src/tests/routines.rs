@@ -242,22 +242,17 @@ fn r20_every_copy_and_fill_keeps_the_registers_of_its_caller(t: &mut Test) -> Ou
 ///
 /// # Safety
 ///
-/// As [`registers::call`].
-unsafe fn call_copy(form: Form, address: usize, given: &[(usize, u64)]) -> Returned {
-    if form != Form::Frame {
-        // SAFETY: the caller's promise.
-        return unsafe { registers::call(address, RA, given) };
+/// As [`registers::call`]. In the scoped form s2 is the frame, t5 the kernel's `stvec`, and t6 is 0.
+pub unsafe fn call_copy(form: Form, address: usize, given: &[(usize, u64)]) -> Returned {
+    if form == Form::Frame {
+        // SAFETY: what the vector relies on is in the registers while the routine runs, and nothing else here traps before the
+        // kernel's is back.
+        unsafe { csr::stvec::write((&raw const __guest_mem_scoped_vector) as u64) };
     }
-    let mut registers = [(T5, trap::entry()), (T6, 0), (0, 0), (0, 0), (0, 0), (0, 0)];
-    registers[2..2 + given.len()].copy_from_slice(given);
-    // SAFETY: the caller's promise. What the vector relies on is in the registers while the routine runs, and nothing else here
-    // traps before `stvec` is the kernel's again.
-    unsafe {
-        csr::stvec::write((&raw const __guest_mem_scoped_vector) as u64);
-        let returned = registers::call(address, RA, &registers[..2 + given.len()]);
-        csr::stvec::write(trap::entry());
-        returned
-    }
+    // SAFETY: the caller's promise.
+    let returned = unsafe { registers::call(address, RA, given) };
+    trap::install();
+    returned
 }
 
 /// One copy of `len` bytes, of which those from `fault` on are refused.
@@ -279,14 +274,12 @@ fn copy(t: &Test, routine: &Routine<Kind>, host: u64, len: u64, fault: u64) -> O
         (A1, guest),
         (A2, len),
         (S2, (&raw mut frame) as u64),
+        (T5, trap::entry()),
+        (T6, 0),
     ];
-    let given = match routine.form {
-        Form::Frame => &given[..],
-        Form::Hook | Form::Registers => &given[..3],
-    };
     // SAFETY: an open window onto the test's guest; the host's side is in the arena's page; the addresses and the length are
     // what the routine's element asks for.
-    let returned = unsafe { call_copy(routine.form, routine.address, given) };
+    let returned = unsafe { call_copy(routine.form, routine.address, &given) };
     let what = format_args!("{}, {len} bytes, refused from {fault}", routine.name);
     kept(&returned, what, &[&[T0, A0, A1], &TEMPORARY, &ARGUMENTS])?;
     if routine.form == Form::Frame {

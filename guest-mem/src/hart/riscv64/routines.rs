@@ -151,8 +151,8 @@ pub struct ExitRecord {
     scratch: UnsafeCell<[MaybeUninit<u64>; SCRATCH]>,
 }
 
-/// t1 to t4, s3 to s9.
-const SCRATCH: usize = 4 + 7;
+/// t1 to t4, a4, s3 to s9.
+const SCRATCH: usize = 5 + 7;
 
 /// Where the access unit finds the fields of an [`ExitRecord`].
 pub mod frame {

@@ -16,7 +16,7 @@ use crate::registers::{self, A0, A1, RA, T0};
 use crate::tables::bits::{SUPERVISOR, USER};
 use crate::tables::{RAM, World, leaf};
 use crate::tests::routines::{self, Form, Kind, Routine};
-use crate::{arena, boot, csr, trap};
+use crate::{arena, boot, trap};
 
 const GVA: u64 = 0x20_0000;
 const PAGE: u64 = 4096;
@@ -94,19 +94,6 @@ impl Scene {
     }
 }
 
-/// The record of the guest's exit, in the order of a single access's registers.
-fn record() -> [u64; 7] {
-    [
-        csr::sepc::read(),
-        csr::scause::read(),
-        csr::stval::read(),
-        csr::htval::read(),
-        csr::htinst::read(),
-        csr::sstatus::read(),
-        csr::hstatus::read(),
-    ]
-}
-
 /// A call of one routine.
 struct Call<'s> {
     scene: &'s Scene,
@@ -122,8 +109,7 @@ struct Call<'s> {
     guest: u64,
     host: u64,
     len: u64,
-    /// The record of the guest's exit, in registers, and in a frame.
-    record: [u64; 7],
+    /// The record of the guest's exit.
     frame: [u64; 64],
 }
 
@@ -157,7 +143,6 @@ impl<'s> Call<'s> {
             guest: GVA + PAGE - at - guest,
             host: scene.host + 64 + host,
             len,
-            record: record(),
             frame: routines::frame(),
         }
     }
@@ -175,7 +160,6 @@ impl<'s> Call<'s> {
             guest: GVA + 64,
             host: scene.host + 64,
             len: 8,
-            record: record(),
             frame: routines::frame(),
         }
     }
@@ -196,7 +180,7 @@ impl<'s> Call<'s> {
         }
     }
 
-    /// Calls the routine, a scoped copy with the library's vector in `stvec`, the host's in t5 and 0 in t6, with breakpoints, of which the first that is met does `then`. The memory is as it was before the
+    /// Calls the routine, with breakpoints, of which the first that is met does `then`. The memory is as it was before the
     /// first call, the guest's pages are as they are.
     // Never inlined: the stack pointer has to be the same each time.
     #[inline(never)]
@@ -217,7 +201,7 @@ impl<'s> Call<'s> {
             Some(_) => self.host,
             None => 0x1122_3344_5566_7788,
         };
-        let [sepc, scause, stval, htval, htinst, sstatus, hstatus] = self.record;
+        let [sepc, scause, stval, htval, htinst, sstatus, hstatus, ..] = self.frame;
         let (a2, t5) = match self.form {
             Form::Registers => (sepc, hstatus),
             Form::Hook | Form::Frame => (self.len, trap::entry()),
@@ -236,19 +220,16 @@ impl<'s> Call<'s> {
             (30, t5),
             (31, 0),
         ];
-        let is_scoped_copy = self.form == Form::Frame && self.kind.is_some();
+        let address = self.address as usize;
         let (returned, met) = breakpoints::at(pcs.iter().copied(), &|| then(), || {
-            if is_scoped_copy {
-                // SAFETY: the vector forwards what is not the routine's.
-                unsafe { csr::stvec::write(vector_of_frames()) };
-            }
             // SAFETY: an open window onto the scene's guest; the host's side is in the arena's page; the addresses and the
             // length are what the routine's element asks for.
-            let returned = unsafe { registers::call(self.address as usize, self.link, &given) };
-            if is_scoped_copy {
-                trap::install();
+            unsafe {
+                match self.kind {
+                    Some(_) => routines::call_copy(self.form, address, &given),
+                    None => registers::call(address, self.link, &given),
+                }
             }
-            returned
         });
         let words = written.step_by(8).chain(read.step_by(8)).map(arena::read);
         Run {

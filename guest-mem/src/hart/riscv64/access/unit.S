@@ -81,17 +81,20 @@ __guest_mem_access_start:
     .endm
 
 # Copies and fills of the scoped form find the library's vector in stvec, the host's in t5, and 0 in t6. If a trap was forwarded
-# since, this takes the vector back. Out of the way, after the unit's other code.
+# since, this takes the vector back. Out of the way, after the unit's other code; t6 is 0 before the vector is there, so that
+# one more trap meanwhile is seen, too.
     .macro KEEP_SCOPE scoped
     .if \scoped
+.Lguest_mem_keep\@:
     bnez    t6, .Lguest_mem_take_back\@
-.Lguest_mem_kept\@:
     .subsection 1
 .Lguest_mem_take_back\@:
-    lla     t6, __guest_mem_scoped_vector
-    csrw    stvec, t6
+    sd      a4, FRAME_A4(s2)
     li      t6, 0
-    j       .Lguest_mem_kept\@
+    lla     a4, __guest_mem_scoped_vector
+    csrw    stvec, a4
+    ld      a4, FRAME_A4(s2)
+    j       .Lguest_mem_keep\@
     .subsection 0
     .endif
     .endm
@@ -108,7 +111,8 @@ __guest_mem_access_start:
     .equ FRAME_T2, {frame_scratch} + 8
     .equ FRAME_T3, {frame_scratch} + 16
     .equ FRAME_T4, {frame_scratch} + 24
-    .equ FRAME_S3, {frame_scratch} + 32
+    .equ FRAME_A4, {frame_scratch} + 32
+    .equ FRAME_S3, {frame_scratch} + 40
 
 # \op is sd or ld: saves the callee's registers s3 to s5, or up to s9, in the frame, or takes them back.
     .macro LENT_3 op
