@@ -13,6 +13,7 @@ cases![
     r10_copies_of_every_size_and_alignment_move_exactly_their_bytes,
     r10_fills_of_every_size_and_alignment_set_exactly_their_bytes,
     r11_a_fault_on_the_second_page_reports_the_first_page_copied,
+    r11_a_copy_of_nothing_touches_nothing,
     r11_a_fault_at_any_offset_of_a_batch_is_exact,
     r26_i2_interrupts_during_copies_find_nothing_borrowed,
     a_length_of_zero_touches_nothing,
@@ -176,6 +177,28 @@ fn r11_a_fault_on_the_second_page_reports_the_first_page_copied(t: &mut Test) ->
         };
         t.equal("completed", error.completed, 4096)?;
         t.equal("kind", error.fault.kind, FaultKind::Page)
+    }
+    in_both_forms!(t, body)
+}
+
+fn r11_a_copy_of_nothing_touches_nothing(t: &mut Test) -> Outcome {
+    fn body<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+        // No page is there, and the buffer is not aligned with it either.
+        let (_world, _) = two_pages(0, 0);
+        act_as_supervisor(true);
+        let mut host = [UNTOUCHED; 16];
+        for at in 0..8 {
+            // SAFETY: no byte of the buffer is accessed; interrupts are off, SPVP is set and the guest's G-stage is on.
+            let results = unsafe {
+                [
+                    hart.copy_from_guest(GVA, host.as_mut_ptr().add(at), 0),
+                    hart.copy_to_guest(GVA, host.as_ptr().add(at), 0),
+                    hart.fill_guest(GVA + at as u64, 0, 0),
+                ]
+            };
+            check!(results.iter().all(Result::is_ok), "{results:?}");
+        }
+        t.equal("the buffer", host, [UNTOUCHED; 16])
     }
     in_both_forms!(t, body)
 }

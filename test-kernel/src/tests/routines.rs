@@ -16,6 +16,12 @@ cases![
     r20_every_single_access_keeps_the_registers_of_its_caller,
 ];
 
+/// Whether an instruction of the unit is where a scoped copy begins to take its vector back: `sd a4, …(s2)`, which stands
+/// nowhere else there.
+pub const fn begins_take_back(instruction: u32) -> bool {
+    instruction & 0x01ff_f07f == 0x00e9_3023
+}
+
 /// How a fault of a routine is recovered, and where the routine has the record of the guest's exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {

@@ -35,11 +35,27 @@ pub fn check(file: &[u8], elsewhere: Elsewhere) -> anyhow::Result<usize> {
         .iter()
         .map(ToString::to_string)
         .collect();
+    findings.extend(far_branches(unit).map(|offset| {
+        format!("the vector is taken back too far from +{offset:#x}: a jump and a branch over it")
+    }));
     if elsewhere == Elsewhere::Forbidden {
         findings.extend(accesses_outside(&elf, &unit_range)?);
     }
     ensure!(findings.is_empty(), "{}", findings.join("; "));
     Ok(table::entries(table).count())
+}
+
+/// Where the assembler made two instructions, of which each group of accesses executes one that jumps, of a branch that is not
+/// taken, since what it leads to is out of its reach.
+fn far_branches(unit: &[u8]) -> impl Iterator<Item = usize> {
+    /// `beqz t6, . + 8`
+    const OVER_A_JUMP: u32 = 0x000f_8463;
+    let words = unit.as_chunks::<4>().0;
+    words
+        .iter()
+        .enumerate()
+        .filter(|(_, word)| u32::from_le_bytes(**word) == OVER_A_JUMP)
+        .map(|(index, _)| 4 * index)
 }
 
 /// Where in `file` the table's first entry that is one stands, and the place without one before it.
@@ -134,4 +150,16 @@ fn accesses_outside(elf: &object::File, unit: &Range<u64>) -> anyhow::Result<Vec
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::far_branches;
+
+    #[test]
+    fn a_branch_over_a_jump_is_found() {
+        // bnez t6, . + 16; beqz t6, . + 8; j . + 4096
+        let unit = [0x000f_9863_u32, 0x000f_8463, 0x0000_106f].map(u32::to_le_bytes);
+        assert_eq!(far_branches(unit.as_flattened()).collect::<Vec<_>>(), [4]);
+    }
 }

@@ -95,7 +95,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
     ),
     on_target(
         "a fault in the body of a copy is counted without its head",
-        "hart/riscv64/routines.rs",
+        "hart/riscv64/routines/copies.rs",
         &[("\"add s10, s5, s6\"", "\"mv s10, s6\"")],
     ),
     on_target(

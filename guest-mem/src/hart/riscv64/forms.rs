@@ -1,6 +1,7 @@
 //! The two forms of fault recovery, as types: who is asked when a routine of the access unit traps.
 
-use super::routines::{Copies, ExitRecord, Hooked, RecordInRegisters, Scoped, Singles};
+use super::record::{ExitRecord, RecordInRegisters};
+use super::routines::{Copies, Hooked, Scoped, Singles};
 
 mod sealed {
     pub trait Sealed {}

@@ -2,7 +2,7 @@
 //!
 //! The one idea: the access unit (`access/*.S`) is the only place with guest-access instructions. It is called through one of
 //! two forms of fault recovery, chosen by type: [`HandlerHook`], where the host's trap handler calls [`try_fixup`] first
-//! thing, and [`ScopedStvec`], which puts a vector of its own into `stvec` around each routine.
+//! thing, and [`ScopedStvec`], which puts a vector of its own into `stvec` around each access.
 
 use core::arch::{asm, global_asm};
 use core::marker::PhantomData;
@@ -16,11 +16,13 @@ use crate::fault::TrapInfo;
 
 mod forms;
 mod parts;
+mod record;
 mod routines;
 mod series;
 
 pub use forms::{HandlerHook, Recovery, ScopedStvec};
-use routines::{Singles, frame};
+use record::frame;
+use routines::Singles;
 pub use series::Series;
 
 global_asm!(

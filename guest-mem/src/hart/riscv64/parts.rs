@@ -78,6 +78,9 @@ unsafe fn copy_unaligned<C: Copies>(
     guest: u64,
     len: usize,
 ) -> Result<(), Interrupted> {
+    if len == 0 {
+        return Ok(());
+    }
     // The widest element to which both addresses can be brought together: log2 of 1 to 8.
     let shift = ((host as u64 ^ guest) | 8).trailing_zeros() as usize;
     // SAFETY: the caller's promise.

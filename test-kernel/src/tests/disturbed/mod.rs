@@ -288,7 +288,7 @@ fn main_part(address: u64) -> Range<u64> {
     address..end + 4
 }
 
-/// What comes after that in a copy or fill: where its faults go on.
+/// What comes after that in a copy or fill: where its faults go on. How it takes the vector back is no part of it.
 fn recovery_part(address: u64) -> Range<u64> {
     let copies = routines::copies().map(|routine| routine.address as u64);
     let singles = routines::singles().map(|routine| routine.address as u64);
@@ -296,6 +296,11 @@ fn recovery_part(address: u64) -> Range<u64> {
         .into_iter()
         .chain(singles)
         .chain([vector_of_frames()]);
-    let end = ends.filter(|&end| end > address).min();
-    main_part(address).end..end.unwrap_or(address)
+    let end = ends.filter(|&end| end > address).min().unwrap_or(address);
+    let start = main_part(address).end;
+    let mut recovery = (start..end).step_by(4);
+    let end = recovery
+        .find(|&pc| routines::begins_take_back(instruction(pc)))
+        .unwrap_or(end);
+    start..end
 }

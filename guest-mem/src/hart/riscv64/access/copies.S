@@ -222,7 +222,7 @@
     .size   \name, . - \name
     .endm
 
-# Narrow elements by fours, then single ones.
+# Narrow elements by fours, then single ones; there is at least one.
     .macro COPY_NARROW_FROM_GUEST name, hlv, st, w, scoped
     ROUTINE \name
     andi    t4, a2, -4*\w

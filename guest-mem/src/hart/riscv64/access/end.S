@@ -1,6 +1,6 @@
 # The end of the access unit and of its exception table, which is as long as the unit may be.
 
-    .subsection 2
+    .subsection UNIT_PART + 2
     .globl  __guest_mem_access_end
 __guest_mem_access_end:
     .option pop

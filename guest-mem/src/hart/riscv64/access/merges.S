@@ -135,9 +135,9 @@
     .if \scoped
     BODY_FIXUPS 64
 10: LENT_3 ld
-    j       6f
-    .endif
+    .else
 5:  addi    a0, a0, 32
+    .endif
 6:  sub     a0, a2, a0
     ret
     .size   \name, . - \name

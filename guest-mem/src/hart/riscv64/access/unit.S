@@ -73,33 +73,38 @@ __guest_mem_access_start:
     .endif
     .endm
 
+# Each routine is a subsection of its own, and what it hardly ever runs is the next one: near enough for a branch.
+    .set UNIT_PART, 0
     .macro ROUTINE name
+    .set UNIT_PART, UNIT_PART + 2
+    .subsection UNIT_PART
     .balign 4
     .globl  \name
     .type   \name, @function
 \name:
     .endm
 
-# Copies and fills of the scoped form find the library's vector in stvec, the host's in t5, and 0 in t6. If a trap was forwarded
-# since, this takes the vector back. Out of the way, after the unit's other code; t6 is 0 before the vector is there, so that
-# one more trap meanwhile is seen, too.
+# Copies and fills of the scoped form find the library's vector in stvec, the host's in t5, and 0 in t6. If the vector was left
+# since, by a forwarded trap or for a fixup, this puts it into stvec again. t6 is 0 before the vector is there, so that one more
+# trap meanwhile is seen, too.
     .macro KEEP_SCOPE scoped
     .if \scoped
 .Lguest_mem_keep\@:
     bnez    t6, .Lguest_mem_take_back\@
-    .subsection 1
+    .subsection UNIT_PART + 1
 .Lguest_mem_take_back\@:
     sd      a4, FRAME_A4(s2)
     li      t6, 0
     lla     a4, __guest_mem_scoped_vector
     csrw    stvec, a4
     ld      a4, FRAME_A4(s2)
+    SEPARATE
     j       .Lguest_mem_keep\@
-    .subsection 0
+    .subsection UNIT_PART
     .endif
     .endm
 
-# The frame of the scoped form: `ExitRecord` of routines.rs.
+# The frame of the scoped form: `ExitRecord` of record.rs.
     .equ FRAME_SEPC, {frame_sepc}
     .equ FRAME_SCAUSE, {frame_scause}
     .equ FRAME_STVAL, {frame_stval}
