@@ -98,14 +98,7 @@ fn r54_every_entry_of_the_g_stage_means_to_a_walk_what_it_means_to_the_hardware(
 
 #[test]
 fn r14_a_walk_masks_pointers_as_the_hardware_does() {
-    let memory = RamArray::<64>::new();
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let slots = slots(&guest, ram);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    let vcpu = load(&hart);
+    loaded_guest!(guest, view, hart, vcpu);
     for pmm in [0u64, 2, 3] {
         let pmm = pmm << ENVCFG_PMM_SHIFT;
         hart.set_register(Register::Senvcfg, pmm);

@@ -94,14 +94,7 @@ impl GuestMemory for Interfered<'_, '_> {
 
 #[test]
 fn r47_no_walk_outlives_its_page() {
-    let memory = RamArray::<64>::new();
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let slots = slots(&guest, ram);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    let vcpu = load(&hart);
+    loaded_guest!(guest, view, hart, vcpu);
     // Once the first page is found, the second leads elsewhere.
     let second = Gva::new(GVA.value() + 4096);
     let elsewhere = gpa(PAGES[3]).value() >> 2 | RWU | entry::V | entry::A | entry::D;
@@ -123,14 +116,7 @@ fn r47_no_walk_outlives_its_page() {
 
 #[test]
 fn r55_a_walk_starts_over_when_the_entry_changes_under_its_update() {
-    let memory = RamArray::<64>::new();
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let slots = slots(&guest, ram);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    let vcpu = load(&hart);
+    loaded_guest!(guest, view, hart, vcpu);
     let clean = |page: u64| gpa(page).value() >> 2 | RWU | entry::V;
     guest.set_entry(GVA, clean(PAGES[0])).unwrap();
     let raced = Cell::new(0);
@@ -315,14 +301,7 @@ fn a_single_access_by_a_walk_is_made_or_refused_when_its_page_is_taken_away_mean
 
 #[test]
 fn a_measurement_finds_the_size_from_which_walks_are_faster() {
-    let memory = RamArray::<64>::new();
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let slots = slots(&guest, ram);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    let vcpu = load(&hart);
+    loaded_guest!(guest, view, hart, vcpu);
     // A clock of which each walk takes `walk` ticks, each double by the hardware one.
     for (walk, expected) in [(0, 64), (20, 256), (600, usize::MAX)] {
         let walks = Cell::new(0);

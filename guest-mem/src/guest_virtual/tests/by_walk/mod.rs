@@ -2,6 +2,21 @@
 //!
 //! The one idea: the model's hardware is exact, so each case runs twice, by walks and by `hlv` and `hsv`, and has to come out
 //! the same: bytes, fault, and the entries afterwards.
+
+/// The guest of these tests, loaded, its memory one slot under a read guard: the parts that a test has a use for, by these names.
+macro_rules! loaded_guest {
+    ($guest:ident, $view:ident, $hart:ident, $vcpu:ident) => {
+        let memory = RamArray::<64>::new();
+        let ram = memory.at(RAM_BASE);
+        let $guest = guest(ram, RWU);
+        let slots = slots(&$guest, ram);
+        let mut reader = slots.reader(0).unwrap();
+        let $view = reader.guard();
+        let $hart = $guest.hart();
+        let $vcpu = load(&$hart);
+    };
+}
+
 mod entries;
 mod interference;
 mod refused;
@@ -430,14 +445,7 @@ fn r17_aligned_units_of_a_copy_by_walk_never_tear() {
 
 #[test]
 fn the_size_that_decides_is_the_environments() {
-    let memory = RamArray::<64>::new();
-    let ram = memory.at(RAM_BASE);
-    let guest = guest(ram, RWU);
-    let slots = slots(&guest, ram);
-    let mut reader = slots.reader(0).unwrap();
-    let view = reader.guard();
-    let hart = guest.hart();
-    let vcpu = load(&hart);
+    loaded_guest!(guest, view, hart, vcpu);
     let environment = VsEnvironment::BASE.with_walk_from(256);
     let space = vcpu.guest_virtual(USER).with_memory(&view, environment);
     let mut bytes = [0; 256];
