@@ -2,8 +2,8 @@
 //! access.
 //!
 //! There is nothing to implement. Traps that are not faults of a guest access reach the hypervisor's own entry with the trap
-//! CSRs as the hardware left them (t6, and t2 to t4 in single accesses, are not as they were), and a recovered fault leaves `sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus` and `hstatus`
-//! as the guest's exit left them.
+//! CSRs as the hardware left them (t6, and t2 to t4 in single accesses, are not as they were), and a recovered fault leaves
+//! `sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus` and `hstatus` as the guest's exit left them.
 
 use guest_mem::hart::riscv64::{Riscv64, ScopedStvec};
 use guest_mem::{AccessError, GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
