@@ -104,8 +104,18 @@ pub fn at<F: Fn(), R>(
 
 /// Makes the trap vector at `vector`, an address in the program, lead to the kernel's with its first instruction, until
 /// [`lift`].
+///
+/// # Panics
+///
+/// If a jump does not reach that far.
 pub fn bypass(vector: u64) {
-    let offset = trap::entry().wrapping_sub(vector) as u32;
+    let offset = trap::entry().wrapping_sub(vector);
+    let reach = 1 << 20;
+    assert!(
+        (-reach..reach).contains(&(offset as i64)),
+        "a jump is too short"
+    );
+    let offset = offset as u32;
     let bits = |from: u32, count: u32, to: u32| (offset >> from & ((1 << count) - 1)) << to;
     let jump = 0x6f | bits(12, 8, 12) | bits(11, 1, 20) | bits(1, 10, 21) | bits(20, 1, 31);
     VECTOR.set(Patch::apply(vector, jump));

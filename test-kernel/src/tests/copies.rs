@@ -7,7 +7,7 @@ use crate::harness::{Outcome, Test, act_as_supervisor, cases, check, one_in};
 use crate::library::{in_both_forms, loaded};
 use crate::tables::bits::{A, D, R, SUPERVISOR, USER, V};
 use crate::tables::{Page, World};
-use crate::{arena, boot, storm};
+use crate::{arena, boot, csr, storm, trap};
 
 cases![
     r10_copies_of_every_size_and_alignment_move_exactly_their_bytes,
@@ -223,6 +223,7 @@ fn r11_a_fault_at_any_offset_of_a_batch_is_exact(t: &mut Test) -> Outcome {
                 // G-stage is on, which is what an open window means.
                 let read =
                     unsafe { hart.copy_from_guest(GVA + at, host.as_mut_ptr().add(host_at), len) };
+                t.equal("stvec", csr::stvec::read(), trap::entry())?;
                 let done = read.err().map(|interrupted| interrupted.completed);
                 t.equal(
                     format_args!("read, {before} before the page, host at {host_at}"),
@@ -245,6 +246,7 @@ fn r11_a_fault_at_any_offset_of_a_batch_is_exact(t: &mut Test) -> Outcome {
                 // SAFETY: as above.
                 let write =
                     unsafe { hart.copy_to_guest(GVA + at, source.as_ptr().add(host_at), len) };
+                t.equal("stvec", csr::stvec::read(), trap::entry())?;
                 let done = write.err().map(|interrupted| interrupted.completed);
                 t.equal(
                     format_args!("write, {before} before the page, host at {host_at}"),

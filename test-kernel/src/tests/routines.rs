@@ -154,12 +154,16 @@ pub fn singles() -> [Routine<bool>; 30] {
     }
 }
 
-const GVA: u64 = 0x20_0000;
-const PAGE: u64 = 4096;
+/// Where the guest's pages are for it.
+pub const GVA: u64 = 0x20_0000;
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
 const A2: usize = 12;
 const A3: usize = 13;
-const S2: usize = 18;
-const S3: usize = 19;
+/// x18: the frame.
+pub const S2: usize = 18;
+/// x19: what a series wants.
+pub const S3: usize = 19;
 const T5: usize = 30;
 const T6: usize = 31;
 

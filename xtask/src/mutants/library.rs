@@ -94,6 +94,22 @@ pub const OF_LIBRARY: &[Mutant] = &[
         )],
     ),
     on_target(
+        "a copy of several parts leaves the vector after a fault",
+        "hart/riscv64/routines/copies.rs",
+        &[(
+            "            \"3:\"\n            \"csrw stvec, t5\"\n",
+            "            \"csrw stvec, t5\"\n            \"3:\"\n",
+        )],
+    ),
+    on_target(
+        "a copy or a fill of one part leaves the vector",
+        "hart/riscv64/routines/copies.rs",
+        &[(
+            " \"jalr {routine}\" \"csrw stvec, t5\"]",
+            " \"jalr {routine}\"]",
+        )],
+    ),
+    on_target(
         "a fault in the body of a copy is counted without its head",
         "hart/riscv64/routines/copies.rs",
         &[("\"add s10, s5, s6\"", "\"mv s10, s6\"")],

@@ -7,19 +7,18 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::access::Width;
 use crate::guest_memory::GuestInteger;
 
-/// Runs `$body` with `$atomic` bound to the atomic of `$width` bits at `$at`.
+/// Runs `$body` with `$atomic` bound to the atomic of `$width` bits at `$at`, and `$integer`, if it wants that, as its integer.
 macro_rules! at_width {
-    ($width:expr, $at:expr, |$atomic:ident, $integer:ident| $body:expr) => {
+    ($width:expr, $at:expr, |$atomic:ident $(, $integer:ident)?| $body:expr) => {
         match $width {
-            Width::Byte => at_width!(@ AtomicU8, u8, $at, $atomic, $integer, $body),
-            Width::Half => at_width!(@ AtomicU16, u16, $at, $atomic, $integer, $body),
-            Width::Word => at_width!(@ AtomicU32, u32, $at, $atomic, $integer, $body),
-            Width::Double => at_width!(@ AtomicU64, u64, $at, $atomic, $integer, $body),
+            Width::Byte => at_width!(@ AtomicU8, u8, $at, $atomic, [$($integer)?], $body),
+            Width::Half => at_width!(@ AtomicU16, u16, $at, $atomic, [$($integer)?], $body),
+            Width::Word => at_width!(@ AtomicU32, u32, $at, $atomic, [$($integer)?], $body),
+            Width::Double => at_width!(@ AtomicU64, u64, $at, $atomic, [$($integer)?], $body),
         }
     };
-    (@ $kind:ident, $type:ident, $at:expr, $atomic:ident, $integer:ident, $body:expr) => {{
-        #[allow(dead_code, reason = "a load does not name the type")]
-        type $integer = $type;
+    (@ $kind:ident, $type:ident, $at:expr, $atomic:ident, [$($integer:ident)?], $body:expr) => {{
+        $(type $integer = $type;)?
         // SAFETY: the contract of the function: `$at` is aligned to the width and valid for the access.
         let $atomic = unsafe { $kind::from_ptr($at.cast()) };
         $body
@@ -33,9 +32,7 @@ macro_rules! at_width {
 /// `at` is aligned to `width` and valid for the atomic read.
 #[inline]
 pub(crate) unsafe fn load(at: *mut u8, width: Width, order: Ordering) -> u64 {
-    at_width!(width, at, |atomic, Integer| atomic
-        .load(order)
-        .to_register())
+    at_width!(width, at, |atomic| atomic.load(order).to_register())
 }
 
 /// One atomic store of the low bits of `value`.

@@ -14,6 +14,18 @@ use crate::cause;
 use crate::csr::{HSTATUS_GVA, HSTATUS_SPV, STATUS_SDT, STATUS_SPELP, STATUS_SPIE, STATUS_SPP};
 use crate::fault::TrapInfo;
 
+/// Reads a CSR by its name, or by its number, for which the assembler needs no extension.
+macro_rules! read_csr {
+    ($name:literal) => {{
+        let value: u64;
+        // SAFETY: reading a CSR of a trap, of an address space or of a status in HS-mode has no effect.
+        unsafe {
+            core::arch::asm!(concat!("csrr {value}, ", $name), value = out(reg) value, options(nomem, nostack, preserves_flags));
+        }
+        value
+    }};
+}
+
 mod forms;
 mod parts;
 mod record;
@@ -167,22 +179,12 @@ unsafe impl<R: Recovery> Hart for Riscv64<R> {
 
     #[inline(always)]
     fn read_csr(&self, csr: Csr) -> u64 {
-        macro_rules! read {
-            ($name:literal) => {{
-                let value: u64;
-                // SAFETY: reading these CSRs in HS-mode has no effect.
-                unsafe {
-                    asm!(concat!("csrr {value}, ", $name), value = out(reg) value, options(nomem, nostack, preserves_flags));
-                }
-                value
-            }};
-        }
         match csr {
-            Csr::Sstatus => read!("sstatus"),
-            Csr::Hstatus => read!("0x600"),
-            Csr::Hgatp => read!("0x680"),
-            Csr::Vsatp => read!("0x280"),
-            Csr::Vsstatus => read!("0x200"),
+            Csr::Sstatus => read_csr!("sstatus"),
+            Csr::Hstatus => read_csr!("0x600"),
+            Csr::Hgatp => read_csr!("0x680"),
+            Csr::Vsatp => read_csr!("0x280"),
+            Csr::Vsstatus => read_csr!("0x200"),
         }
     }
 

@@ -3,21 +3,8 @@
 //! The one idea: a fault overwrites them and the host need not save them (R20), so the vector puts them back; from a frame in
 //! memory, whose layout the access unit knows, or for one single access from registers.
 
-use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-
-/// Reads a CSR of a trap.
-macro_rules! read {
-    ($name:literal) => {{
-        let value: u64;
-        // SAFETY: reading these CSRs in HS-mode has no effect.
-        unsafe {
-            asm!(concat!("csrr {value}, ", $name), value = out(reg) value, options(nomem, nostack, preserves_flags));
-        }
-        value
-    }};
-}
 
 /// What a fault in the scoped form puts back, and room for its vector and routines. The access unit knows the layout
 /// ([`frame`]).
@@ -90,13 +77,13 @@ impl RecordInRegisters {
     pub fn of_this_hart() -> Self {
         // htval, htinst and hstatus by their numbers, so that the assembler needs no extension.
         Self {
-            sepc: read!("sepc"),
-            scause: read!("scause"),
-            stval: read!("stval"),
-            htval: read!("0x643"),
-            htinst: read!("0x64a"),
-            sstatus: read!("sstatus"),
-            hstatus: read!("0x600"),
+            sepc: read_csr!("sepc"),
+            scause: read_csr!("scause"),
+            stval: read_csr!("stval"),
+            htval: read_csr!("0x643"),
+            htinst: read_csr!("0x64a"),
+            sstatus: read_csr!("sstatus"),
+            hstatus: read_csr!("0x600"),
         }
     }
 }

@@ -15,13 +15,8 @@ use crate::harness::{Outcome, act_as_supervisor, check};
 use crate::registers::{self, A0, A1, RA, T0};
 use crate::tables::bits::{SUPERVISOR, USER};
 use crate::tables::{RAM, World, leaf};
-use crate::tests::routines::{self, Form, Kind, Routine};
+use crate::tests::routines::{self, Form, GVA, Kind, PAGE, Routine, S2, S3};
 use crate::{arena, boot, trap};
-
-const GVA: u64 = 0x20_0000;
-const PAGE: u64 = 4096;
-const S2: usize = 18;
-const S3: usize = 19;
 
 /// What every byte is that nothing was copied to.
 const UNTOUCHED: u8 = 0xee;
