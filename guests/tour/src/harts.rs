@@ -64,7 +64,9 @@ extern "C" fn guest_second_main(hart: u64, opaque: u64) -> ! {
             task::SUSPEND => sbi::hart_suspend_retentive().error as u64,
             task::SUSPEND_AND_FORGET => {
                 let entry = entry::second_hart_entry();
-                let arguments = [NON_RETENTIVE.into(), entry, RESUME_OPAQUE, 0, 0];
+                // As compilers pass a `uint32_t`: sign-extended.
+                let kind = NON_RETENTIVE.cast_signed() as u64;
+                let arguments = [kind, entry, RESUME_OPAQUE, 0, 0];
                 sbi::call(EID_HSM, HART_SUSPEND, arguments).error as u64
             }
             task::CALL => call(operand),

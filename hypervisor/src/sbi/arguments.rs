@@ -1,6 +1,44 @@
-//! Arguments of SBI calls that name harts or ranges of addresses, checked as the SBI specification says.
+//! Arguments of SBI calls: the widths that the SBI specification declares, and those that name harts or ranges of addresses,
+//! checked as it says.
 //!
 //! The one idea: a call with a bad argument has no effect at all, so everything is checked before anything is done.
+
+use sbi_spec::{cppc, fwft, hsm, mpxy, nacl, srst, sse, sta, susp};
+
+/// The arguments of a call as its function takes them: of a `uint32_t` the low half of the register alone counts (R84).
+pub fn as_declared(extension: usize, function: usize, registers: [usize; 6]) -> [usize; 6] {
+    let mut arguments = registers;
+    for &register in uint32_registers(extension, function) {
+        arguments[register] = arguments[register] as u32 as usize;
+    }
+    arguments
+}
+
+/// The registers (n is `a{n}`) whose argument the SBI specification declares as `uint32_t`. All functions that have any
+/// are here, also those of extensions that no guest has: who adds one of these gets it right.
+const fn uint32_registers(extension: usize, function: usize) -> &'static [usize] {
+    match (extension, function) {
+        (hsm::EID_HSM, hsm::HART_SUSPEND) => &[0],
+        (srst::EID_SRST, srst::SYSTEM_RESET) => &[0, 1],
+        (susp::EID_SUSP, susp::SUSPEND) => &[0],
+        (cppc::EID_CPPC, cppc::PROBE | cppc::READ | cppc::READ_HI | cppc::WRITE) => &[0],
+        (nacl::EID_NACL, nacl::PROBE_FEATURE) => &[0],
+        (nacl::EID_NACL, nacl::SET_SHMEM) | (sta::EID_STA, sta::SET_SHMEM) => &[2],
+        (fwft::EID_FWFT, fwft::SET | fwft::GET) => &[0],
+        (sse::EID_SSE, sse::READ_ATTRS | sse::WRITE_ATTRS) => &[0, 1, 2],
+        (
+            sse::EID_SSE,
+            sse::REGISTER | sse::UNREGISTER | sse::ENABLE | sse::DISABLE | sse::INJECT,
+        ) => &[0],
+        (mpxy::EID_MPXY, mpxy::GET_CHANNEL_IDS | mpxy::GET_NOTIFICATION_EVENTS) => &[0],
+        (mpxy::EID_MPXY, mpxy::READ_ATTRIBUTE | mpxy::WRITE_ATTRIBUTE) => &[0, 1, 2],
+        (
+            mpxy::EID_MPXY,
+            mpxy::SEND_MESSAGE_WITH_RESPONSE | mpxy::SEND_MESSAGE_WITHOUT_RESPONSE,
+        ) => &[0, 1],
+        _ => &[],
+    }
+}
 
 /// A set of guest harts: bit n stands for guest hart n.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,18 +54,21 @@ impl HartSet {
         })
     }
 
-    /// The harts that `mask` names, bit i being hart `base + i`; a `base` of all ones means every hart. `None` if one of them
-    /// does not exist, which is SBI_ERR_INVALID_PARAM.
+    /// The harts that `mask` names, bit i being hart `base + i`; a `base` of all ones means every hart, and no bit means no
+    /// hart at any other `base` (R85). `None` if one of them does not exist, which is SBI_ERR_INVALID_PARAM.
     pub fn from_mask(mask: usize, base: usize, harts: usize) -> Option<Self> {
         if base == usize::MAX {
             return Some(Self::all(harts));
+        }
+        if mask == 0 {
+            return Some(Self(0));
         }
         if base >= harts {
             return None;
         }
         let mask = mask as u64;
         // Bits that the shift would lose name harts beyond 63, which no guest has.
-        let fits = mask.leading_zeros() as usize >= base || mask == 0;
+        let fits = mask.leading_zeros() as usize >= base;
         let set = mask.checked_shl(base as u32)?;
         (fits && set & !Self::all(harts).0 == 0).then_some(Self(set))
     }
@@ -76,10 +117,12 @@ impl FenceRange {
 
 #[cfg(test)]
 mod tests {
+    use sbi_spec::{dbcn, rfnc, spi};
+
     use super::*;
 
     #[test]
-    fn a_mask_names_exactly_the_harts_of_its_bits() {
+    fn r85_a_mask_names_exactly_the_harts_of_its_bits() {
         let cases = [
             // mask, base, harts, set
             (0b1, 0, 1, Some(0b1)),
@@ -90,7 +133,9 @@ mod tests {
             (0b10, 1, 2, None),
             (0b100, 0, 2, None),
             (0b1, 2, 2, None),
-            (0b0, 2, 2, None),
+            (0b0, 2, 2, Some(0)),
+            (0b0, 64, 2, Some(0)),
+            (0b0, usize::MAX - 1, 2, Some(0)),
             (1 << 63, 1, 2, None),
             (1, 64, 2, None),
             (1, usize::MAX - 1, 2, None),
@@ -103,6 +148,30 @@ mod tests {
                 set.map(HartSet),
                 "mask {mask:#x} base {base:#x} harts {harts}"
             );
+        }
+    }
+
+    #[test]
+    fn r84_of_a_32_bit_argument_the_low_half_counts() {
+        let high = 0xffff_ffff_0000_0000;
+        let registers = [high | 0x8000_0000; 6];
+        let low = 0x8000_0000;
+        let as_it_is = high | low;
+        for (extension, function, arguments) in [
+            (hsm::EID_HSM, hsm::HART_SUSPEND, [low, as_it_is]),
+            (srst::EID_SRST, srst::SYSTEM_RESET, [low, low]),
+            // Hart numbers, addresses and masks have the register's width.
+            (hsm::EID_HSM, hsm::HART_START, [as_it_is; 2]),
+            (hsm::EID_HSM, hsm::HART_GET_STATUS, [as_it_is; 2]),
+            (rfnc::EID_RFNC, rfnc::REMOTE_FENCE_I, [as_it_is; 2]),
+            (spi::EID_SPI, spi::SEND_IPI, [as_it_is; 2]),
+            (dbcn::EID_DBCN, dbcn::CONSOLE_WRITE, [as_it_is; 2]),
+            (fwft::EID_FWFT, fwft::SET, [low, as_it_is]),
+            (sse::EID_SSE, sse::COMPLETE, [as_it_is; 2]),
+        ] {
+            let taken = as_declared(extension, function, registers);
+            assert_eq!(taken[..2], arguments, "{extension:#x} {function}");
+            assert_eq!(taken[2..], registers[2..], "{extension:#x} {function}");
         }
     }
 

@@ -8,7 +8,7 @@ use sbi_spec::binary::Error;
 use sbi_spec::legacy::LEGACY_SHUTDOWN;
 use sbi_spec::srst;
 
-use super::legacy;
+use super::{arguments, legacy};
 use crate::vcpu::{Next, Vcpu};
 use crate::vm::Ending;
 
@@ -29,7 +29,9 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
         return legacy::handle(vcpu, extension);
     }
     let function = vcpu.context.x[A6] as usize;
-    let arguments: [usize; 6] = core::array::from_fn(|n| vcpu.context.x[A0 + n] as usize);
+    let registers = core::array::from_fn(|n| vcpu.context.x[A0 + n] as usize);
+    // The dispatcher would refuse what does not fit a `uint32_t`.
+    let arguments = arguments::as_declared(extension, function, registers);
     let call = Call {
         vcpu: RefCell::new(vcpu),
         next: Cell::new(Next::Resume),

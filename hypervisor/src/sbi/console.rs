@@ -12,15 +12,11 @@ const PIECE: usize = 256;
 /// Bytes served by one call at most. The SBI lets a call do less than it was asked for and say so.
 const CALL: usize = 4096;
 
-/// The guest-physical range of a buffer, if it is RAM.
+/// The guest-physical range of a buffer, if it is RAM, or no byte of anything (R85).
 fn buffer<P>(call: &Call<'_, '_>, bytes: &Physical<P>) -> Option<Gpa> {
     let gpa = Gpa::new(bytes.phys_addr_lo() as u64);
-    let in_ram = call
-        .vcpu
-        .borrow()
-        .vm
-        .ram
-        .contains(gpa, bytes.num_bytes() as u64);
+    let len = bytes.num_bytes() as u64;
+    let in_ram = len == 0 || call.vcpu.borrow().vm.ram.contains(gpa, len);
     (bytes.phys_addr_hi() == 0 && in_ram).then_some(gpa)
 }
 
@@ -58,6 +54,9 @@ impl Console for Call<'_, '_> {
             };
             *byte = typed;
             count += 1;
+        }
+        if count == 0 {
+            return SbiRet::success(0);
         }
         match self.vcpu.borrow_mut().write_physical(gpa, &piece[..count]) {
             Ok(()) => SbiRet::success(count),

@@ -8,14 +8,17 @@
 #[cfg(target_os = "none")]
 mod guest {
     use guest_kit::machine::Machine;
-    use guest_kit::trap::{catch, cause};
-    use guest_kit::{println, sbi};
+    use guest_kit::trap::{catch, cause, interrupt};
+    use guest_kit::{csr_clear, csr_set, println, sbi};
     use sbi_spec::{base, dbcn, hsm, legacy, pmu, rfnc, spi, srst};
 
     const SUCCESS: isize = 0;
     const NOT_SUPPORTED: isize = -2;
     const INVALID_PARAM: isize = -3;
     const INVALID_ADDRESS: isize = -5;
+
+    /// Bits of a register above a `uint32_t`, which no function may look at (R84): as a sign extension has them, and others.
+    const ABOVE: [u64; 3] = [0xffff_ffff << 32, 1 << 32, 0xdead_beef << 32];
 
     /// Where nothing is, guest-physical.
     const HOLE: u64 = 0x0d00_0000;
@@ -76,6 +79,8 @@ mod guest {
         let mut account = Account::default();
         console(&mut account, &machine);
         harts(&mut account, &machine);
+        high_bits(&mut account);
+        nothing(&mut account, &machine);
         fences(&mut account);
         others(&mut account);
         legacy_calls(&mut account);
@@ -83,7 +88,16 @@ mod guest {
             "bad-arguments: {} steps, {} wrong",
             account.calls, account.wrong
         );
-        sbi::shutdown(account.wrong > 0);
+        // The reset itself, too, is asked for with high bits.
+        let arguments = [
+            ABOVE[0] | u64::from(srst::RESET_TYPE_SHUTDOWN),
+            ABOVE[2] | u64::from(account.wrong > 0),
+            0,
+            0,
+            0,
+        ];
+        account.call(srst::EID_SRST, srst::SYSTEM_RESET, arguments, &[]);
+        sbi::shutdown(true);
     }
 
     fn console(account: &mut Account, machine: &Machine) {
@@ -170,6 +184,62 @@ mod guest {
                 [mask, base, 0, 0, 0],
                 &[INVALID_PARAM],
             );
+        }
+    }
+
+    /// Functions with `uint32_t` arguments do the same whatever the upper half of the register holds.
+    fn high_bits(account: &mut Account) {
+        // SAFETY: the interrupt is pending, and ends each suspension, but is not taken: `sstatus.SIE` is clear.
+        unsafe { csr_set!("sie", 1u64 << interrupt::SOFTWARE) };
+        for high in ABOVE {
+            for (kind, entry, expected) in [
+                (1, HOLE, [INVALID_PARAM, NOT_SUPPORTED]),
+                (0x8000_0000, HOLE, [INVALID_ADDRESS, NOT_SUPPORTED]),
+                (0, 0, [SUCCESS, SUCCESS]),
+            ] {
+                sbi::send_ipi(1, 0);
+                let arguments = [high | kind, entry, 0, 0, 0];
+                account.call(hsm::EID_HSM, hsm::HART_SUSPEND, arguments, &expected);
+            }
+            for (kind, reason) in [(3, 0), (0, 2)] {
+                let arguments = [high | kind, high | reason, 0, 0, 0];
+                account.call(
+                    srst::EID_SRST,
+                    srst::SYSTEM_RESET,
+                    arguments,
+                    &[INVALID_PARAM],
+                );
+            }
+            // A `uint8_t`: prints a line end.
+            account.call(
+                dbcn::EID_DBCN,
+                dbcn::CONSOLE_WRITE_BYTE,
+                [high | 0xab_cd00 | u64::from(b'\n'), 0, 0, 0, 0],
+                &[SUCCESS],
+            );
+        }
+        // SAFETY: as above.
+        unsafe {
+            csr_clear!("sip", 1u64 << interrupt::SOFTWARE);
+            csr_clear!("sie", 1u64 << interrupt::SOFTWARE);
+        }
+    }
+
+    /// No bytes and no harts are none wherever they are said to be.
+    fn nothing(account: &mut Account, machine: &Machine) {
+        let end = machine.ram.end;
+        for pointer in [0, HOLE, UART, end - 1, end, end + 1, 1 << 56, u64::MAX] {
+            for function in [dbcn::CONSOLE_WRITE, dbcn::CONSOLE_READ] {
+                let arguments = [0, pointer, 0, 0, 0];
+                account.call(dbcn::EID_DBCN, function, arguments, &[SUCCESS]);
+            }
+        }
+        for base in [0, 1, machine.harts as u64, 64, 1 << 40, u64::MAX - 1] {
+            let arguments = [0, base, 0, 4096, 0];
+            account.call(spi::EID_SPI, spi::SEND_IPI, arguments, &[SUCCESS]);
+            for function in rfnc::REMOTE_FENCE_I..=rfnc::REMOTE_SFENCE_VMA_ASID {
+                account.call(rfnc::EID_RFNC, function, arguments, &[SUCCESS]);
+            }
         }
     }
 
