@@ -42,6 +42,8 @@ pub struct Board<Output> {
     plic: Plic,
     uart: Uart<Output>,
     uart_source: u32,
+    /// A typed byte that the serial port had no room for yet.
+    waiting: Option<u8>,
     harts: usize,
     /// The external interrupts at the last [`Board::take_changed_interrupts`], a bit a hart.
     reported: u64,
@@ -59,6 +61,7 @@ impl<Output: FnMut(u8)> Board<Output> {
             plic: Plic::new(harts),
             uart: Uart::new(output),
             uart_source: wiring.uart_source,
+            waiting: None,
             harts: harts.min(64),
             reported: 0,
         })
@@ -86,11 +89,23 @@ impl<Output: FnMut(u8)> Board<Output> {
         Some(())
     }
 
-    /// A byte arrives at the serial port. `false` if it was not taken: offer it later.
-    pub fn push_input(&mut self, byte: u8) -> bool {
-        let taken = self.uart.push_input(byte);
+    /// Gives the serial port what was typed: whatever `next` yields, until the port is full.
+    pub fn type_in(&mut self, mut next: impl FnMut() -> Option<u8>) {
+        while let Some(byte) = self.waiting.take().or_else(&mut next) {
+            if !self.uart.push_input(byte) {
+                self.waiting = Some(byte);
+                break;
+            }
+        }
         self.drive_lines();
-        taken
+    }
+
+    /// The next typed byte, for a guest that asks its firmware for it: what the serial port holds comes before what `next`
+    /// yields, so that each byte is given once and in order, to the console that asks first (I19).
+    pub fn typed(&mut self, next: impl FnOnce() -> Option<u8>) -> Option<u8> {
+        let held = self.uart.take_input().or_else(|| self.waiting.take());
+        self.drive_lines();
+        held.or_else(next)
     }
 
     /// Whether the external interrupt of the guest's hart number `hart` is asserted.
@@ -141,11 +156,74 @@ mod tests {
         board
     }
 
+    /// Somebody types.
+    fn type_in<Output: FnMut(u8)>(board: &mut Board<Output>, text: &[u8]) {
+        let mut bytes = text.iter().copied();
+        board.type_in(|| bytes.next());
+        assert_eq!(bytes.next(), None, "more than the test wants to hold back");
+    }
+
+    fn read_data<Output: FnMut(u8)>(board: &mut Board<Output>) -> Option<u8> {
+        let status = board.read(Gpa::new(UART + register::LSR), Width::Byte)?;
+        let data = board.read(Gpa::new(UART + register::DATA), Width::Byte)?;
+        (status & 1 != 0).then_some(data as u8)
+    }
+
+    #[test]
+    fn i19_a_firmware_read_that_finds_nothing_takes_nothing_away() {
+        let mut board = board();
+        assert_eq!(board.typed(|| None), None);
+        type_in(&mut board, b"x");
+        assert!(board.external_interrupt(1), "the driver still listens");
+        assert_eq!(read_data(&mut board), Some(b'x'));
+    }
+
+    #[test]
+    fn i19_each_typed_byte_goes_once_and_in_order_to_who_asks() {
+        let mut board = board();
+        // The FIFO is off: one byte in the receiver, one that waits, the rest is not fetched.
+        let mut line = b"abcdef".iter().copied();
+        let mut seen = Vec::new();
+        for firmware in [true, false, false, true, true, false, true] {
+            board.type_in(|| line.next());
+            seen.extend(if firmware {
+                board.typed(|| line.next())
+            } else {
+                read_data(&mut board)
+            });
+        }
+        assert_eq!(seen, b"abcdef");
+    }
+
+    #[test]
+    fn i19_what_firmware_read_is_not_there_for_the_driver() {
+        let mut board = board();
+        type_in(&mut board, b"x");
+        assert_eq!(board.typed(|| None), Some(b'x'));
+        assert_eq!(read_data(&mut board), None);
+        // The interrupt was on its way already; when it is completed, no other follows.
+        let claim = Gpa::new(PLIC + layout::CONTEXT + layout::CONTEXT_STRIDE + layout::CLAIM);
+        assert_eq!(board.read(claim, Width::Word), Some(10));
+        board.write(claim, Width::Word, 10).unwrap();
+        assert!(!board.external_interrupt(1));
+    }
+
+    #[test]
+    fn i19_what_loops_back_was_not_typed() {
+        let mut board = board();
+        store(&mut board, UART + register::MCR, Width::Byte, 0x10);
+        store(&mut board, UART + register::DATA, Width::Byte, 0x5a);
+        type_in(&mut board, b"x");
+        assert_eq!(board.typed(|| None), Some(b'x'));
+        assert_eq!(board.typed(|| None), None);
+        assert_eq!(read_data(&mut board), Some(0x5a));
+    }
+
     #[test]
     fn input_interrupts_the_listening_hart_until_it_is_read_and_completed() {
         let mut board = board();
         assert_eq!(board.take_changed_interrupts(), 0);
-        assert!(board.push_input(b'x'));
+        type_in(&mut board, b"x");
         assert!(!board.external_interrupt(0) && board.external_interrupt(1));
         assert_eq!(board.take_changed_interrupts(), 0b10);
         assert_eq!(board.take_changed_interrupts(), 0, "told once");
@@ -161,7 +239,7 @@ mod tests {
             "the line fell before completion"
         );
 
-        assert!(board.push_input(b'y'));
+        type_in(&mut board, b"y");
         assert_eq!(board.read(claim, Width::Word), Some(10));
         board.write(claim, Width::Word, 10).unwrap();
         assert!(board.external_interrupt(1), "nobody read the byte");

@@ -12,18 +12,12 @@ use crate::sbi::arguments::HartSet;
 
 /// All of them.
 pub struct Devices {
-    inner: Mutex<Inner>,
-}
-
-struct Inner {
-    board: Board<fn(u8)>,
-    /// A typed byte that the serial port had no room for yet.
-    waiting: Option<u8>,
+    board: Mutex<Board<fn(u8)>>,
 }
 
 /// What an access came to.
 pub struct Answer<T> {
-    /// The value, or `None` if no device is there.
+    /// The value, or `None` if no device is there, or no input.
     pub value: Option<T>,
     /// The harts whose external interrupt is not what it was.
     pub changed: HartSet,
@@ -38,48 +32,45 @@ impl Devices {
     pub fn new(harts: usize) -> Result<Self, BusError> {
         let output: fn(u8) = |byte| console::put_guest(&[byte]);
         Ok(Self {
-            inner: Mutex::new(Inner {
-                board: Board::new(Wiring::VIRT, harts, output)?,
-                waiting: None,
-            }),
+            board: Mutex::new(Board::new(Wiring::VIRT, harts, output)?),
         })
     }
 
-    fn with<T>(&self, access: impl FnOnce(&mut Inner) -> Option<T>) -> Answer<T> {
-        let mut inner = self.inner.lock();
-        let value = access(&mut inner);
+    fn with<T>(&self, access: impl FnOnce(&mut Board<fn(u8)>) -> Option<T>) -> Answer<T> {
+        let mut board = self.board.lock();
+        let value = access(&mut board);
         Answer {
             value,
-            changed: HartSet(inner.board.take_changed_interrupts()),
+            changed: HartSet(board.take_changed_interrupts()),
         }
     }
 
     /// A load of the guest, zero-extended.
     pub fn read(&self, gpa: Gpa, width: Width) -> Answer<u64> {
-        self.with(|inner| inner.board.read(gpa, width))
+        self.with(|board| board.read(gpa, width))
     }
 
     /// A store of the guest.
     pub fn write(&self, gpa: Gpa, width: Width, value: u64) -> Answer<()> {
-        self.with(|inner| inner.board.write(gpa, width, value))
+        self.with(|board| board.write(gpa, width, value))
     }
 
     /// Gives the serial port what was typed: whatever `next` yields, until the port is full.
-    pub fn type_in(&self, mut next: impl FnMut() -> Option<u8>) -> HartSet {
-        self.with(|inner| {
-            while let Some(byte) = inner.waiting.take().or_else(&mut next) {
-                if !inner.board.push_input(byte) {
-                    inner.waiting = Some(byte);
-                    break;
-                }
-            }
+    pub fn type_in(&self, next: impl FnMut() -> Option<u8>) -> HartSet {
+        self.with(|board| {
+            board.type_in(next);
             Some(())
         })
         .changed
     }
 
+    /// The next typed byte for a guest that asks the SBI for it, of what the serial port holds and then of what `next` yields.
+    pub fn typed(&self, next: impl FnOnce() -> Option<u8>) -> Answer<u8> {
+        self.with(|board| board.typed(next))
+    }
+
     /// Whether the external interrupt of hart `index` is asserted.
     pub fn external_interrupt(&self, index: usize) -> bool {
-        self.inner.lock().board.external_interrupt(index)
+        self.board.lock().external_interrupt(index)
     }
 }

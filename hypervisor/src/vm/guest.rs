@@ -113,7 +113,6 @@ pub struct Vm {
     states: [HartState; MAX_HARTS],
     requests: [AtomicU8; MAX_HARTS],
     ending: Once<Ending>,
-    console_by_sbi: AtomicBool,
 }
 
 impl Vm {
@@ -147,7 +146,6 @@ impl Vm {
             states: [const { HartState::new() }; MAX_HARTS],
             requests: [const { AtomicU8::new(0) }; MAX_HARTS],
             ending: Once::new(),
-            console_by_sbi: AtomicBool::new(false),
         })
     }
 
@@ -237,17 +235,16 @@ impl Vm {
         self.complaints.get()
     }
 
-    /// A byte that was typed, for a guest that asks the SBI for it. From then on what is typed does not go to the serial port.
+    /// A byte that was typed, for a guest that asks the SBI for it.
     pub fn typed(&self) -> Option<u8> {
-        self.console_by_sbi.store(true, Ordering::Relaxed);
-        console::get()
+        let answer = self.devices.typed(console::get);
+        self.interrupts_changed(answer.changed);
+        answer.value
     }
 
     /// Delivers what was typed to the serial port.
     pub fn poll_console(&self) {
-        if !self.console_by_sbi.load(Ordering::Relaxed) {
-            self.interrupts_changed(self.devices.type_in(console::get));
-        }
+        self.interrupts_changed(self.devices.type_in(console::get));
     }
 
     /// Ends the guest; answers whether this hart is the first to do so, and therefore the one to report it.

@@ -62,6 +62,15 @@ impl<Output: FnMut(u8)> Uart<Output> {
         taken
     }
 
+    /// Takes the oldest byte that arrived on the line and was not read: for firmware, which reads the same port as the driver.
+    /// What loops back never was on the line.
+    pub fn take_input(&mut self) -> Option<u8> {
+        if self.mcr.contains(Mcr::LOOP) {
+            return None;
+        }
+        self.received.pop_front()
+    }
+
     /// Whether the interrupt line is asserted.
     pub fn interrupt_pending(&self) -> bool {
         self.interrupt() != Interrupt::None
