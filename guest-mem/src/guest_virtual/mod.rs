@@ -90,9 +90,10 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// big-endian guest, R9) is an error of each access, so that code that only sometimes touches memory needs no second
     /// error path.
     ///
-    /// On a machine with stale translations ([`MachineProfile::stale_vsatp`](crate::probe::MachineProfile::stale_vsatp), QEMU
-    /// before 9.0) a trap handler that interrupted an access of the library's, as it does when a copy's *host* buffer faults, makes
-    /// no guest access of its own: when the interrupted one goes on, it would use the other's translations. Elsewhere it may.
+    /// On a hart that may have stale translations ([`FenceState::may_be_stale`](crate::hart::FenceState::may_be_stale): QEMU
+    /// before 9.0, or not probed) a trap handler that interrupted an access of the library's, as it does when a copy's *host*
+    /// buffer faults, makes no guest access of its own: when the interrupted one goes on, it would use the other's
+    /// translations. Elsewhere it may.
     ///
     /// # Safety
     ///
@@ -125,7 +126,10 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         };
         let supervisor = g_stage.is_ok() && VsMode::of(csrs.vsatp).is_some() && !big_endian;
         let user = supervisor && csrs.vsstatus & STATUS_UBE == 0;
-        let plain = !hart.fence_state().stale_vsatp();
+        let plain = !hart.fence_state().may_be_stale();
+        if !plain {
+            hart.fence_state().forget_last();
+        }
         let plain_fetches = plain && csrs.vsstatus & STATUS_SUM == 0;
         Self {
             hart,

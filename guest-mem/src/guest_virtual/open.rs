@@ -27,8 +27,9 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     ///   to several pages lets them in between two pages;
     /// - `hstatus.SPVP` is `privilege`, and `sstatus.MXR` and `sstatus.SDT` are clear;
     /// - nothing else is accessed through the token. What a trap handler of the host does meanwhile through another is right
-    ///   there, and here too unless the hart keeps translations across `vsatp` writes
-    ///   ([`stale_vsatp`](crate::hart::FenceState::stale_vsatp), QEMU before 9.0): it then has to fence before it returns (R35);
+    ///   there, and here too unless the hart may keep translations across `vsatp` writes
+    ///   ([`may_be_stale`](crate::hart::FenceState::may_be_stale): QEMU before 9.0, or not probed): it then has to fence before
+    ///   it returns (R35);
     /// - a fault is an error like everywhere, and the window stays open. With a scoped `stvec`, the record of the guest's exit
     ///   is then as it was when the window was opened; between accesses `stvec` is the host's.
     ///

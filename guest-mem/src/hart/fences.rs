@@ -1,11 +1,14 @@
-//! When an access needs a fence: by the specification never, on a machine with stale `vsatp` on a change of key.
+//! When an access needs a fence: on a conforming machine never, on any other on a change of key.
 //!
-//! The one idea: switching `vsatp` between Bare and a mode and back takes effect immediately (R28 to R33), so the window
-//! fences nothing. Emulators before QEMU 9.0 keep combined translations across such writes (R34); on those, and only on
-//! those, an access whose *key* differs from that of the last one fences first (R35).
+//! Switching `vsatp` between Bare and a mode and back takes effect immediately (R28 to R33), so the window
+//! fences nothing. Emulators before QEMU 9.0 keep combined translations across such writes (R34). There an access
+//! whose *key* differs from that of the last one fences first (R35).
 //!
-//! The last key is this *value's*, and so is what the probe found: on such a machine one [`Hart`] value makes all guest accesses of
-//! its hart. Two of them, each with a key of its own, would use each other's stale translations.
+//! A hart that nobody asked may be such a machine, so it is treated as one: a fence too many costs time, a fence too
+//! few reads another page.
+//!
+//! The last key belongs to one *value* of [`Hart`], and a hart may have several. So a key is good for one token only:
+//! a new [`LoadedVcpu`](crate::LoadedVcpu) begins without one.
 
 use core::cell::Cell;
 
@@ -24,37 +27,54 @@ pub struct FenceKey {
     pub vsstatus: u64,
 }
 
-/// A hart's fence policy, and the key of its last access: one a machine hart ([`Hart::fence_state`]).
-#[derive(Debug, Default)]
+/// A hart's fence policy, and the key of its last access ([`Hart::fence_state`]).
+#[derive(Debug)]
 pub struct FenceState {
-    stale_vsatp: Cell<bool>,
+    may_be_stale: Cell<bool>,
     last: Cell<Option<FenceKey>>,
 }
 
 impl FenceState {
-    /// The state of a hart that behaves as the specification says.
+    /// The state of a hart that was not probed: it may keep stale translations.
     pub const fn new() -> Self {
+        Self::of(true)
+    }
+
+    /// The state of a hart that is known to behave as the specification says.
+    pub const fn conforming() -> Self {
+        Self::of(false)
+    }
+
+    /// The state of a hart of which it is known whether it keeps stale translations.
+    pub(crate) const fn of(stale_vsatp: bool) -> Self {
         Self {
-            stale_vsatp: Cell::new(false),
+            may_be_stale: Cell::new(stale_vsatp),
             last: Cell::new(None),
         }
     }
 
-    /// Whether this hart keeps translations across `vsatp` and `hgatp` writes (QEMU before 9.0).
-    pub fn stale_vsatp(&self) -> bool {
-        self.stale_vsatp.get()
+    /// Whether this hart may keep translations across `vsatp` and `hgatp` writes: it does (QEMU before 9.0), or it was
+    /// not probed.
+    #[inline(always)]
+    pub fn may_be_stale(&self) -> bool {
+        self.may_be_stale.get()
     }
 
     /// Says what [`probe`](crate::probe::probe) found.
     pub(crate) fn set_stale_vsatp(&self, stale: bool) {
-        self.stale_vsatp.set(stale);
+        self.may_be_stale.set(stale);
+        self.forget_last();
+    }
+
+    /// Forgets the key: an access may have been made since by another value, or the guest was entered.
+    pub(crate) fn forget_last(&self) {
         self.last.set(None);
     }
 
-    /// Fences if this machine needs it for an access under `key`. To be called inside the window, after its CSR writes.
+    /// Fences if this machine needs it for an access under `key`. Call it inside the window, after its CSR writes.
     #[inline]
     pub(crate) fn prepare(&self, hart: &impl Hart, key: impl FnOnce() -> FenceKey) {
-        if self.stale_vsatp.get() {
+        if self.may_be_stale.get() {
             self.fence_on_change(hart, key());
         }
     }
@@ -70,5 +90,11 @@ impl FenceState {
                 hart.hfence_vvma(None);
             }
         }
+    }
+}
+
+impl Default for FenceState {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -10,6 +10,8 @@ use crate::address::{PAGE_SIZE, Spa};
 use crate::cause;
 use crate::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SDT, STATUS_SIE, STATUS_SUM};
 use crate::fault::TrapInfo;
+#[cfg(target_arch = "riscv64")]
+use crate::hart::FenceState;
 use crate::hart::{Csr, Hart};
 use crate::translate::AdPolicy;
 use crate::translate::entry::{A, D, R, U, V, W, X};
@@ -18,7 +20,7 @@ use crate::translate::entry::{A, D, R, U, V, W, X};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineProfile {
     /// The machine goes on using a translation after `vsatp` or `hgatp` was written (QEMU before 9.0, R34): accesses fence
-    /// when what they run under changes (R35). Already told to [`Hart::fence_state`].
+    /// when what they run under changes (R35). The probe has told [`Hart::fence_state`] of the value that it was called with.
     pub stale_vsatp: bool,
     /// What the VS-stage does about clear A and D bits of accesses by `hlv` and `hsv`: to be put into the rules of
     /// [`translate`](crate::translate).
@@ -34,6 +36,21 @@ pub struct MachineProfile {
     /// the privileges besides (R62): there the rights of guest-virtual accesses are known by a walk only
     /// ([`VsEnvironment::walk_always`](crate::guest_virtual::VsEnvironment::walk_always)).
     pub obeys_sum: bool,
+}
+
+#[cfg(target_arch = "riscv64")]
+impl<R: crate::hart::riscv64::Recovery> crate::hart::riscv64::Riscv64<R> {
+    /// The hart that runs this code, of a machine that was probed: further values of a hart, or one for each access.
+    ///
+    /// A profile is `Copy` and can be kept in a `static`.
+    ///
+    /// # Safety
+    ///
+    /// As [`new`](Self::new). [`probe`] found `profile` on this hart, or on one that is of the same kind.
+    pub const unsafe fn with_profile(profile: &MachineProfile) -> Self {
+        // SAFETY: the caller makes the promises of `new`, and the probe found this of the hart.
+        unsafe { Self::with_fences(FenceState::of(profile.stale_vsatp)) }
+    }
 }
 
 /// Why [`probe`] could not tell.
@@ -113,13 +130,13 @@ const SECOND_MARK: u64 = 0x2222_2222_2222_2222;
 /// let scratch = ram.host_ptr(address).unwrap().cast().as_ptr();
 /// // SAFETY: nobody else uses the memory, and no vCPU is loaded.
 /// let profile = unsafe { probe(&hart, scratch, address) }?;
-/// assert!(profile.stale_vsatp && hart.fence_state().stale_vsatp());
+/// assert!(profile.stale_vsatp && hart.fence_state().may_be_stale());
 /// # Ok::<(), guest_mem::probe::ProbeError>(())
 /// ```
 ///
 /// # Errors
 ///
-/// [`ProbeError`]; then nothing is known, and [`Hart::fence_state`] is unchanged.
+/// [`ProbeError`]; then nothing is known, and [`Hart::fence_state`] is unchanged: a hart that was never probed stays careful.
 ///
 /// # Safety
 ///

@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use guest_mem::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SIE, STATUS_SUM};
-use guest_mem::hart::riscv64::HandlerHook;
+use guest_mem::hart::riscv64::{HandlerHook, Riscv64, ScopedStvec};
 use guest_mem::hart::{Csr, Hart};
 use guest_mem::translate::AdPolicy;
 use guest_mem::{FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva};
@@ -18,6 +18,8 @@ use crate::{arena, boot, csr, storm};
 cases![
     r34_the_boot_probe_knows_this_machine,
     r34_the_boot_probe_puts_every_csr_back,
+    r34_i9_an_unprobed_hart_reads_the_right_page,
+    r34_i9_a_profile_serves_further_values,
     r35_the_library_is_right_at_equal_numbers_of_both_spaces,
     r35_the_library_is_right_after_a_switch_of_guests,
     r33_i9_the_library_issues_no_fence,
@@ -92,6 +94,70 @@ fn r34_the_boot_probe_puts_every_csr_back(t: &mut Test) -> Outcome {
         t.equal("the CSRs", all(), before)?;
     }
     Ok(())
+}
+
+/// Reads one number as a guest-virtual and as a guest-physical address, and back: the two are different pages.
+fn reads_both_spaces<H: Hart>(t: &mut Test, hart: &H) -> Outcome {
+    let (_world, by_gva, by_gpa) = two_pages();
+    arena::write(by_gva.spa, 0x11);
+    arena::write(by_gpa, 0x99);
+    // A token for each pair of accesses, as each exit of a guest has its own.
+    for first in [true, false, true] {
+        let vcpu = loaded(hart);
+        for physical in [first, !first] {
+            let (found, wanted) = if physical {
+                let space = vcpu.guest_physical();
+                (space.load(Gpa::new(SAME), Ordering::Relaxed), Ok(0x99u64))
+            } else {
+                let space = vcpu.guest_virtual(Supervisor);
+                (space.load(Gva::new(SAME), Ordering::Relaxed), Ok(0x11))
+            };
+            t.equal(format_args!("physical {physical}"), found, wanted)?;
+        }
+    }
+    Ok(())
+}
+
+fn r34_i9_an_unprobed_hart_reads_the_right_page(t: &mut Test) -> Outcome {
+    crate::trap::set_hook(true);
+    // SAFETY: HS-mode with the H extension; the trap handler calls `try_fixup`; everything is mapped.
+    let hook = unsafe { Riscv64::<HandlerHook>::new() };
+    reads_both_spaces(t, &hook)?;
+    boot::reset_csrs(csr::satp::read());
+    // SAFETY: as before, but for the handler, which this form does not need.
+    let scoped = unsafe { Riscv64::<ScopedStvec>::new() };
+    reads_both_spaces(t, &scoped)?;
+    // A value a call is right as well.
+    let (_world, by_gva, by_gpa) = two_pages();
+    arena::write(by_gva.spa, 0x11);
+    arena::write(by_gpa, 0x99);
+    for _ in 0..3 {
+        // SAFETY: as before.
+        let [one, two] = unsafe { [Riscv64::<ScopedStvec>::new(), Riscv64::new()] };
+        let found = loaded(&one)
+            .guest_virtual(Supervisor)
+            .load(Gva::new(SAME), Ordering::Relaxed);
+        t.equal("by one value", found, Ok(0x11u64))?;
+        let found = loaded(&two)
+            .guest_physical()
+            .load(Gpa::new(SAME), Ordering::Relaxed);
+        t.equal("by another value", found, Ok(0x99u64))?;
+    }
+    Ok(())
+}
+
+fn r34_i9_a_profile_serves_further_values(t: &mut Test) -> Outcome {
+    let stale = t.machine.has(StaleVsatp);
+    let (_, profile) = probed::<HandlerHook>()?;
+    // SAFETY: as for `probed`, which found the profile on this hart.
+    let hart = unsafe { Riscv64::<HandlerHook>::with_profile(&profile) };
+    t.equal("careful", hart.fence_state().may_be_stale(), stale)?;
+    if stale {
+        t.deviates(StaleVsatp);
+    }
+    let spy = Spy::on(&hart);
+    reads_both_spaces(t, &spy)?;
+    t.equal("fences", spy.fences.get() != 0, stale)
 }
 
 fn r35_the_library_is_right_at_equal_numbers_of_both_spaces(t: &mut Test) -> Outcome {

@@ -279,6 +279,16 @@ pub const OF_LIBRARY: &[Mutant] = &[
         )],
     ),
     on_host(
+        "a hart that was not probed fences nothing",
+        "hart/fences.rs",
+        &[("Self::of(true)", "Self::of(false)")],
+    ),
+    on_host(
+        "a token relies on the fences of the token before",
+        "guest_virtual/mod.rs",
+        &[("            hart.fence_state().forget_last();\n", "")],
+    ),
+    on_host(
         "no fence on a change of vsatp where the machine needs one",
         "hart/fences.rs",
         &[(

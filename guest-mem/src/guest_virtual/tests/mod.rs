@@ -13,14 +13,14 @@ use crate::csr::{
     VsMode,
 };
 use crate::fault::{AccessError, FaultKind, Operation, Resolution};
-use crate::hart::Hart;
 use crate::hart::model::{
     Machine, Misaligned, ModelGuest, ModelHart, Protection, Quirks, Ram, RamArray, Recovery,
     Register, Translations,
 };
+use crate::hart::{Csr, Hart};
 use crate::inject::Injection;
 use crate::translate::entry;
-use crate::{AccessKind, Gpa, GuestMemory, GuestPrivilege, Gva, Spa};
+use crate::{AccessKind, Gpa, GuestMemory, GuestPrivilege, Gva, Spa, Width};
 
 mod backed;
 mod by_walk;

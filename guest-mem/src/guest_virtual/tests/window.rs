@@ -191,32 +191,95 @@ fn r35_a_machine_with_stale_vsatp_fences_on_a_change_of_key_only() {
         quirks,
         ..Machine::new()
     });
-    let read = |physical: bool| {
-        let vcpu = load(&hart);
-        let mut byte = [0];
-        if physical {
-            vcpu.guest_physical()
-                .read(Gpa::new(number), &mut byte)
-                .unwrap();
-        } else {
-            vcpu.guest_virtual(USER)
-                .read(Gva::new(number), &mut byte)
-                .unwrap();
-        }
-        byte[0]
-    };
     // Without the fences this machine answers what it first saw.
-    assert_eq!([read(false), read(true)], [0x11, 0x11]);
+    hart.fence_state().set_stale_vsatp(false);
+    assert_eq!(read_at(&load(&hart), number, [false, true]), [0x11, 0x11]);
     hart.fence_state().set_stale_vsatp(true);
+    let vcpu = load(&hart);
     assert_eq!(
-        [read(false), read(true), read(false), read(true)],
+        read_at(&vcpu, number, [false, true, false, true]),
         [0x11, 0x99, 0x11, 0x99]
     );
     hart.reset_counts();
-    assert_eq!([read(true), read(true), read(true)], [0x99; 3]);
+    assert_eq!(read_at(&vcpu, number, [true; 3]), [0x99; 3]);
     assert_eq!(hart.counts().fences(), 0);
-    read(false);
+    read_at(&vcpu, number, [false]);
     assert!(hart.counts().fences() > 0);
+}
+
+/// A byte at the same number in the guest-physical space, where it says so, and in the guest-virtual one.
+fn read_at<const N: usize>(
+    vcpu: &LoadedVcpu<'_, impl Hart>,
+    number: u64,
+    physical: [bool; N],
+) -> [u8; N] {
+    physical.map(|physical| {
+        let mut byte = [0];
+        if physical {
+            vcpu.guest_physical().read(Gpa::new(number), &mut byte)
+        } else {
+            vcpu.guest_virtual(USER).read(Gva::new(number), &mut byte)
+        }
+        .unwrap();
+        byte[0]
+    })
+}
+
+#[test]
+fn r34_i9_an_unprobed_hart_reads_the_right_page() {
+    let memory = RamArray::<64>::new();
+    let guest = guest(memory.at(RAM_BASE), RWU);
+    let number = gpa(9).value();
+    guest.map(Gva::new(number), gpa(1), RWU).unwrap();
+    guest.write(gpa(9), &[0x99; 8]).unwrap();
+    guest.write(gpa(1), &[0x11; 8]).unwrap();
+    for stale_vsatp in [true, false] {
+        let quirks = Quirks {
+            stale_vsatp,
+            ..Quirks::default()
+        };
+        let hart = guest.unprobed_hart_of(Machine {
+            quirks,
+            translations: Translations::Lazy,
+            ..Machine::new()
+        });
+        let vcpu = load(&hart);
+        assert_eq!(
+            read_at(&vcpu, number, [false, true, true, false]),
+            [0x11, 0x99, 0x99, 0x11]
+        );
+        // As on a machine that failed the probe: twice a change of key, and the first access.
+        assert_eq!(hart.counts().hfence_vvma, 3);
+    }
+}
+
+#[test]
+fn r35_a_token_does_not_rely_on_the_accesses_of_another() {
+    let memory = RamArray::<64>::new();
+    let guest = guest(memory.at(RAM_BASE), RWU);
+    let number = gpa(9).value();
+    guest.map(Gva::new(number), gpa(1), RWU).unwrap();
+    guest.write(gpa(9), &[0x99; 8]).unwrap();
+    guest.write(gpa(1), &[0x11; 8]).unwrap();
+    let quirks = Quirks {
+        stale_vsatp: true,
+        ..Quirks::default()
+    };
+    let hart = guest.hart_of(Machine {
+        quirks,
+        ..Machine::new()
+    });
+    for _ in 0..3 {
+        assert_eq!(read_at(&load(&hart), number, [false]), [0x11]);
+        // Another value for the same hart knows no key of this one: it fences, and reads guest-physically.
+        // SAFETY: what the token below needs is put back.
+        unsafe {
+            let vsatp = hart.swap_csr(Csr::Vsatp, 0);
+            hart.hfence_vvma(None);
+            assert_eq!(hart.load_guest(number, Width::Byte), Ok(0x99));
+            hart.swap_csr(Csr::Vsatp, vsatp);
+        }
+    }
 }
 
 #[test]

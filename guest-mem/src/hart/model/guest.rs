@@ -86,14 +86,22 @@ impl<'a> ModelGuest<'a> {
         })
     }
 
-    /// A hart of the usual kind with this guest loaded.
+    /// A hart of the usual kind with this guest loaded. It counts as probed.
     pub fn hart(&self) -> ModelHart<'a> {
         self.hart_of(Machine::new())
     }
 
-    /// A hart of the given kind with this guest loaded.
+    /// A hart of the given kind with this guest loaded. It counts as probed.
     pub fn hart_of(&self, machine: Machine) -> ModelHart<'a> {
-        let hart = ModelHart::new(self.ram, machine);
+        self.load_on(ModelHart::known(self.ram, machine))
+    }
+
+    /// A hart of the given kind with this guest loaded, which nobody has probed.
+    pub fn unprobed_hart_of(&self, machine: Machine) -> ModelHart<'a> {
+        self.load_on(ModelHart::new(self.ram, machine))
+    }
+
+    fn load_on(&self, hart: ModelHart<'a>) -> ModelHart<'a> {
         hart.set_register(Register::Hgatp, self.hgatp());
         hart.set_register(Register::Vsatp, self.vsatp());
         hart

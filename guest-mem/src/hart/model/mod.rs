@@ -100,7 +100,20 @@ pub struct ModelHart<'a> {
 
 impl<'a> ModelHart<'a> {
     /// A hart of the given kind over `ram`. Its CSRs are zero: interrupts are off, and no guest is loaded.
+    ///
+    /// As with a real one, nothing is known of it: accesses fence as if its translations could be stale, until
+    /// [`probe`](crate::probe::probe) says otherwise.
     pub const fn new(ram: Ram<'a>, machine: Machine) -> Self {
+        Self::with_fences(ram, machine, FenceState::new())
+    }
+
+    /// A hart as [`new`](Self::new), of which is known what `machine` says: accesses fence exactly if it has
+    /// [`Quirks::stale_vsatp`].
+    pub const fn known(ram: Ram<'a>, machine: Machine) -> Self {
+        Self::with_fences(ram, machine, FenceState::of(machine.quirks.stale_vsatp))
+    }
+
+    const fn with_fences(ram: Ram<'a>, machine: Machine, fences: FenceState) -> Self {
         Self {
             ram,
             machine,
@@ -109,7 +122,7 @@ impl<'a> ModelHart<'a> {
             tlb: Tlb::new(),
             counts: Cell::new(Counts::ZERO),
             before_access: Cell::new(None),
-            fences: FenceState::new(),
+            fences,
         }
     }
 

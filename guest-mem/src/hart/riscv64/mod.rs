@@ -131,11 +131,11 @@ pub struct Riscv64<R: Recovery> {
 }
 
 impl<R: Recovery> Riscv64<R> {
-    /// The hart that runs this code.
+    /// The hart that runs this code, of which nothing is known yet.
     ///
-    /// Fences as the specification says; [`probe`](crate::probe::probe) finds out whether this machine needs more. Where it
-    /// does, what was found and which translations were used last is this value's: one value then serves all accesses of the
-    /// hart, those of trap handlers included.
+    /// Until [`probe`](crate::probe::probe) says otherwise, translations are taken to outlive writes of `vsatp` (R34): accesses
+    /// are right on every machine, and fence wherever a machine as specified needs none (R35). Probe each hart once, then make
+    /// further values by [`with_profile`](Self::with_profile).
     ///
     /// # Safety
     ///
@@ -143,8 +143,39 @@ impl<R: Recovery> Riscv64<R> {
     /// trap handler calls [`try_fixup`]. The host's stack and this code are mapped; faults 5, 7, 13, 15, 21 and 23, and 1, 12
     /// and 20, which some machines raise for `hlvx` (R60), are delegated to HS-mode, or redirected to it by the firmware (R25).
     pub const unsafe fn new() -> Self {
+        // SAFETY: the caller makes the promises of `with_fences`.
+        unsafe { Self::with_fences(FenceState::new()) }
+    }
+
+    /// The hart that runs this code, which is known to behave as the specification says: nothing is fenced.
+    ///
+    /// ```no_run
+    /// use guest_mem::hart::Hart;
+    /// use guest_mem::hart::riscv64::{Riscv64, ScopedStvec};
+    ///
+    /// // SAFETY: this is HS-mode of such a core; it is no QEMU before 9.0.
+    /// let hart = unsafe { Riscv64::<ScopedStvec>::new_conforming() };
+    /// assert!(!hart.fence_state().may_be_stale());
+    /// ```
+    ///
+    /// # Safety
+    ///
+    /// As [`new`](Self::new). A write of `vsatp` or `hgatp` takes effect at once on this machine (R28, R41), as the
+    /// specification says. It does not on QEMU before 9.0: there an access would reach another page of the guest, or of
+    /// another guest.
+    pub const unsafe fn new_conforming() -> Self {
+        // SAFETY: the caller makes the promises of `with_fences`.
+        unsafe { Self::with_fences(FenceState::conforming()) }
+    }
+
+    /// The hart that runs this code, of which `fences` is known.
+    ///
+    /// # Safety
+    ///
+    /// As [`new`](Self::new). `fences` is true of this hart.
+    pub(crate) const unsafe fn with_fences(fences: FenceState) -> Self {
         Self {
-            fences: FenceState::new(),
+            fences,
             this_hart: PhantomData,
         }
     }

@@ -116,7 +116,7 @@ extern "C" fn other(number: usize) -> ! {
         csr::hstatus::set(HSTATUS_SPVP);
     }
     // SAFETY: HS-mode with the H extension; the trap handler calls `try_fixup`; everything is mapped.
-    let hart = unsafe { Riscv64::new() };
+    let hart = unsafe { Riscv64::new_conforming() };
     let mut own = own(&hart, number);
     let mut seen = 0;
     loop {
@@ -174,7 +174,7 @@ pub fn run(bench: &Bench, guest: &Guest) {
         .unwrap_or_else(|error| panic!("{error}"));
     let mut there = 1;
     // SAFETY: as on the other harts.
-    let hart = unsafe { Riscv64::new() };
+    let hart = unsafe { Riscv64::new_conforming() };
     let mut own = own(&hart, 0);
     for (harts, operation) in [(1, "on-1-hart"), (2, "on-2-harts"), (4, "on-4-harts")] {
         // Those that are not needed yet sleep: one that waits would take time from the machine that emulates it. The boot
