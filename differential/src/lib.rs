@@ -17,12 +17,14 @@ mod case;
 mod choices;
 mod describe;
 mod draw;
+mod found;
 mod random;
 mod shrink;
 mod world;
 
 pub use case::Case;
 pub use choices::{Choices, Edit, EntryName, Environment, Instruction, Mode, Offer, Operation};
+pub use found::FOUND;
 pub use shrink::shrink;
 pub use world::{BLOCK, Place, WORDS, Word, World, mark, marks};
 

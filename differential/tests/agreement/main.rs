@@ -11,7 +11,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use differential::{BLOCK, Case, Offer, Place, World, mark, marks, shrink};
+use differential::{BLOCK, Case, FOUND, Offer, Place, World, mark, marks, shrink};
 use guest_mem::hart::Hart;
 use guest_mem::hart::model::{Machine, ModelHart, RamArray, Register, Translations};
 use guest_mem::{Spa, TrapInfo, Width};
@@ -255,22 +255,29 @@ fn the_software_hart_does_what_the_specification_says_on_random_tables() {
     let seeds = wish("_SEED").map_or(SEEDS.to_vec(), |seed| vec![seed]);
     let kept = wish("_KEEP").map_or(u32::MAX, |kept| kept as u32);
     let mut outcomes = BTreeMap::new();
-    for seed in seeds {
-        for number in cases.clone() {
-            let case = Case { seed, number, kept };
-            let outcome = both.compare(&case, number % 1024 == 0).unwrap_or_else(|_| {
-                let small = shrink(case, &Offer::ALL, |case| both.compare(case, true).is_err());
-                let differences = both.compare(&small, true).unwrap_err();
-                panic!(
-                    "disagreement: {}\n{}{}{differences}",
-                    replay(&small),
-                    small.choices(&Offer::ALL),
-                    small.world(&Offer::ALL, &PLACE),
-                )
-            });
-            let class = outcome.map_or_else(|trap| (trap.scause, trap.htinst), |_| (u64::MAX, 0));
-            *outcomes.entry(class).or_insert(0u64) += 1;
-        }
+    let random = seeds.into_iter().flat_map(|seed| {
+        let cases = cases.clone();
+        cases.map(move |number| Case { seed, number, kept })
+    });
+    // What is replayed is run alone.
+    let found = match wish("_CASE") {
+        Some(_) => &[][..],
+        None => &FOUND,
+    };
+    for case in found.iter().copied().chain(random) {
+        let everywhere = case.number % 1024 == 0;
+        let outcome = both.compare(&case, everywhere).unwrap_or_else(|_| {
+            let small = shrink(case, &Offer::ALL, |case| both.compare(case, true).is_err());
+            let differences = both.compare(&small, true).unwrap_err();
+            panic!(
+                "disagreement: {}\n{}{}{differences}",
+                replay(&small),
+                small.choices(&Offer::ALL),
+                small.world(&Offer::ALL, &PLACE),
+            )
+        });
+        let class = outcome.map_or_else(|trap| (trap.scause, trap.htinst), |_| (u64::MAX, 0));
+        *outcomes.entry(class).or_insert(0u64) += 1;
     }
     for ((cause, htinst), count) in &outcomes {
         println!(

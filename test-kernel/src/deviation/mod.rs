@@ -96,7 +96,7 @@ deviations! {
     FenceInVuIllegal "R39" "hfence in VU-mode raises 2 instead of 22";
     /// A page table where the machine has nothing raises a page fault, or a guest-page fault if it is the G-stage's.
     MissingTableIsPageFault "R67" "page tables that the machine does not have are page faults";
-    /// A 64 KiB page whose encoding is reserved faults after its A and D bits were set.
+    /// A 64 KiB page whose encoding is reserved faults after its rights were judged and its A and D bits were set.
     NapotAfterUpdate "R53" "a reserved 64 KiB page encoding faults after A and D are set";
     /// The VS-stage A/D update ignores the G-stage's W.
     UpdateIgnoresG "R64" "A/D updates go through a G-stage page without W";

@@ -6,13 +6,15 @@ use guest_mem::csr::HSTATUS_VSBE;
 use guest_mem::hart::riscv64::HandlerHook;
 use guest_mem::{Gpa, GuestMemory};
 
-use crate::deviation::Deviation::{FetchCauses, MisalignedIsAccessFault, ProtectionIsGuestPage};
+use crate::deviation::Deviation::{
+    FetchCauses, MisalignedIsAccessFault, NapotAfterUpdate, ProtectionIsGuestPage,
+};
 use crate::deviation::{FIRMWARE, firmware_is_protected};
 use crate::harness::{Expect, Outcome, Test, act_as_supervisor, cases, fail, skip};
 use crate::harts::{Crew, together};
 use crate::library::{loaded, probed};
 use crate::tables::World;
-use crate::tables::bits::{A, D, R, SUPERVISOR, USER, V, W};
+use crate::tables::bits::{A, D, N, R, SUPERVISOR, USER, V, W};
 use crate::{arena, boot, csr, machine, raw};
 
 cases![
@@ -22,6 +24,7 @@ cases![
     r11_a_store_across_pages_faults_at_the_second,
     r15_protected_memory_raises_access_faults,
     r16_a_shadow_stack_page_is_read_and_refuses_stores,
+    r16_r53_a_reserved_64_kib_shadow_stack_is_a_page_fault,
     r17_an_aligned_double_never_tears,
 ];
 
@@ -215,29 +218,61 @@ fn r15_protected_memory_raises_access_faults(t: &mut Test) -> Outcome {
 const SSE: u64 = 1 << 3;
 
 fn r16_a_shadow_stack_page_is_read_and_refuses_stores(t: &mut Test) -> Outcome {
+    with_shadow_stacks(|| shadow_stack(t))
+}
+
+fn r16_r53_a_reserved_64_kib_shadow_stack_is_a_page_fault(t: &mut Test) -> Outcome {
+    with_shadow_stacks(|| reserved_shadow_stack(t))
+}
+
+/// Runs `body` with the guest's shadow stacks on, if the machine has any.
+fn with_shadow_stacks(body: impl FnOnce() -> Outcome) -> Outcome {
+    let body = || {
+        // SAFETY: shadow stacks of a guest that is the test's.
+        unsafe { csr::henvcfg::set(SSE) };
+        if csr::henvcfg::read() & SSE == 0 {
+            skip!("no Zicfiss: henvcfg.SSE is read-only zero");
+        }
+        let outcome = body();
+        // SAFETY: as it was.
+        unsafe { csr::henvcfg::clear(SSE) };
+        boot::fence_everything();
+        outcome
+    };
     // Firmware may have left them off; the kernel's own shim turns them on for the test.
     if machine::is_standalone() {
-        machine::in_environment(SSE, || shadow_stack(t))
+        machine::in_environment(SSE, body)
     } else {
-        shadow_stack(t)
+        body()
     }
 }
 
 fn shadow_stack(t: &mut Test) -> Outcome {
-    // SAFETY: shadow stacks of a guest that is the test's.
-    unsafe { csr::henvcfg::set(SSE) };
-    let has = csr::henvcfg::read() & SSE != 0;
-    if !has {
-        skip!("no Zicfiss: henvcfg.SSE is read-only zero");
-    }
     World::with_page(GVA, V | W | A | D, USER);
     act_as_supervisor(true);
-    let results = (raw::hlv_d(GVA, 0), raw::hsv_d(GVA, 0));
-    // SAFETY: as it was.
-    unsafe { csr::henvcfg::clear(SSE) };
-    boot::fence_everything();
-    t.access("hlv.d", results.0, Expect::Value(0))?;
-    t.access("hsv.d", results.1, Expect::Cause(7))
+    t.access("hlv.d", raw::hlv_d(GVA, 0), Expect::Value(0))?;
+    t.access("hsv.d", raw::hsv_d(GVA, 0), Expect::Cause(7))
+}
+
+/// Whether N is reserved or its encoding, such an entry is refused before it is a shadow stack's.
+fn reserved_shadow_stack(t: &mut Test) -> Outcome {
+    // The low bits of the page number, of which only 1000 is 64 KiB.
+    const LOW: u64 = 0xf << 12;
+    let mut world = World::sv39();
+    let page = world.page(USER);
+    world.map(GVA, page.gpa & !LOW | 0x1000, V | W | A | D | N, 0);
+    world.load();
+    act_as_supervisor(true);
+    t.access("hlv.d", raw::hlv_d(GVA, 0), Expect::Cause(13))?;
+    let stored = raw::hsv_d(GVA, 0);
+    let late = [(NapotAfterUpdate, Expect::Cause(7))];
+    t.access_or("hsv.d", stored, Expect::Cause(15), &late)?;
+    let fetched = raw::hlvx_hu(GVA, 0);
+    let other = [
+        (FetchCauses, Expect::Cause(12)),
+        (NapotAfterUpdate, Expect::Cause(1)),
+    ];
+    t.access_or("hlvx.hu", fetched, Expect::Cause(13), &other)
 }
 
 fn r17_an_aligned_double_never_tears(t: &mut Test) -> Outcome {

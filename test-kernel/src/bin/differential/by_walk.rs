@@ -191,14 +191,11 @@ pub fn agrees(copy: &Seen, seen: &Seen) -> bool {
 }
 
 /// Whether the copy was refused for the page itself where the access as specified is for the entry's update, which it comes
-/// to first.
-pub fn refused_for_the_page(copy: &Seen, specified: &Seen) -> bool {
-    let (Err(copied), Err(trap)) = (copy.outcome, specified.outcome) else {
-        return false;
-    };
-    trap.htinst == HTINST_PAGE_TABLE_WRITE
-        && (copied.scause, copied.stval) == (trap.scause, trap.stval)
-        && leaves_clear(copy, specified)
+/// to first (R55): the copy has to come out as the access with an update that nobody refuses, `let_through`.
+pub fn refused_for_the_page(copy: &Seen, specified: &Seen, let_through: &Seen) -> bool {
+    let for_the_update =
+        matches!(specified.outcome, Err(trap) if trap.htinst == HTINST_PAGE_TABLE_WRITE);
+    for_the_update && copy.outcome.is_err() && agrees(copy, let_through)
 }
 
 /// Whether the copy changed nothing, or left A and D bits clear.

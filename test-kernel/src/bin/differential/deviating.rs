@@ -9,7 +9,7 @@ use core::cell::Cell;
 use guest_mem::translate::{EntryMemory, GPage, GRegime, GStage, GTables, Purpose, Refused};
 use guest_mem::{AccessKind, FaultKind, Gpa, Spa};
 use test_kernel::deviation::Deviation;
-use test_kernel::tables::bits::{N, R, U, X};
+use test_kernel::tables::bits::{N, R, U, W, X};
 
 use crate::block::{Block, Refusal};
 use crate::deviations::Deviations;
@@ -238,9 +238,10 @@ impl Entries<'_> {
         unseen
     }
 
-    /// Whether the entry is one of a 64 KiB page whose encoding is reserved, which the machine sees too late.
+    /// Whether the entry is one of a 64 KiB page whose encoding is reserved, which the machine sees too late. A shadow stack
+    /// has W alone; where there are none, such an entry is refused before.
     fn is_late(&self, entry: u64) -> bool {
-        let reserved = entry & N != 0 && entry & (R | X) != 0 && entry & NAPOT_FIELD != NAPOT;
+        let reserved = entry & N != 0 && entry & (R | W | X) != 0 && entry & NAPOT_FIELD != NAPOT;
         reserved && self.deviations.has(Deviation::NapotAfterUpdate)
     }
 }

@@ -31,6 +31,11 @@ impl Deviations {
         Self(self.0 & 1 << one as u32)
     }
 
+    /// The same with one.
+    pub fn with(self, one: Deviation) -> Self {
+        Self(self.0 | 1 << one as u32)
+    }
+
     /// Each.
     pub fn iter(self) -> impl Iterator<Item = Deviation> {
         Deviation::ALL.into_iter().filter(move |&one| self.has(one))

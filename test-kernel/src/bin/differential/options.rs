@@ -1,5 +1,6 @@
 //! Which cases to run, from the boot arguments: `cases=N seed=S case=N keep=K`, numbers as in Rust.
 
+use differential::{Case, FOUND};
 use test_kernel::boot;
 
 /// Cases of a run that is not told how many, and of a small one.
@@ -16,17 +17,24 @@ pub struct Options {
     pub first: u64,
     /// The choices of each that are kept.
     pub kept: u32,
+    /// What comes before them: the cases that once disagreed, unless the user says where to begin.
+    pub found: &'static [Case],
 }
 
 impl Options {
     /// What the boot arguments say.
     pub fn of_boot() -> Self {
         let cases = if boot::is_small() { SMALL } else { CASES };
+        let first = number("case=");
         Self {
             cases: number("cases=").unwrap_or(cases).max(1),
             seed: number("seed=").unwrap_or(1),
-            first: number("case=").unwrap_or(0),
+            first: first.unwrap_or(0),
             kept: number("keep=").map_or(u32::MAX, |number| number as u32),
+            found: match first {
+                Some(_) => &[],
+                None => &FOUND,
+            },
         }
     }
 }
