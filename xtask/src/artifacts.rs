@@ -25,6 +25,7 @@ pub fn build_all() -> anyhow::Result<()> {
     build_misbehaving_guests()?;
     build_hostile_guest()?;
     build_extensions_guest()?;
+    build_handover_guest()?;
     Ok(())
 }
 
@@ -85,6 +86,11 @@ pub fn build_misbehaving_guests() -> anyhow::Result<PathBuf> {
 /// Builds the guest that tries ISA extensions; gives its ELF file.
 pub fn build_extensions_guest() -> anyhow::Result<PathBuf> {
     Ok(build("extensions", None)?.join("extensions"))
+}
+
+/// Builds the guest that looks at what its harts start with; gives its ELF file.
+pub fn build_handover_guest() -> anyhow::Result<PathBuf> {
+    Ok(build("handover", None)?.join("handover"))
 }
 
 /// Builds the hostile guest; gives its ELF file.

@@ -112,7 +112,7 @@ pub struct Run {
     /// another, that do their worst), or a file with an S-mode guest (Linux Image, flat binary or ELF)
     #[arg(default_value = "tour")]
     pub guest: PathBuf,
-    /// Power off after the first line of userspace, and fail if it never comes (linux)
+    /// Run Debian's bash, coreutils and perl once userspace is up, compare their results, and power off (linux)
     #[arg(long)]
     pub smoke: bool,
     /// Number of the guest's harts, not of the tour's, which has 2 [default: 2]

@@ -109,5 +109,12 @@ fn setup_all() -> anyhow::Result<()> {
         Ok(_) => progress::say("Debian's riscv64 kernel and busybox are ready"),
         Err(error) => progress::say(&format!("skipped: {error:#}")),
     }
+    match guest::userland::Userland::get() {
+        Ok(Some(_)) => progress::say("Debian's riscv64 bash, coreutils and perl are ready"),
+        Ok(None) => {
+            progress::say("skipped: Debian's riscv64 programs, on a machine without Debian")
+        }
+        Err(error) => progress::say(&format!("skipped: {error:#}")),
+    }
     Ok(())
 }

@@ -16,10 +16,11 @@ use crate::workspace;
 const DOCUMENT: &str = "docs/rules.md";
 
 /// The folders with tests, and where those run.
-const FOLDERS: [(&str, Side); 3] = [
+const FOLDERS: [(&str, Side); 4] = [
     ("guest-mem", Side::Host),
     ("hypervisor", Side::Host),
     ("test-kernel", Side::Target),
+    ("guests", Side::Target),
 ];
 
 /// Where a test runs.

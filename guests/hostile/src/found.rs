@@ -56,9 +56,9 @@ impl fmt::Display for Finding {
     }
 }
 
-/// CSRs, in the order in which they are stored, with what a hart is to find there.
+/// CSRs, in the order in which they are stored, with what a hart is to find there (R71).
 const CSRS: [(&str, u64); 12] = [
-    ("sstatus", 2 << 32),
+    ("sstatus", 1 << 63 | 2 << 32 | 3 << 13),
     ("fcsr", 0),
     ("sie", 0),
     ("stvec", 0),
@@ -68,7 +68,7 @@ const CSRS: [(&str, u64); 12] = [
     ("stval", 0),
     ("sip", 0),
     ("satp", 0),
-    ("scounteren", 0),
+    ("scounteren", 7),
     ("senvcfg", 0),
 ];
 

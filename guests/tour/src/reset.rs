@@ -1,4 +1,5 @@
-//! What a hart finds in its registers when it starts: nothing of its earlier life, of the hypervisor or of the firmware.
+//! What a hart finds in its registers when it starts: what firmware hands over (R71), and nothing of its earlier life or of the
+//! hypervisor.
 //!
 //! The one idea: the second hart lives twice. In its first life it writes to every register that it can and stops itself; in
 //! its second it stores what it finds, before anything else, and stops again.
@@ -14,10 +15,10 @@ use crate::report::Report;
 /// Words of what a life sees: x1 to x31 by number, f0 to f31, then the CSRs.
 const WORDS: usize = 64 + CSRS.len();
 
-/// The CSRs after the registers, with the values that the SBI or the specification's reset gives them. SIE, the previous mode
-/// and the units' states in `sstatus` are off; only UXL says 64.
+/// The CSRs after the registers, with the values of R71. SIE and the previous mode in `sstatus` are off; UXL says 64, floating
+/// point is Dirty, and so SD is set.
 const CSRS: [(&str, u64); 13] = [
-    ("sstatus", 2 << 32),
+    ("sstatus", 1 << 63 | 2 << 32 | 3 << 13),
     ("fcsr", 0),
     ("sie", 0),
     ("stvec", 0),
@@ -27,7 +28,7 @@ const CSRS: [(&str, u64); 13] = [
     ("stval", 0),
     ("sip", 0),
     ("satp", 0),
-    ("scounteren", 0),
+    ("scounteren", 7),
     ("senvcfg", 0),
     // Only with Sstc: a deadline that never comes.
     ("stimecmp", u64::MAX),

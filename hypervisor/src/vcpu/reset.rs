@@ -1,5 +1,5 @@
-//! The state in which a vCPU starts: every register reset, so that nothing of the host, of the firmware or of an earlier
-//! life of this vCPU shows.
+//! The state in which a vCPU starts: what SBI firmware hands over (R71), and zero in every other register, so that nothing of
+//! the host, of the firmware or of an earlier life of this vCPU shows.
 
 use core::arch::asm;
 
@@ -12,6 +12,9 @@ use crate::vm::hart_state::Start;
 
 /// `vsstatus.UXL` for 64-bit VU-mode.
 const UXL_64: u64 = 2 << 32;
+
+/// `scounteren` with CY, TM and IR, which kernels leave to the firmware (R71).
+const USER_COUNTERS: u64 = 0b111;
 
 /// The interrupts of a guest that are pending, and its timer.
 pub struct Pending {
@@ -56,7 +59,7 @@ pub fn unload(hart: &impl Hart) {
     hart.hfence_vvma(None);
 }
 
-/// Brings this hart's guest state to reset and answers the context that starts at `start` on guest hart `index`.
+/// Brings this hart's guest state to that of a start (R71) and answers the context that starts at `start` on guest hart `index`.
 pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: Start) -> Context {
     // SAFETY: the registers are the guest's, which does not run; the host has no floating-point state, and turns the unit
     // off again. R32: vsatp is Bare before hgatp changes. After both, nothing remembers older translations (R41, R45).
@@ -66,7 +69,7 @@ pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: S
         hart.hfence_gvma(None);
         hart.hfence_vvma(None);
         grant.apply();
-        csr::write!("vsstatus", UXL_64);
+        csr::write!("vsstatus", UXL_64 | csr::SSTATUS_FS);
         csr::write!("vsie", 0);
         csr::write!("vstvec", 0);
         csr::write!("vsscratch", 0);
@@ -77,7 +80,7 @@ pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: S
         csr::write!("hgeie", 0);
         csr::write!("htimedelta", 0);
         csr::write!("senvcfg", 0);
-        csr::write!("scounteren", 0);
+        csr::write!("scounteren", USER_COUNTERS);
         if grant.own_timer() {
             // The reset value is unspecified; this one never comes.
             csr::write!("vstimecmp", u64::MAX);

@@ -47,7 +47,7 @@ const EXITS: &str = "exits: ";
 
 /// One boot up to the first line of userspace, and power-off: its time and its console.
 fn one(options: &cli::Bench, qemu: &Qemu, bare: bool) -> anyhow::Result<(Duration, String)> {
-    let plan = Plan::new(&cli::Run {
+    let plan = Plan::boot_of_linux(&cli::Run {
         guest: "linux".into(),
         smoke: true,
         bare,

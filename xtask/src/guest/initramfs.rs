@@ -1,12 +1,14 @@
-//! The userland of the Linux guest: busybox and an init script, as an initramfs.
+//! The userland of the Linux guest: busybox and an init script, and Debian's programs where they are to run, as an initramfs.
 
 use super::cpio::Archive;
+use super::userland::{self, Userland};
 
 /// What the init script does once userspace is up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     /// Start a shell on the console, and power off when it ends.
     Shell,
+    /// Run Debian's programs, and power off.
+    Programs(Userland),
     /// Power off.
     PowerOff,
 }
@@ -32,7 +34,7 @@ setsid cttyhack sh
 ";
 
 /// Makes the initramfs around `busybox`, a static riscv64 program.
-pub fn make(busybox: &[u8], then: Then) -> Vec<u8> {
+pub fn make(busybox: &[u8], then: &Then) -> anyhow::Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in ["bin", "dev", "proc", "sys", "tmp"] {
         archive.directory(folder);
@@ -41,15 +43,19 @@ pub fn make(busybox: &[u8], then: Then) -> Vec<u8> {
     archive.character_device("dev/console", 5, 1);
     archive.program("bin/busybox", busybox);
     archive.program("init", init_script(then).as_bytes());
-    archive.finish()
+    if let Then::Programs(programs) = then {
+        programs.add_to(&mut archive)?;
+    }
+    Ok(archive.finish())
 }
 
-fn init_script(then: Then) -> String {
-    let shell = match then {
-        Then::Shell => SHELL,
-        Then::PowerOff => "",
+fn init_script(then: &Then) -> String {
+    let more = match then {
+        Then::Shell => SHELL.to_owned(),
+        Then::Programs(_) => userland::init_script(),
+        Then::PowerOff => String::new(),
     };
-    format!("{PREPARE}echo \"{USERSPACE_IS_UP}$(nproc), $(uname -srm)\"\n{shell}poweroff -f\n")
+    format!("{PREPARE}echo \"{USERSPACE_IS_UP}$(nproc), $(uname -srm)\"\n{more}poweroff -f\n")
 }
 
 /// The number of harts that the first line of userspace tells, if `line` is that line.
@@ -70,13 +76,13 @@ mod tests {
             harts_of_first_line("guest-mem: userspace is up, harts: "),
             None
         );
-        assert_eq!(harts_of_first_line(&init_script(Then::PowerOff)), None);
+        assert_eq!(harts_of_first_line(&init_script(&Then::PowerOff)), None);
     }
 
     #[test]
     fn only_the_shell_userland_starts_a_shell_and_both_power_off_at_the_end() {
         for (then, has_shell) in [(Then::Shell, true), (Then::PowerOff, false)] {
-            let script = init_script(then);
+            let script = init_script(&then);
             assert_eq!(script.contains("cttyhack sh"), has_shell);
             assert!(script.ends_with("poweroff -f\n"));
         }

@@ -14,7 +14,7 @@ pub const COMMAND_LINE: &str = "console=ttyS0 earlycon=sbi";
 
 /// The packages, and the suite that has both for riscv64.
 const PACKAGES: [&str; 2] = ["debian-installer-13-netboot-riscv64", "busybox-static"];
-const SUITE: &str = "trixie";
+pub(super) const SUITE: &str = "trixie";
 
 /// The two files that make a Linux guest.
 pub struct Files {

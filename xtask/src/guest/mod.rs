@@ -4,5 +4,6 @@ mod bundle;
 mod cpio;
 pub mod initramfs;
 pub mod linux;
+pub mod userland;
 
 pub use bundle::{Bundle, Series};

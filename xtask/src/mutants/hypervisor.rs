@@ -29,9 +29,14 @@ pub const OF_HYPERVISOR: &[Mutant] = &[
         &[("        csr::write!(\"vsscratch\", 0);\n", "")],
     ),
     by_guests(
-        "scounteren is not reset",
+        "scounteren is not what firmware hands over",
         "vcpu/reset.rs",
-        &[("        csr::write!(\"scounteren\", 0);\n", "")],
+        &[("\"scounteren\", USER_COUNTERS", "\"scounteren\", 0")],
+    ),
+    by_guests(
+        "floating point is off where firmware hands it over on",
+        "vcpu/reset.rs",
+        &[("UXL_64 | csr::SSTATUS_FS", "UXL_64")],
     ),
     by_guests(
         "a register of the host shows in a new guest",

@@ -15,6 +15,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::evidence::{Group, Long};
 use crate::guest::initramfs::{self, Then};
+use crate::guest::userland::{self, Userland};
 use crate::guest::{Bundle, Series, linux};
 use crate::qemu::session::{self, Console, Ended};
 use crate::qemu::{self, Board, Machine, Qemu};
@@ -97,7 +98,7 @@ impl Plan {
         );
         match options.guest.to_str() {
             Some("tour") => Self::tour(options),
-            Some("linux") => Self::linux(options),
+            Some("linux") => Self::linux(options, Self::after_userspace(options)?),
             Some("hostile") => Self::hostile(options),
             _ => Self::file(options),
         }
@@ -175,17 +176,31 @@ impl Plan {
         })
     }
 
-    fn linux(options: &cli::Run) -> anyhow::Result<Self> {
+    /// What Linux does once userspace is up.
+    fn after_userspace(options: &cli::Run) -> anyhow::Result<Then> {
+        if !options.smoke {
+            return Ok(Then::Shell);
+        }
+        match Userland::get()? {
+            Some(programs) => Ok(Then::Programs(programs)),
+            None => {
+                progress::say("this machine does not run Debian: busybox is all of the userland");
+                Ok(Then::PowerOff)
+            }
+        }
+    }
+
+    /// Linux up to the first line of userspace, and nothing after that.
+    pub fn boot_of_linux(options: &cli::Run) -> anyhow::Result<Self> {
+        Self::linux(options, Then::PowerOff)
+    }
+
+    fn linux(options: &cli::Run, then: Then) -> anyhow::Result<Self> {
         ensure!(
             options.initrd.is_none(),
             "`run linux` makes its own initrd; to bring one, run the kernel by its path"
         );
         let files = linux::Files::get(options.kernel.as_deref(), options.busybox.as_deref())?;
-        let then = if options.smoke {
-            Then::PowerOff
-        } else {
-            Then::Shell
-        };
         let cmdline = match &options.append {
             Some(more) => format!("{} {more}", linux::COMMAND_LINE),
             None => linux::COMMAND_LINE.to_owned(),
@@ -195,7 +210,7 @@ impl Plan {
             kernel: &files.kernel,
             initrd: Some(write(
                 "initramfs.cpio",
-                &initramfs::make(&read(&files.busybox)?, then),
+                &initramfs::make(&read(&files.busybox)?, &then)?,
             )?),
             cmdline: Some(&cmdline),
             series: None,
@@ -204,6 +219,8 @@ impl Plan {
         if options.smoke {
             plan = plan.unattended();
             plan.expected.userspace_harts = Some(plan.machine.harts);
+            plan.expected.userland =
+                matches!(then, Then::Programs(_)).then(|| userland::expected(plan.machine.harts));
         }
         Ok(plan)
     }

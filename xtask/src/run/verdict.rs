@@ -5,7 +5,7 @@ use std::fmt;
 
 use anyhow::{bail, ensure};
 
-use crate::guest::initramfs;
+use crate::guest::{initramfs, userland};
 
 /// What must be seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Expected {
     pub end: Option<&'static str>,
     /// Userspace must have come up with so many harts.
     pub userspace_harts: Option<u32>,
+    /// Debian's userland must have come to these results.
+    pub userland: Option<userland::Results>,
     /// The guest must have said that none of its steps went wrong.
     pub steps: bool,
     /// The guest must have tried every extension that is withheld from it.
@@ -46,6 +48,9 @@ impl Expected {
                 ),
                 None => bail!("the first line of userspace never came"),
             }
+        }
+        if let Some(expected) = self.userland {
+            userland::judge(expected, seen.userland)?;
         }
         if self.steps {
             match seen.steps {
@@ -95,6 +100,7 @@ impl Expected {
 pub struct Seen {
     end: Option<String>,
     userspace_harts: Option<u32>,
+    userland: Option<userland::Results>,
     steps: Option<(u64, u64)>,
     series: Option<Series>,
     /// Last words of the hypervisor.
@@ -174,6 +180,7 @@ impl Seen {
             self.end = Some(end.to_owned());
         }
         self.userspace_harts = initramfs::harts_of_first_line(line).or(self.userspace_harts);
+        self.userland = userland::results_of_line(line).or(self.userland);
         self.steps = steps(line).or(self.steps);
         if let Some(names) = line.strip_prefix("hypervisor: withheld from it: ") {
             self.withheld = Some(names.split_whitespace().map(String::from).collect());

@@ -1,5 +1,5 @@
-//! Whole runs, as a user makes them: the tour, guests that misbehave, thousands of hostile ones, and Debian's Linux up to its
-//! first line of userspace.
+//! Whole runs, as a user makes them: the tour, what a hart starts with, guests that misbehave, thousands of hostile ones, and
+//! Debian's Linux with programs of its userland.
 
 use super::tally::Tally;
 use super::target::{self, ALL_FEATURES};
@@ -26,6 +26,7 @@ const HOSTILE_GUESTS: [u64; 2] = [1400, 600];
 const LOST: Expected = Expected {
     end: Some("faults at its own trap vector for ever"),
     userspace_harts: None,
+    userland: None,
     steps: false,
     extensions: false,
     series: None,
@@ -94,6 +95,14 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
         );
     }
 
+    // R71: the same program shows what the firmware hands over, and what the hypervisor does.
+    for (bare, harts) in [(true, 2), (false, 1), (false, 2)] {
+        let (name, plan) = handover(bare, harts, CPU, machine)?;
+        one(&name, plan, qemu, &mut tally);
+    }
+    let (name, plan) = handover(false, 2, most_features(qemu), machine)?;
+    one(&name, plan, qemu, &mut tally);
+
     for cpu in [most_features(qemu), VECTOR] {
         let (name, plan) = extensions(cpu, machine)?;
         one(&name, plan, qemu, &mut tally);
@@ -130,10 +139,38 @@ pub fn short_runs(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Vec<(St
         ..machine.clone()
     };
     Ok(vec![
+        handover(false, 2, CPU, &machine)?,
         hostile(60, 2, CPU, &machine)?,
         extensions(most_features(qemu), &machine)?,
         extensions(VECTOR, &machine)?,
     ])
+}
+
+/// The run of the guest that looks at what its harts start with.
+fn handover(
+    bare: bool,
+    harts: u32,
+    cpu: &str,
+    machine: &cli::Machine,
+) -> anyhow::Result<(String, Plan)> {
+    let options = cli::Run {
+        guest: artifacts::build_handover_guest()?,
+        memory: Some(ByteSize::mebibytes(64)),
+        harts: Some(harts),
+        bare,
+        machine: cli::Machine {
+            cpu: Some(cpu.into()),
+            ..machine.clone()
+        },
+        ..cli::Run::default()
+    };
+    let plan = Plan::new(&options)?.expecting(Expected {
+        end: SURVIVES.end.filter(|_| !bare),
+        ..SURVIVES
+    });
+    let bare = if bare { " --bare" } else { "" };
+    let name = format!("run handover{bare} --harts {harts} --cpu {cpu}");
+    Ok((name, plan.unattended()))
 }
 
 /// The run of hostile guests.
