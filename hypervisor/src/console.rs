@@ -1,23 +1,88 @@
 //! The machine's console: what the hypervisor says, and what its guest's UART says, on one line discipline.
 //!
-//! The one idea: a message of the hypervisor always starts at the left edge, also when the guest is in the middle of a line.
-//! It goes through the firmware: the debug console extension (DBCN) where there is one, the legacy calls on older firmware.
+//! A message of the hypervisor always starts a line, also when the guest is in the middle of one. It goes through the firmware:
+//! the debug console extension (DBCN) where there is one, the legacy calls on older firmware.
+//!
+//! A guest can print the same words. If the operator gave the hypervisor a mark (see [`Operator`](crate::boot::operator::Operator))
+//! then each line of a message begins with an ASCII record separator and the mark, which no guest knows (I18). When the guest is
+//! over, or the hypervisor panics, what a guest prints is dropped.
 //!
 //! Of the guests of a [`series`](crate::series) nothing is shown: only their first line is kept, for who judges them.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use sbi_rt::Physical;
-use spin::Mutex;
+use spin::{Mutex, MutexGuard, Once};
+
+/// What comes before a mark.
+const RECORD_SEPARATOR: u8 = 0x1e;
+
+/// How often the last words of a panic ask for the console, before they do without: much longer than another hart keeps it.
+const PATIENCE: u64 = 100_000_000;
 
 static DEBUG_CONSOLE: AtomicBool = AtomicBool::new(false);
 static CONSOLE: Mutex<Console> = Mutex::new(Console::new(0));
+/// The hart that has the console, as [`this_hart`] gives it; 0 for none.
+static OWNER: AtomicUsize = AtomicUsize::new(0);
+/// What each line of the hypervisor begins with.
+static MARK: Once<&'static str> = Once::new();
+/// Whether what a guest prints is dropped: the guest is over, or the hypervisor is about to be.
+static GUEST_IS_OVER: AtomicBool = AtomicBool::new(false);
 
 struct Console {
     column: usize,
     kept: Option<FirstLine>,
+}
+
+/// The right to the console.
+struct Owned(MutexGuard<'static, Console>);
+
+impl Owned {
+    fn new(guard: MutexGuard<'static, Console>) -> Self {
+        OWNER.store(this_hart(), Ordering::Relaxed);
+        Self(guard)
+    }
+}
+
+impl Deref for Owned {
+    type Target = Console;
+
+    fn deref(&self) -> &Console {
+        &self.0
+    }
+}
+
+impl DerefMut for Owned {
+    fn deref_mut(&mut self) -> &mut Console {
+        &mut self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        OWNER.store(0, Ordering::Relaxed);
+    }
+}
+
+fn lock() -> Owned {
+    Owned::new(CONSOLE.lock())
+}
+
+fn try_lock() -> Option<Owned> {
+    CONSOLE.try_lock().map(Owned::new)
+}
+
+/// A number of this hart that is no other's and not 0, from its first instruction on.
+pub fn this_hart() -> usize {
+    let local: usize;
+    // SAFETY: reading `tp` has no effect. It is 0 on the first hart until that has its `HartLocal`, to which it points later.
+    unsafe {
+        core::arch::asm!("mv {}, tp", out(reg) local, options(nomem, nostack, preserves_flags));
+    }
+    local + 1
 }
 
 /// The first line of what a guest says, as far as there is room for it.
@@ -47,15 +112,18 @@ impl FirstLine {
         self.len += taken;
     }
 
-    /// The line, if it came to its end.
+    /// The line, if it came to its end. It is the guest's: it may hold any character but a line feed.
     pub fn text(&self) -> Option<&str> {
         let text = core::str::from_utf8(&self.bytes[..self.len]).ok()?;
         self.complete.then_some(text.trim_end())
     }
 }
 
-/// Finds out what the firmware offers, and makes `log` write here.
-pub fn initialize() {
+/// Finds out what the firmware offers, and makes `log` write here, with `mark` before each line.
+pub fn initialize(mark: Option<&'static str>) {
+    if let Some(mark) = mark {
+        MARK.call_once(|| mark);
+    }
     let offered = sbi_rt::probe_extension(sbi_rt::Console).is_available();
     DEBUG_CONSOLE.store(offered, Ordering::Relaxed);
     if log::set_logger(&Logger).is_ok() {
@@ -71,7 +139,8 @@ impl Console {
     fn put(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             match byte {
-                b'\n' | b'\r' => self.column = 0,
+                b'\n' => self.column = 0,
+                // Not at a carriage return: what stands before it is in the same line still.
                 _ => self.column += 1,
             }
         }
@@ -92,10 +161,23 @@ impl Console {
     }
 }
 
-/// Text with its line ends as a terminal wants them.
+impl Console {
+    /// Begins a line of the hypervisor's own.
+    fn put_mark(&mut self) {
+        if let Some(mark) = MARK.get() {
+            self.put(&[RECORD_SEPARATOR]);
+            self.put(mark.as_bytes());
+        }
+    }
+}
+
+/// Text of the hypervisor, marked, with its line ends as a terminal wants them.
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for line in text.split_inclusive('\n') {
+            if self.column == 0 {
+                self.put_mark();
+            }
             match line.strip_suffix('\n') {
                 Some(line) => {
                     self.put(line.as_bytes());
@@ -110,26 +192,41 @@ impl Write for Console {
 
 /// Writes bytes as they are: a guest's output.
 pub fn put_guest(bytes: &[u8]) {
-    let mut console = CONSOLE.lock();
+    let mut console = lock();
+    if GUEST_IS_OVER.load(Ordering::Relaxed) {
+        return;
+    }
     match &mut console.kept {
         Some(line) => line.push(bytes),
         None => console.put(bytes),
     }
 }
 
-/// From here on keeps a guest's first line, and shows nothing.
+/// From here on drops what the guest's harts print: it is over.
+pub fn end_of_guest() {
+    let _console = lock();
+    GUEST_IS_OVER.store(true, Ordering::Relaxed);
+}
+
+/// From here on keeps the first line of a new guest, and shows nothing.
 pub fn keep_first_line() {
-    CONSOLE.lock().kept = Some(FirstLine::EMPTY);
+    let mut console = lock();
+    console.kept = Some(FirstLine::EMPTY);
+    GUEST_IS_OVER.store(false, Ordering::Relaxed);
 }
 
 /// The first line of the guest since [`keep_first_line`], if that is known and nobody is at the console just now.
 pub fn first_line() -> Option<FirstLine> {
-    CONSOLE.try_lock()?.kept
+    try_lock()?.kept
 }
 
 /// Shows one character of progress.
 pub fn dot() {
-    CONSOLE.lock().put(b".");
+    let mut console = lock();
+    if console.column == 0 {
+        console.put_mark();
+    }
+    console.put(b".");
 }
 
 /// A byte that somebody typed, if there is one.
@@ -156,16 +253,20 @@ fn message(console: &mut Console, arguments: fmt::Arguments<'_>) {
 
 /// Says something that no level of `log` keeps back.
 pub fn say(arguments: fmt::Arguments<'_>) {
-    message(&mut CONSOLE.lock(), arguments);
+    message(&mut lock(), arguments);
 }
 
-/// Says the last words of a hart that panics: the lock may be its own, so it is not waited for.
+/// Says the last words of the hypervisor. If this hart has the console already it panicked while it was printing, and prints
+/// without; any other hart gives it back soon, since its guest prints nothing from here on.
 pub fn last_words(arguments: fmt::Arguments<'_>) {
-    for _ in 0..1_000_000 {
-        if let Some(mut console) = CONSOLE.try_lock() {
-            return message(&mut console, arguments);
+    GUEST_IS_OVER.store(true, Ordering::Relaxed);
+    if OWNER.load(Ordering::Relaxed) != this_hart() {
+        for _ in 0..PATIENCE {
+            if let Some(mut console) = try_lock() {
+                return message(&mut console, arguments);
+            }
+            core::hint::spin_loop();
         }
-        core::hint::spin_loop();
     }
     message(&mut Console::new(1), arguments);
 }
@@ -179,7 +280,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            message(&mut CONSOLE.lock(), *record.args());
+            message(&mut lock(), *record.args());
         }
     }
 

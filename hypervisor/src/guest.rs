@@ -169,7 +169,8 @@ impl Recipe {
             self.host_harts(),
         )
         .map_err(GuestError::Devices)?;
-        let vm = Box::new(vm);
+        let mut vm = Box::new(vm);
+        vm.drill = self.bundle.drill;
         let tree = self.device_tree(&vm, seed)?;
         load(&vm, &self.plan, &tree).map_err(GuestError::Load)?;
         if let Some(boot_hart) = vm.state(0) {

@@ -42,12 +42,19 @@ mod trap;
 /// What the program does with a panic: says it and turns the machine off.
 #[cfg(target_os = "none")]
 pub fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
-    use core::sync::atomic::{AtomicBool, Ordering};
+    use core::sync::atomic::{AtomicUsize, Ordering};
 
-    static PANICKED: AtomicBool = AtomicBool::new(false);
-    if PANICKED.swap(true, Ordering::AcqRel) {
-        // Another hart is saying it, or saying it is what failed.
-        power::halt()
+    /// The hart that panicked first; 0 for none.
+    static PANICKED: AtomicUsize = AtomicUsize::new(0);
+    let hart = console::this_hart();
+    match PANICKED.compare_exchange(0, hart, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => console::last_words(format_args!("{info}{}", series::Now)),
+        // Saying it is what failed.
+        Err(first) if first == hart => {}
+        // Another hart is saying it, and turns the machine off.
+        Err(_) => loop {
+            core::hint::spin_loop();
+        },
     }
-    power::give_up(format_args!("{info}{}", series::Now))
+    power::off(power::Outcome::Panicked)
 }

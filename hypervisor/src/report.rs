@@ -1,4 +1,4 @@
-//! What is said when a run ends: how the guest died, if it did, and what its memory did.
+//! What is said when a run ends: how the guest died, if it did, what its memory did, and last how it ended.
 
 use guest_mem::cause;
 use guest_mem::translate::{Access, Purpose, WalkTrace};
@@ -9,13 +9,19 @@ use crate::memory::host;
 use crate::vcpu::Vcpu;
 use crate::vm::{Ending, Vm};
 
-/// Reports how the guest ended.
+/// Reports on a guest that has ended. Its other harts may not have noticed yet.
 pub fn end(vcpu: &mut Vcpu<'_>, ending: Ending) {
     if !matches!(ending, Ending::Shutdown | Ending::Reboot) {
         obituary(vcpu);
     }
     summary(vcpu.vm);
-    log::info!("guest {} ended: {ending}", vcpu.vm.name);
+}
+
+/// The hypervisor's last line of a guest: how it ended. No hart runs it any more.
+pub fn closing_line(vm: &Vm) {
+    if let Some(ending) = vm.ending() {
+        log::info!("guest {} ended: {ending}", vm.name);
+    }
 }
 
 /// Where the guest stood, the instruction there, and how its last fault's address translates.

@@ -21,8 +21,9 @@ use crate::csr;
 use crate::guest::{self, Recipe};
 use crate::memory::frames::FRAME;
 use crate::memory::host;
+use crate::power::Outcome;
 use crate::vm::{Ending, TimeLimit, Vm};
-use crate::{power, vcpu};
+use crate::{power, report, vcpu};
 
 /// Milliseconds that a guest of a series has, if the bundle does not say.
 const TIME_LIMIT: u64 = 20;
@@ -59,16 +60,20 @@ pub fn lead(recipe: &Recipe) -> ! {
     while READY.load(Ordering::Acquire) < recipe.host_harts().len() - 1 {
         core::hint::spin_loop();
     }
-    match recipe.bundle().series {
+    let is_good = match recipe.bundle().series {
         Some(count) => series(recipe, count),
         None => {
             let vm = make(recipe, None);
             recipe.announce();
-            // The guest's end is reported by the hart that comes to it; nothing runs after it.
-            run(recipe, vm);
+            let vm = run(recipe, vm);
+            report::closing_line(&vm);
+            vm.ending() == Some(Ending::Shutdown)
         }
-    }
-    power::off()
+    };
+    power::off(match is_good {
+        true => Outcome::Good,
+        false => Outcome::GuestFailed,
+    })
 }
 
 /// Every other hart: joins each guest.
@@ -126,8 +131,8 @@ fn run(recipe: &Recipe, vm: Box<Vm>) -> Box<Vm> {
     unsafe { Box::from_raw(vm) }
 }
 
-/// Runs `count` guests and says what came of them.
-fn series(recipe: &Recipe, count: u64) {
+/// Runs `count` guests and says what came of them; returns whether nothing was wrong.
+fn series(recipe: &Recipe, count: u64) -> bool {
     let bundle = recipe.bundle();
     let name = bundle.name.unwrap_or("guest");
     let limit = bundle.time_limit.unwrap_or(TIME_LIMIT);
@@ -154,6 +159,7 @@ fn series(recipe: &Recipe, count: u64) {
     IN_SERIES.store(false, Ordering::Relaxed);
     log::set_max_level(LevelFilter::Info);
     log::info!("series of {name}: {account}");
+    account.wrong() == 0
 }
 
 /// Makes some frames known as free, so that a write to them is found.
@@ -206,6 +212,7 @@ impl Account {
         if !line.is_some_and(|line| line.starts_with("clean")) {
             self.not_clean += 1;
             let line = line.unwrap_or("nothing");
+            let line = line.escape_debug();
             self.tell(seed, format_args!("its first line is: {line} ({ending:?})"));
         }
         let (before, after) = (free / FRAME, host::free_bytes() / FRAME);
@@ -250,8 +257,13 @@ impl Account {
         self.done_wrong += vm.complaints();
     }
 
+    /// How much was lost, written or found that should not have been.
+    fn wrong(&self) -> u64 {
+        self.not_clean + self.frames_lost + self.heap_lost + self.overwritten
+    }
+
     fn tell(&self, seed: u64, what: fmt::Arguments<'_>) {
-        if self.not_clean + self.frames_lost + self.heap_lost + self.overwritten <= TOLD {
+        if self.wrong() <= TOLD {
             console::say(format_args!("FAILED: guest with seed {seed}: {what}"));
         }
     }
@@ -296,7 +308,7 @@ impl fmt::Display for Now {
         write!(f, "\nwhile the guest with seed {seed} of a series runs")?;
         let line = console::first_line();
         match line.as_ref().and_then(console::FirstLine::text) {
-            Some(line) => write!(f, ", whose first line is: {line}"),
+            Some(line) => write!(f, ", whose first line is: {}", line.escape_debug()),
             None => Ok(()),
         }
     }

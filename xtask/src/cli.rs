@@ -142,6 +142,9 @@ pub struct Run {
     /// Boot the guest straight on QEMU, without the hypervisor, to compare (not the tour)
     #[arg(long)]
     pub bare: bool,
+    /// Let the guest make the hypervisor panic, to see that the run is judged a failure
+    #[arg(long, hide = true)]
+    pub drill: bool,
     /// The machine.
     #[command(flatten)]
     pub machine: Machine,

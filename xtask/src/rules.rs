@@ -16,11 +16,12 @@ use crate::workspace;
 const DOCUMENT: &str = "docs/rules.md";
 
 /// The folders with tests, and where those run.
-const FOLDERS: [(&str, Side); 4] = [
+const FOLDERS: [(&str, Side); 5] = [
     ("guest-mem", Side::Host),
     ("hypervisor", Side::Host),
     ("test-kernel", Side::Target),
     ("guests", Side::Target),
+    ("xtask/src/run", Side::Host),
 ];
 
 /// Where a test runs.

@@ -11,6 +11,7 @@ use crate::boot::machine::Machine;
 use crate::memory::frames::{FRAME, FrameAllocator, Range};
 use crate::memory::host::HostTables;
 use crate::memory::page_table::{Flags, MODE_SV39, MapError, PageTable, Stage};
+use crate::power;
 
 unsafe extern "C" {
     static __image_start: u8;
@@ -98,6 +99,9 @@ pub fn build(machine: &Machine<'_>) -> Result<u64, MapError> {
         },
         read_write,
     )?;
+    if let Some(finisher) = power::finisher() {
+        identity(&table, finisher, read_write)?;
+    }
     Ok(MODE_SV39 << 60 | table.root().page_number())
 }
 

@@ -4,6 +4,7 @@
 //! only one hart runs.
 
 pub mod machine;
+pub mod operator;
 
 #[cfg(target_os = "none")]
 mod entry;

@@ -10,6 +10,7 @@ use spin::Once;
 use crate::boot::hart_local::{self, HartLocal};
 use crate::boot::host_tables;
 use crate::boot::machine::{MAX_HARTS, Machine, MachineError};
+use crate::boot::operator::Operator;
 use crate::console;
 use crate::csr;
 use crate::features;
@@ -39,13 +40,15 @@ static GRANT: Once<Grant> = Once::new();
 
 /// Called by `_start` on the hart that the firmware picked, with translation off.
 pub(super) extern "C" fn primary(hart_id: u64, device_tree: *const u8) -> ! {
-    console::initialize();
+    // SAFETY: the firmware's a1 is the machine's device tree, which lies in RAM that nothing else uses.
+    let blob = unsafe { device_tree_bytes(device_tree) };
+    let operator = blob.map_or_else(|_| Operator::default(), Operator::from_device_tree);
+    console::initialize(operator.mark);
+    power::initialize(operator.finisher);
     log::info!(
         "guest-mem hypervisor {} on hart {hart_id}",
         env!("CARGO_PKG_VERSION")
     );
-    // SAFETY: the firmware's a1 is the machine's device tree, which lies in RAM that nothing else uses.
-    let blob = unsafe { device_tree_bytes(device_tree) };
     let machine = blob.and_then(Machine::from_device_tree);
     let machine = match machine {
         Ok(machine) => MACHINE.call_once(|| machine),

@@ -28,6 +28,8 @@ pub struct Bundle<'a> {
     pub seed: u64,
     /// After so many milliseconds a guest of a series is stopped, `time-limit=` in `config`; at least 1.
     pub time_limit: Option<u64>,
+    /// A guest may make the hypervisor panic, to try whoever judges its runs, `drill=panic` in `config`.
+    pub drill: bool,
 }
 
 /// Why a bundle makes no guest.
@@ -87,6 +89,7 @@ impl<'a> Bundle<'a> {
                 ("memory", value) => self.memory = Some(memory(value).ok_or(bad)?),
                 ("series", value) => self.series = Some(positive(value).ok_or(bad)?),
                 ("seed", value) => self.seed = value.parse().map_err(|_| bad)?,
+                ("drill", "panic") => self.drill = true,
                 ("time-limit", value) => self.time_limit = Some(positive(value).ok_or(bad)?),
                 _ => return Err(bad),
             }
@@ -133,7 +136,7 @@ mod tests {
             ("cmdline", b"console=ttyS0 quiet\n"),
             (
                 "config",
-                b"# a guest\nname=linux\n\nharts=2\nmemory=512M\nseries=9\nseed=18446744073709551615\ntime-limit=20\n",
+                b"# a guest\nname=linux\n\nharts=2\nmemory=512M\nseries=9\nseed=18446744073709551615\ntime-limit=20\ndrill=panic\n",
             ),
             ("something", b"else"),
         ]);
@@ -147,6 +150,7 @@ mod tests {
             series: Some(9),
             seed: u64::MAX,
             time_limit: Some(20),
+            drill: true,
         };
         assert_eq!(Bundle::parse(&archive), Ok(expected));
     }
@@ -201,6 +205,7 @@ mod tests {
             "series=0",
             "seed=-1",
             "time-limit=0",
+            "drill=fire",
         ] {
             let archive = archive(&[("kernel", b"K"), ("config", line.as_bytes())]);
             assert_eq!(Bundle::parse(&archive), Err(BundleError::BadConfig(line)));

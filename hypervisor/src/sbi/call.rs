@@ -14,6 +14,8 @@ use crate::vm::Ending;
 
 /// Bytes of an `ecall`.
 const ECALL: u64 = 4;
+/// The SBI's first number for experiments: a panic, where the operator lets a guest ask for one.
+const DRILL: usize = 0x0800_0000;
 /// The last extension of the v0.1 kind.
 const LAST_LEGACY_EXTENSION: usize = 0xf;
 
@@ -27,6 +29,9 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
     let extension = vcpu.context.x[A7] as usize;
     if extension <= LAST_LEGACY_EXTENSION {
         return legacy::handle(vcpu, extension);
+    }
+    if extension == DRILL && vcpu.vm.drill {
+        panic!("a drill that the guest asked for");
     }
     let function = vcpu.context.x[A6] as usize;
     let registers = core::array::from_fn(|n| vcpu.context.x[A0 + n] as usize);

@@ -14,7 +14,7 @@ use crate::memory::frames::FRAME;
 use crate::memory::host;
 use crate::vm::hart_state::{HartState, Start, State};
 use crate::vm::{Ending, Request, Vm};
-use crate::{csr, exit, power, report};
+use crate::{console, csr, exit, power, report};
 
 use super::context::Context;
 use super::grant::Grant;
@@ -164,6 +164,7 @@ impl<'v> Vcpu<'v> {
     /// Ends the guest, by the first hart that comes to it.
     fn end(&mut self, ending: Ending) -> Over {
         if self.vm.end(ending) {
+            console::end_of_guest();
             self.vm.request_all(Request::STATE);
             if self.vm.time_limit.is_none() {
                 report::end(self, ending);

@@ -105,6 +105,8 @@ pub struct Vm {
     pub profile: MachineProfile,
     /// How long it may run. Only guests of a series have that; nobody reports on them singly.
     pub time_limit: Option<TimeLimit>,
+    /// Whether it may make the hypervisor panic, as its operator wished.
+    pub drill: bool,
     complaints: Counter,
     complaint_lines: Counter,
     last_complaint: AtomicU64,
@@ -138,6 +140,7 @@ impl Vm {
             exits: Exits::default(),
             profile,
             time_limit: None,
+            drill: false,
             complaints: Counter::new(),
             complaint_lines: Counter::new(),
             last_complaint: AtomicU64::new(0),

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::qemu::{Qemu, resolve};
-use crate::run::Plan;
+use crate::run::{Found, Plan};
 use crate::{cli, progress};
 
 /// The command.
@@ -22,10 +22,9 @@ pub fn run(options: &cli::Bench) -> anyhow::Result<()> {
                 "under the hypervisor"
             };
             let message = format!("Linux {name}, {round} of {}", options.rounds);
-            let (time, console) = progress::step(&message, || one(options, &qemu, is_bare))?;
+            let (time, found) = progress::step(&message, || one(options, &qemu, is_bare))?;
             times.push(time);
-            let found = console.lines().find_map(|line| line.split_once(EXITS));
-            exits = exits.or(found.map(|(_, causes)| causes.trim().to_owned()));
+            exits = exits.or(found.exits);
         }
     }
     let (under_hypervisor, bare) = (median(under_hypervisor), median(bare));
@@ -42,11 +41,8 @@ pub fn run(options: &cli::Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What comes before the exits by cause in the hypervisor's report.
-const EXITS: &str = "exits: ";
-
-/// One boot up to the first line of userspace, and power-off: its time and its console.
-fn one(options: &cli::Bench, qemu: &Qemu, bare: bool) -> anyhow::Result<(Duration, String)> {
+/// One boot up to the first line of userspace, and power-off: its time and what it found.
+fn one(options: &cli::Bench, qemu: &Qemu, bare: bool) -> anyhow::Result<(Duration, Found)> {
     let plan = Plan::boot_of_linux(&cli::Run {
         guest: "linux".into(),
         smoke: true,
@@ -56,11 +52,9 @@ fn one(options: &cli::Bench, qemu: &Qemu, bare: bool) -> anyhow::Result<(Duratio
         machine: options.machine.clone(),
         ..cli::Run::default()
     })?;
-    let mut screen = Vec::new();
     let start = Instant::now();
-    plan.carry_out(qemu, &mut screen)?;
-    let time = start.elapsed();
-    Ok((time, String::from_utf8_lossy(&screen).into_owned()))
+    let found = plan.carry_out(qemu, &mut std::io::sink())?;
+    Ok((start.elapsed(), found))
 }
 
 /// The median; of an even number, the longer of the two in the middle.

@@ -24,6 +24,8 @@ pub struct Bundle<'a> {
     pub cmdline: Option<&'a str>,
     /// Run it again and again.
     pub series: Option<Series>,
+    /// Let the guest make the hypervisor panic.
+    pub drill: bool,
 }
 
 /// The same guest many times, each time with the next seed.
@@ -55,6 +57,9 @@ impl Bundle<'_> {
         }) = self.series
         {
             config += &format!("series={count}\nseed={seed}\ntime-limit={time_limit}\n");
+        }
+        if self.drill {
+            config += "drill=panic\n";
         }
         archive.file("config", config.as_bytes());
         if let Some(cmdline) = self.cmdline {
@@ -89,11 +94,13 @@ mod tests {
                 seed: u64::MAX,
                 time_limit: 20,
             }),
+            drill: true,
         };
         let least = Bundle {
             initrd: None,
             cmdline: None,
             series: None,
+            drill: false,
             ..full
         };
         for bundle in [full, least] {
@@ -107,6 +114,7 @@ mod tests {
                 series: bundle.series.map(|series| series.count),
                 seed: bundle.series.map_or(0, |series| series.seed),
                 time_limit: bundle.series.map(|series| series.time_limit),
+                drill: bundle.drill,
             };
             assert_eq!(image::Bundle::parse(&bundle.to_bytes()), Ok(expected));
         }

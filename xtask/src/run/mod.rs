@@ -3,6 +3,7 @@
 //! A run is planned first (what to load, who is at the console, what must be seen) and then carried out the same way
 //! for every guest.
 
+mod mark;
 mod verdict;
 
 use std::fs;
@@ -22,6 +23,7 @@ use crate::qemu::{self, Board, Machine, Qemu};
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress, workspace};
 
+use mark::{Mark, Unmarked};
 pub use verdict::Expected;
 use verdict::Seen;
 
@@ -53,7 +55,8 @@ pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
     ));
     let result = plan.carry_out(&qemu, &mut std::io::stdout());
     if options.guest.to_str() == Some("hostile") && options.machine.has_usual_programs() {
-        leave_record(options, &qemu, result.as_ref().ok())?;
+        let counted = result.as_ref().ok().map(|found| &found.counted);
+        leave_record(options, &qemu, counted)?;
     }
     result.map(|_| ExitCode::SUCCESS)
 }
@@ -85,6 +88,17 @@ pub struct Plan {
     console: Console,
     limit: Option<Duration>,
     expected: Expected,
+    /// What the hypervisor's lines begin with; `None` without a hypervisor.
+    mark: Option<Mark>,
+}
+
+/// What a good run found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What it went through: of what, how many.
+    pub counted: Vec<(String, u64)>,
+    /// Exits by cause, in the hypervisor's words.
+    pub exits: Option<String>,
 }
 
 impl Plan {
@@ -126,6 +140,7 @@ impl Plan {
                 seed: options.seed.unwrap_or(HOSTILE_SEED),
                 time_limit: HOSTILE_MILLISECONDS,
             }),
+            drill: false,
         };
         let options = cli::Run {
             memory: Some(HOSTILE_MEMORY),
@@ -153,6 +168,7 @@ impl Plan {
             "the tour guest takes no --bare, --harts, --memory, --initrd or --append"
         );
         refuse_linux_options(options)?;
+        let mark = Mark::random()?;
         let machine = Machine {
             board: Board::Virt,
             cpu: cpu(options),
@@ -160,7 +176,7 @@ impl Plan {
             memory: ByteSize(GUEST_MEMORY.0 + HYPERVISOR_MEMORY.0),
             kernel: artifacts::build_hypervisor()?,
             initrd: None,
-            append: None,
+            append: Some(mark.argument()),
             bios: options.machine.bios.clone(),
         };
         let limit = Some(limit(options).unwrap_or(TIMEOUT));
@@ -173,6 +189,7 @@ impl Plan {
                 steps: true,
                 ..Expected::default()
             },
+            mark: Some(mark),
         })
     }
 
@@ -214,6 +231,7 @@ impl Plan {
             )?),
             cmdline: Some(&cmdline),
             series: None,
+            drill: options.drill,
         };
         let mut plan = Self::guest(options, &guest)?;
         if options.smoke {
@@ -238,6 +256,7 @@ impl Plan {
             initrd: options.initrd.clone(),
             cmdline: options.append.as_deref(),
             series: None,
+            drill: options.drill,
         };
         Self::guest(options, &guest)
     }
@@ -251,6 +270,7 @@ impl Plan {
             "--memory is in whole pages of 4 KiB"
         );
         let bios = options.machine.bios.clone();
+        let mark = (!options.bare).then(Mark::random).transpose()?;
         let machine = if options.bare {
             ensure!(
                 guest.kernel.is_file(),
@@ -276,7 +296,7 @@ impl Plan {
                 memory: ByteSize(memory.0.saturating_add(HYPERVISOR_MEMORY.0)),
                 kernel: artifacts::build_hypervisor()?,
                 initrd: Some(bundle),
-                append: None,
+                append: mark.as_ref().map(Mark::argument),
                 bios,
             }
         };
@@ -293,6 +313,7 @@ impl Plan {
             console: Console::User,
             limit,
             expected,
+            mark,
         })
     }
 
@@ -316,33 +337,29 @@ impl Plan {
     }
 
     /// Starts the machine, shows its console on `screen`, and judges what was seen.
-    /// Gives what a good run counted.
-    pub fn carry_out(
-        self,
-        qemu: &Qemu,
-        screen: &mut dyn Write,
-    ) -> anyhow::Result<Vec<(String, u64)>> {
-        let mut seen = Seen::default();
+    pub fn carry_out(self, qemu: &Qemu, screen: &mut dyn Write) -> anyhow::Result<Found> {
+        let mut screen = Unmarked::new(screen, self.mark.as_ref());
+        let mut seen = Seen::new(self.mark.clone());
         let ended = session::run(
             self.machine.command(qemu),
             self.console,
             self.limit,
-            screen,
+            &mut screen,
             |line| seen.line(line),
         )?;
-        match ended {
-            Ended::TimedOut => {
-                let seconds = self.limit.unwrap_or_default().as_secs();
-                bail!(
-                    "no end after {seconds} s: QEMU was ended (`--timeout` sets the limit){}",
-                    seen.newest_guest()
-                );
-            }
-            Ended::Failed => bail!("QEMU failed"),
-            Ended::ByItself => {}
+        screen.finish()?;
+        if ended == Ended::TimedOut {
+            let seconds = self.limit.unwrap_or_default().as_secs();
+            bail!(
+                "no end after {seconds} s: QEMU was ended (`--timeout` sets the limit){}",
+                seen.newest_guest()
+            );
         }
-        self.expected.judge(&seen)?;
-        Ok(seen.counted())
+        self.expected.judge(&seen, ended == Ended::Failed)?;
+        Ok(Found {
+            counted: seen.counted(),
+            exits: seen.exits().map(str::to_owned),
+        })
     }
 }
 
@@ -353,6 +370,7 @@ struct Guest<'a> {
     initrd: Option<PathBuf>,
     cmdline: Option<&'a str>,
     series: Option<Series>,
+    drill: bool,
 }
 
 impl Guest<'_> {
@@ -368,6 +386,7 @@ impl Guest<'_> {
             initrd: initrd.as_deref(),
             cmdline: self.cmdline,
             series: self.series,
+            drill: self.drill,
         };
         write(&format!("{}.cpio", self.name), &bundle.to_bytes())
     }

@@ -1,11 +1,13 @@
 //! Whole runs, as a user makes them: the tour, what a hart starts with, guests that misbehave, thousands of hostile ones, and
 //! Debian's Linux with programs of its userland.
 
+use anyhow::{bail, ensure};
+
 use super::tally::Tally;
 use super::target::{self, ALL_FEATURES};
 use crate::guest::linux;
 use crate::qemu::{CPU, Qemu};
-use crate::run::{Expected, Plan};
+use crate::run::{Expected, Found, Plan};
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress};
 
@@ -56,6 +58,44 @@ const MISBEHAVING: [(&str, Expected); 6] = [
     ("random-code", SURVIVES),
 ];
 
+/// A guest that speaks as the hypervisor, and what must come of its run all the same.
+struct Deceiving {
+    guest: &'static str,
+    /// What the guest must have done, if all is well.
+    expected: Expected,
+    /// What the verdict must say; `None` if the run is a good one.
+    error: Option<&'static str>,
+    /// How the last line of the console must begin.
+    last: &'static str,
+}
+
+const DECEIVING: [Deceiving; 3] = [
+    Deceiving {
+        guest: "forged-end",
+        expected: Expected {
+            steps: false,
+            ..SURVIVES
+        },
+        error: Some("the guest ended: shutdown after a system failure"),
+        last: "hypervisor: guest forged-end ended: shutdown after a system failure",
+    },
+    Deceiving {
+        guest: "forged-lines",
+        expected: SURVIVES,
+        error: None,
+        last: "hypervisor: guest forged-lines ended: shutdown",
+    },
+    Deceiving {
+        guest: "hidden-panic",
+        expected: Expected {
+            steps: false,
+            ..SURVIVES
+        },
+        error: Some("the hypervisor panicked: "),
+        last: "a drill that the guest asked for",
+    },
+];
+
 /// Runs them on `qemu`.
 pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
@@ -93,6 +133,16 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
             qemu,
             &mut tally,
         );
+    }
+
+    for deceiving in &DECEIVING {
+        let options = cli::Run {
+            guest: guests.join(deceiving.guest),
+            memory: Some(ByteSize::mebibytes(64)),
+            drill: true,
+            ..tour.clone()
+        };
+        one_that_deceives(deceiving, Plan::new(&options)?, qemu, &mut tally);
     }
 
     // R71: the same program shows what the firmware hands over, and what the hypervisor does.
@@ -223,15 +273,55 @@ fn most_features(qemu: &Qemu) -> &'static str {
 
 /// One run; what its console showed is printed only if it failed.
 fn one(name: &str, plan: Plan, qemu: &Qemu, tally: &mut Tally) {
+    checked(name, plan, qemu, tally, |result, _| result);
+}
+
+/// The run of a guest that speaks as the hypervisor: the test passes if the verdict is right.
+fn one_that_deceives(deceiving: &Deceiving, plan: Plan, qemu: &Qemu, tally: &mut Tally) {
+    let name = format!("i18 run {}", deceiving.guest);
+    let plan = plan.expecting(deceiving.expected.clone());
+    checked(&name, plan, qemu, tally, |result, screen| {
+        match (result, deceiving.error) {
+            (Ok(found), None) => ensure!(
+                found.counted.is_empty(),
+                "what the guest counted was believed"
+            ),
+            (Ok(_), Some(error)) => bail!("it was believed, and not judged: {error}"),
+            (Err(error), None) => bail!("it was believed: {error:#}"),
+            (Err(found), Some(error)) => ensure!(
+                found.to_string().starts_with(error),
+                "it was judged: {found:#}; and not: {error}"
+            ),
+        }
+        let last = screen.lines().last().unwrap_or_default();
+        ensure!(
+            last.starts_with(deceiving.last),
+            "the last line is: {last}; and not: {}",
+            deceiving.last
+        );
+        Ok(Found::default())
+    });
+}
+
+/// One run, of which `check` says whether it was right by its verdict and by what the screen showed.
+fn checked(
+    name: &str,
+    plan: Plan,
+    qemu: &Qemu,
+    tally: &mut Tally,
+    check: impl FnOnce(anyhow::Result<Found>, &str) -> anyhow::Result<Found>,
+) {
     let mut screen = Vec::new();
     let message = format!("{name}, on QEMU {}", qemu.version);
-    match progress::step(&message, || plan.unattended().carry_out(qemu, &mut screen)) {
-        Ok(counted) => {
-            tally.counted.extend(counted);
+    let result = progress::step(&message, || plan.unattended().carry_out(qemu, &mut screen));
+    let screen = String::from_utf8_lossy(&screen);
+    match check(result, &screen) {
+        Ok(found) => {
+            tally.counted.extend(found.counted);
             tally.pass_aloud(name);
         }
         Err(error) => {
-            println!("{}", String::from_utf8_lossy(&screen));
+            println!("{screen}");
             println!("test {name} ... FAILED: {error:#}");
             tally.fail(name, &format!("{error:#}"));
         }
