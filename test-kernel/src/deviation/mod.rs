@@ -90,8 +90,8 @@ deviations! {
     HtinstNotWritable "R20" "htinst cannot be written, so it cannot be put back";
     /// `hgatp.PPN[1:0]` can be written.
     RootBitsWritable "R41" "hgatp.PPN[1:0] is writable";
-    /// The firmware's redirect of a guest's illegal instruction ends in the guest, since `mret` goes back to V=1 in spite of it.
-    IllegalStaysInGuest "R25" "an illegal instruction of a guest is redirected into the guest";
+    /// M-mode's redirect of a guest's trap ends in the guest, since `mret` goes back to V=1 in spite of a cleared `mstatus.MPV`.
+    RedirectStaysInGuest "R25" "a guest's trap that M-mode redirects to HS-mode ends in the guest";
     /// `hfence` in VU-mode is illegal instead of virtual.
     FenceInVuIllegal "R39" "hfence in VU-mode raises 2 instead of 22";
     /// A page table where the machine has nothing raises a page fault, or a guest-page fault if it is the G-stage's.

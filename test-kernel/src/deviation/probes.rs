@@ -11,13 +11,16 @@ use crate::guest::{self, Guest, Mode};
 use crate::harness::act_as_supervisor;
 use crate::tables::bits::{A, D, N, R, SUPERVISOR, U, USER, V, W, X};
 use crate::tables::{World, leaf, loaded_vmid};
-use crate::{arena, boot, csr, raw};
+use crate::{arena, boot, csr, machine, raw};
 
 /// Where the probes map their page.
 const GVA: u64 = 0x1000;
 
 /// The first guest-physical address that Sv39x4 refuses.
 const WIDE: u64 = 1 << 41;
+
+/// The cause of an illegal instruction.
+const ILLEGAL_INSTRUCTION: u64 = 2;
 
 fn cause(result: Result<u64, crate::trap::Trap>) -> u64 {
     result.map_or_else(|trap| trap.info.scause, |_| u64::MAX)
@@ -231,10 +234,16 @@ pub(super) fn probe(deviation: Deviation) -> bool {
             unsafe { csr::hgatp::write(8 << 60 | 3) };
             csr::hgatp::read() & 3 != 0
         }
-        Deviation::IllegalStaysInGuest => {
+        Deviation::RedirectStaysInGuest => {
             let (_world, mut guest) = guest::with_code(GVA, &[0], Mode::Vs);
-            let exit = guest.run(Mode::Vs);
-            exit.info.scause != 2 && exit.sepc == guest::exit_address()
+            let mut run = || guest.run(Mode::Vs);
+            // Firmware keeps an illegal instruction to itself; without firmware the kernel's own M-mode is told to.
+            let exit = if machine::is_standalone() {
+                machine::undelegated(ILLEGAL_INSTRUCTION, run)
+            } else {
+                run()
+            };
+            exit.info.scause != ILLEGAL_INSTRUCTION && exit.sepc == guest::exit_address()
         }
         Deviation::FenceInVuIllegal => {
             let fence = raw::words().find(|(name, _)| name.starts_with("hfence"));

@@ -23,7 +23,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::global::Global;
 
-pub use set_up::{DELEGATED, harts};
+use set_up::DELEGATED;
+pub use set_up::harts;
 pub use stepping::{forget, trace};
 
 /// Harts that the shim has a stack for; others sleep for ever.
@@ -100,8 +101,16 @@ pub fn watched<R>(body: impl FnOnce() -> R) -> (R, Option<Taken>) {
 }
 
 /// Writes `medeleg` and answers what it was. Standalone only.
-pub fn delegate(causes: u64) -> u64 {
+fn delegate(causes: u64) -> u64 {
     call(DELEGATE, causes, 0)
+}
+
+/// Runs `body` with this cause left to M-mode, which redirects it as firmware does. Standalone only.
+pub fn undelegated<R>(cause: u64, body: impl FnOnce() -> R) -> R {
+    let delegated = delegate(DELEGATED & !(1 << cause));
+    let result = body();
+    delegate(delegated);
+    result
 }
 
 /// Runs `body` with these bits of `menvcfg` set, too, where the hart has them. Standalone only.

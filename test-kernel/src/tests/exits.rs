@@ -91,9 +91,9 @@ fn is_store(form: &Form) -> bool {
 /// the trap of such a form cannot reach the host, what the host sees is the guest lost at the address of its own vector.
 fn is_unknown(t: &mut Test, exit: &Trap) -> bool {
     let lost =
-        exit.sepc == crate::guest::exit_address() && t.machine.has(Deviation::IllegalStaysInGuest);
+        exit.sepc == crate::guest::exit_address() && t.machine.has(Deviation::RedirectStaysInGuest);
     if lost {
-        t.deviates(Deviation::IllegalStaysInGuest);
+        t.deviates(Deviation::RedirectStaysInGuest);
     }
     lost || exit.info.scause == 2
 }

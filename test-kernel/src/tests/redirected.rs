@@ -5,10 +5,10 @@
 
 use guest_mem::csr::{HSTATUS_GVA, STATUS_SIE, STATUS_SPIE, STATUS_SPP};
 
-use crate::deviation::Deviation::HtinstNotWritable;
+use crate::deviation::Deviation::{HtinstNotWritable, RedirectStaysInGuest};
 use crate::guest::{self, ECALL, Mode};
 use crate::harness::{Outcome, Test, act_as_supervisor, cases, fail, skip};
-use crate::machine::{self, DELEGATED};
+use crate::machine::{self, undelegated};
 use crate::tables::World;
 use crate::tables::bits::{SUPERVISOR, USER};
 use crate::trap::Trap;
@@ -32,14 +32,6 @@ fn standalone() -> Outcome {
         skip!("M-mode is the firmware's");
     }
     Ok(())
-}
-
-/// Runs `body` with M-mode taking the cause.
-fn undelegated<R>(cause: u64, body: impl FnOnce() -> R) -> R {
-    let delegated = machine::delegate(DELEGATED & !(1 << cause));
-    let result = body();
-    machine::delegate(delegated);
-    result
 }
 
 /// Compares what two traps left. GVA has to be what M-mode found, where that is known.
@@ -110,6 +102,14 @@ fn r25_a_redirected_exit_of_a_guest_leaves_what_a_delegated_one_leaves(t: &mut T
             let direct = guest.run(mode);
             guest.pc = pc;
             let redirected = undelegated(cause, || guest.run(mode));
+            if mode != Mode::U && t.machine.has(RedirectStaysInGuest) {
+                // M-mode's `mret` ends in VS-mode at the address of the host's vector, which the guest does not map.
+                let ends = (redirected.info.scause, redirected.sepc);
+                t.equal("the end", ends, (12, guest::exit_address()))?;
+                t.equal("the cause", direct.info.scause, cause)?;
+                t.deviates(RedirectStaysInGuest);
+                continue;
+            }
             same(t, cause, direct, redirected, None)?;
         }
     }

@@ -329,9 +329,8 @@ fn refused(vs_flags: u64, g_flags: u64, store: bool) -> Result<u64, crate::trap:
 fn r25_a_cause_that_is_not_delegated_goes_to_m_mode(t: &mut Test) -> Outcome {
     standalone()?;
     for (cause, vs_flags, g_flags, store) in CAUSES {
-        let delegated = machine::delegate(machine::DELEGATED & !(1 << cause));
-        let (result, taken) = machine::watched(|| refused(vs_flags, g_flags, store));
-        machine::delegate(delegated);
+        let access = || refused(vs_flags, g_flags, store);
+        let (result, taken) = machine::undelegated(cause, || machine::watched(access));
         check!(result.is_ok(), "cause {cause}: HS-mode took it, too");
         let Some(taken) = taken else {
             fail!("cause {cause}: M-mode did not take it");
