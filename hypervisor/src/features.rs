@@ -37,7 +37,27 @@ bitflags! {
         const TIME = 1 << 1;
         /// `instret`.
         const INSTRET = 1 << 2;
+        /// `hpmcounter3`, the first of the programmable ones.
+        const FIRST_PROGRAMMABLE = 1 << 3;
+        /// All of the programmable ones. Nothing programs them: there is no SBI PMU, and the host counts nothing.
+        const PROGRAMMABLE = 0xffff_fff8;
     }
+}
+
+impl Counters {
+    /// Those that Zicntr stands for.
+    const BASE: Self = Self::CYCLE.union(Self::TIME).union(Self::INSTRET);
+}
+
+/// What the CSRs of this machine let a guest have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Granted {
+    /// `henvcfg`.
+    pub environment: Henvcfg,
+    /// `hcounteren`.
+    pub counters: Counters,
+    /// `sstatus.VS` can be set, so a guest can have the vector registers.
+    pub vectors: bool,
 }
 
 /// What governs an extension for a guest.
@@ -48,11 +68,27 @@ enum Need {
     Environment(Henvcfg),
     /// Bits of `hcounteren`.
     Counters(Counters),
+    /// The vector registers, which `sstatus.VS` turns on.
+    Vectors,
+    /// The machine promises the same for VS-mode by this extension.
+    Machine(&'static str),
+}
+
+impl Need {
+    fn is_met(&self, isa: &str, granted: &Granted) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Environment(bits) => granted.environment.contains(*bits),
+            Self::Counters(bits) => granted.counters.contains(*bits),
+            Self::Vectors => granted.vectors,
+            Self::Machine(other) => lists(isa, other),
+        }
+    }
 }
 
 /// Every extension that a guest may have, in the order of the ISA string. An unprivileged extension without state has no bit
 /// that could take it from a guest, so each one that there is stands here. What is not here is not passed on: in particular H
-/// itself; V, whose registers the vCPU reset does not clear; and names for several others, one of which is not passed on.
+/// itself, and names for several others, one of which is not passed on.
 const EXTENSIONS: &[(&str, Need)] = &[
     ("i", Need::Nothing),
     ("m", Need::Nothing),
@@ -61,6 +97,7 @@ const EXTENSIONS: &[(&str, Need)] = &[
     ("d", Need::Nothing),
     ("c", Need::Nothing),
     ("b", Need::Nothing),
+    ("v", Need::Vectors),
     ("zic64b", Need::Nothing),
     (
         "zicbom",
@@ -72,12 +109,13 @@ const EXTENSIONS: &[(&str, Need)] = &[
     ("ziccif", Need::Nothing),
     ("zicclsm", Need::Nothing),
     ("ziccrse", Need::Nothing),
-    ("zicntr", Need::Counters(Counters::all())),
+    ("zicntr", Need::Counters(Counters::BASE)),
     ("zicond", Need::Nothing),
     ("zicsr", Need::Nothing),
     ("zifencei", Need::Nothing),
     ("zihintntl", Need::Nothing),
     ("zihintpause", Need::Nothing),
+    ("zihpm", Need::Counters(Counters::FIRST_PROGRAMMABLE)),
     ("zimop", Need::Nothing),
     ("zmmul", Need::Nothing),
     ("za64rs", Need::Nothing),
@@ -111,7 +149,46 @@ const EXTENSIONS: &[(&str, Need)] = &[
     ("zksh", Need::Nothing),
     ("zkt", Need::Nothing),
     ("ztso", Need::Nothing),
+    ("zvbb", Need::Vectors),
+    ("zvbc", Need::Vectors),
+    ("zve32f", Need::Vectors),
+    ("zve32x", Need::Vectors),
+    ("zve64d", Need::Vectors),
+    ("zve64f", Need::Vectors),
+    ("zve64x", Need::Vectors),
+    ("zvfbfmin", Need::Vectors),
+    ("zvfbfwma", Need::Vectors),
+    ("zvfh", Need::Vectors),
+    ("zvfhmin", Need::Vectors),
+    ("zvkb", Need::Vectors),
+    ("zvkg", Need::Vectors),
+    ("zvkn", Need::Vectors),
+    ("zvknc", Need::Vectors),
+    ("zvkned", Need::Vectors),
+    ("zvkng", Need::Vectors),
+    ("zvknha", Need::Vectors),
+    ("zvknhb", Need::Vectors),
+    ("zvks", Need::Vectors),
+    ("zvksc", Need::Vectors),
+    ("zvksed", Need::Vectors),
+    ("zvksg", Need::Vectors),
+    ("zvksh", Need::Vectors),
+    ("zvkt", Need::Vectors),
+    ("zvl32b", Need::Vectors),
+    ("zvl64b", Need::Vectors),
+    ("zvl128b", Need::Vectors),
+    ("zvl256b", Need::Vectors),
+    ("zvl512b", Need::Vectors),
+    ("zvl1024b", Need::Vectors),
+    ("ssccptr", Need::Nothing),
+    // The guest's `scounteren` is the machine's own.
+    ("sscounterenw", Need::Nothing),
+    ("ssnpm", Need::Nothing),
     ("sstc", Need::Environment(Henvcfg::STCE)),
+    ("sstvala", Need::Machine("shvstvala")),
+    ("sstvecd", Need::Machine("shvstvecd")),
+    ("ssu64xl", Need::Nothing),
+    ("supm", Need::Nothing),
     ("svadu", Need::Environment(Henvcfg::ADUE)),
     ("svinval", Need::Nothing),
     ("svnapot", Need::Nothing),
@@ -131,9 +208,9 @@ pub fn lists(isa: &str, extension: &str) -> bool {
 }
 
 /// Whether a machine with this `riscv,isa` has an extension. That property is older than some names: by its binding `i` also
-/// means `zicntr`, `zicsr` and `zifencei`.
+/// means `zicntr`, `zicsr`, `zifencei` and `zihpm`.
 fn machine_has(isa: &str, extension: &str) -> bool {
-    let in_base = matches!(extension, "zicntr" | "zicsr" | "zifencei");
+    let in_base = matches!(extension, "zicntr" | "zicsr" | "zifencei" | "zihpm");
     lists(isa, extension) || in_base && lists(isa, "i")
 }
 
@@ -150,19 +227,19 @@ pub fn wanted_environment(isa: &str) -> Henvcfg {
 }
 
 /// The extensions of the guest: of the machine's, those that the granted CSR bits govern or that nothing governs.
-pub fn guest_extensions(isa: &str, environment: Henvcfg, counters: Counters) -> Vec<&'static str> {
+pub fn guest_extensions(isa: &str, granted: &Granted) -> Vec<&'static str> {
     EXTENSIONS
         .iter()
-        .filter(|(name, need)| {
-            machine_has(isa, name)
-                && match need {
-                    Need::Nothing => true,
-                    Need::Environment(bits) => environment.contains(*bits),
-                    Need::Counters(bits) => counters.contains(*bits),
-                }
-        })
+        .filter(|(name, need)| machine_has(isa, name) && need.is_met(isa, granted))
         .map(|(name, _)| *name)
         .collect()
+}
+
+/// Whether the machine has vector registers, of any size and element type.
+pub fn has_vectors(isa: &str) -> bool {
+    EXTENSIONS
+        .iter()
+        .any(|(name, need)| matches!(need, Need::Vectors) && lists(isa, name))
 }
 
 /// What of the machine's extensions is not in the guest's list.
@@ -192,45 +269,63 @@ pub fn isa_string(extensions: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    const ISA: &str = "rv64imafdcvh_zicbom_zicboz_zicntr_zihpm_zba_ssaia_sstc_svadu_svpbmt_shtvala";
+    const ISA: &str =
+        "rv64imafdcvh_zicbom_zicboz_zicntr_zihpm_zba_zvbb_zve64d_ssaia_sstc_svadu_svpbmt_shtvala";
+
+    const ALL: Granted = Granted {
+        environment: Henvcfg::all(),
+        counters: Counters::all(),
+        vectors: true,
+    };
 
     #[test]
-    fn an_extension_is_listed_only_if_every_bit_that_governs_it_is_granted() {
+    fn r86_an_extension_needs_every_bit_that_governs_it() {
         let cases = [
             (
-                Henvcfg::all(),
-                Counters::all(),
-                "rv64imafdc_zicbom_zicboz_zicntr_zicsr_zifencei_zba_sstc_svadu_svpbmt",
+                ALL,
+                "rv64imafdcv_zicbom_zicboz_zicntr_zicsr_zifencei_zihpm_zba_zvbb_zve64d_sstc_svadu_svpbmt",
             ),
             (
-                Henvcfg::empty(),
-                Counters::TIME,
+                Granted {
+                    counters: Counters::TIME,
+                    ..Granted::default()
+                },
                 "rv64imafdc_zicsr_zifencei_zba",
             ),
             (
-                Henvcfg::CBCFE | Henvcfg::STCE,
-                Counters::all(),
-                "rv64imafdc_zicntr_zicsr_zifencei_zba_sstc",
+                Granted {
+                    environment: Henvcfg::CBCFE | Henvcfg::STCE,
+                    vectors: false,
+                    ..ALL
+                },
+                "rv64imafdc_zicntr_zicsr_zifencei_zihpm_zba_sstc",
             ),
         ];
-        for (environment, counters, expected) in cases {
-            let extensions = guest_extensions(ISA, environment, counters);
+        for (granted, expected) in cases {
+            let extensions = guest_extensions(ISA, &granted);
             assert_eq!(isa_string(&extensions), expected);
         }
     }
 
     #[test]
-    fn the_hypervisor_extension_and_vectors_never_reach_the_guest() {
-        let extensions = guest_extensions(ISA, Henvcfg::all(), Counters::all());
-        let hidden = ["v", "h", "zihpm", "ssaia", "shtvala"];
+    fn the_hypervisor_extension_never_reaches_the_guest() {
+        let extensions = guest_extensions(ISA, &ALL);
+        let hidden = ["h", "ssaia", "shtvala"];
         assert_eq!(withheld(ISA, &extensions), hidden);
         assert_eq!(withheld("rv64im", &["i", "m"]), [""; 0]);
     }
 
     #[test]
     fn the_base_of_an_old_isa_string_has_counters_and_fences() {
-        let extensions = guest_extensions("rv64imac", Henvcfg::empty(), Counters::all());
-        assert_eq!(isa_string(&extensions), "rv64imac_zicntr_zicsr_zifencei");
+        let granted = Granted {
+            environment: Henvcfg::empty(),
+            ..ALL
+        };
+        let extensions = guest_extensions("rv64imac", &granted);
+        assert_eq!(
+            isa_string(&extensions),
+            "rv64imac_zicntr_zicsr_zifencei_zihpm"
+        );
     }
 
     #[test]
@@ -238,6 +333,27 @@ mod tests {
         assert_eq!(wanted_environment("rv64imafdch_zba"), Henvcfg::empty());
         assert_eq!(wanted_environment("rv64imafdch_zba_sstc"), Henvcfg::STCE);
         assert_eq!(wanted_environment(ISA), Henvcfg::all());
+    }
+
+    #[test]
+    fn r86_a_promise_of_s_mode_needs_the_one_for_vs_mode() {
+        let isa = "rv64i_shvstvala_sstvala_sstvecd_ssu64xl";
+        let extensions = guest_extensions(isa, &Granted::default());
+        assert_eq!(
+            isa_string(&extensions),
+            "rv64i_zicsr_zifencei_sstvala_ssu64xl"
+        );
+    }
+
+    #[test]
+    fn r86_a_machine_with_parts_of_v_has_vectors() {
+        for (isa, expected) in [
+            ("rv64imafdcv", true),
+            ("rv64imafdc_zve32x", true),
+            ("rv64imafdc_zba", false),
+        ] {
+            assert_eq!(has_vectors(isa), expected, "{isa}");
+        }
     }
 
     #[test]

@@ -195,17 +195,15 @@ impl Recipe {
             self.harts,
             self.plan.entry
         );
-        let (environment, counters) = (self.grant.environment, self.grant.counters);
-        let extensions = features::guest_extensions(self.machine.isa, environment, counters);
+        let extensions = features::guest_extensions(self.machine.isa, &self.grant.granted);
         let withheld = features::withheld(self.machine.isa, &extensions);
         log::info!("withheld from it: {}", withheld.join(" "));
     }
 
     /// What the guest is told of its machine: what it was granted, and nothing else.
     fn device_tree(&self, vm: &Vm, seed: Option<u64>) -> Result<alloc::vec::Vec<u8>, GuestError> {
-        let (environment, counters) = (vm.grant.environment, vm.grant.counters);
         let machine = self.machine;
-        let extensions = features::guest_extensions(machine.isa, environment, counters);
+        let extensions = features::guest_extensions(machine.isa, &vm.grant.granted);
         let block = |name, bytes| if extensions.contains(&name) { bytes } else { 0 };
         GuestMachine {
             memory: RAM_BASE.value()..RAM_BASE.value() + vm.ram.byte_len(),

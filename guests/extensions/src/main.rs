@@ -14,6 +14,8 @@ mod probe;
 mod supervisor;
 #[cfg(target_os = "none")]
 mod unprivileged;
+#[cfg(target_os = "none")]
+mod vectors;
 
 #[cfg(target_os = "none")]
 mod guest {
@@ -24,7 +26,7 @@ mod guest {
     use guest_kit::{csr_set, println, sbi};
 
     use crate::probe::{CACHE_BLOCK, Hiding, Outcome, Probe};
-    use crate::{supervisor, unprivileged};
+    use crate::{supervisor, unprivileged, vectors};
 
     /// Floating point on; vectors, too, if that can be.
     const UNITS_ON: u64 = 3 << 13 | 3 << 9;
@@ -53,7 +55,10 @@ mod guest {
                 if right { "  ok   " } else { "  WRONG" }
             );
         };
-        let probes = || unprivileged::PROBES.iter().chain(supervisor::PROBES);
+        let probes = || {
+            let (first, last) = (unprivileged::PROBES, supervisor::PROBES);
+            first.iter().chain(vectors::PROBES).chain(last)
+        };
         for name in machine.extensions() {
             if !probes().any(|probe| probe.name == name) {
                 step(

@@ -79,6 +79,14 @@ impl Probe {
         }
     }
 
+    /// The same, where machines have it without its name.
+    pub const fn without_name(self, reason: &'static str) -> Self {
+        Self {
+            hiding: Hiding::Cannot(reason),
+            ..self
+        }
+    }
+
     /// One of page-table entries.
     pub const fn of_entries(name: &'static str, run: fn() -> Outcome) -> Self {
         Self {
@@ -94,6 +102,19 @@ impl Probe {
             ..Self::new(name, run)
         }
     }
+}
+
+/// Tries each of the `probes` that `names` lists. Returns the first outcome that is not as it should be.
+pub fn all_of(probes: &[Probe], names: &[&str]) -> Outcome {
+    for &name in names {
+        let probe = probes.iter().find(|probe| probe.name == name);
+        match probe.map(|probe| (probe.run)()) {
+            Some(Outcome::Works) => {}
+            Some(other) => return other,
+            None => return Outcome::Wrong(0),
+        }
+    }
+    Outcome::Works
 }
 
 /// Judges a value.

@@ -63,9 +63,11 @@ pub const PROBES: &[Probe] = &[
     csr!("ssccfg", "0x120"),
     csr!("ssstateen", "0x10c"),
     csr!("ssctr", "0x14e"),
-    Probe::new("sscofpmf", || {
-        bits(execute!("+m", 0u32, 0u32, "csrr a2, 0xda0"), u64::MAX)
-    }),
+    Probe::open(
+        "sscofpmf",
+        "scountovf shows what the firmware left in counters that the guest may read, and there is no SBI PMU",
+        || bits(execute!("+m", 0u32, 0u32, "csrr a2, 0xda0"), u64::MAX),
+    ),
     Probe::new("ssdbltrp", || {
         const SDT: u64 = 1 << 24;
         let seen = execute!(

@@ -3,16 +3,14 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::probe::{CACHE_BLOCK, Outcome, Probe, area, area_word, expect};
+use crate::probe::{CACHE_BLOCK, Outcome, Probe, all_of, area, area_word, expect};
 use crate::{execute, gives};
 
 const HINT: &str = "its instructions are hints, which every hart executes as nothing";
 const PROPERTY: &str = "it promises how memory behaves, and has no instruction of its own";
-const NAME: &str = "it is a name for others, which are tried one by one";
+/// Why an extension that is a name cannot be hidden.
+pub const NAME: &str = "it is a name for others, which are tried one by one";
 const NO_ENABLE: &str = "it has no state and no enable bit";
-
-/// They have the vector registers as their only state.
-const VECTOR: fn() -> Outcome = gives!(8; "+v", 8u32, 0u32, "vsetivli a2, 8, e8, m1, ta, ma");
 
 /// The probes.
 pub const PROBES: &[Probe] = &[
@@ -81,12 +79,12 @@ pub const PROBES: &[Probe] = &[
         "zbc",
         gives!(1; "+zbc", 1u64 << 63, 2u32, "clmulh a2, a0, a1"),
     ),
-    Probe::open("zkn", NAME, || all_of(&ZKN)),
-    Probe::open("zks", NAME, || all_of(&ZKS)),
+    Probe::open("zkn", NAME, || all_of(PROBES, &ZKN)),
+    Probe::open("zks", NAME, || all_of(PROBES, &ZKS)),
     Probe::open(
         "zk",
         "it is a name for others and for Zkr, which is hidden",
-        || all_of(&ZKN),
+        || all_of(PROBES, &ZKN),
     ),
     Probe::part_of(
         "zbkb",
@@ -170,9 +168,10 @@ pub const PROBES: &[Probe] = &[
     ),
     Probe::new("zifencei", changed_code),
     Probe::new("zicntr", counters),
+    // Nothing programs the counter, so it stands still, at whatever the firmware left.
     Probe::new(
         "zihpm",
-        gives!(0; "+zicsr", 0u32, 0u32, "csrr a2, hpmcounter3"),
+        gives!(0; "+zicsr", 0u32, 0u32, "csrr a0, hpmcounter3", "csrr a1, hpmcounter3", "sub a2, a1, a0"),
     ),
     Probe::new("zicbom", || {
         let (_, trap) = execute!(
@@ -233,33 +232,6 @@ pub const PROBES: &[Probe] = &[
         HINT,
         gives!(0; "+m", 0u32, 0u32, ".4byte 0x0100000f"),
     ),
-    // State that the hypervisor does not keep for a guest.
-    Probe::new("v", VECTOR),
-    vector("zve32x"),
-    vector("zve32f"),
-    vector("zve64x"),
-    vector("zve64f"),
-    vector("zve64d"),
-    vector("zvfhmin"),
-    vector("zvfbfmin"),
-    vector("zvfbfwma"),
-    vector("zvbc"),
-    vector("zvkb"),
-    vector("zvkg"),
-    vector("zvkn"),
-    vector("zvknc"),
-    vector("zvkng"),
-    vector("zvknha"),
-    vector("zvknhb"),
-    vector("zvks"),
-    vector("zvksc"),
-    vector("zvksed"),
-    vector("zvksg"),
-    vector("zvksh"),
-    vector("zvkt"),
-    Probe::new("zvfh", gives!(0; "+m", 0u32, 0u32, ".4byte 0x02009057")), // vfadd.vv v0, v0, v1
-    Probe::new("zvbb", gives!(0; "+m", 0u32, 0u32, ".4byte 0x06008057")), // vandn.vv v0, v0, v1
-    Probe::new("zvkned", gives!(0; "+m", 0u32, 0u32, ".4byte 0xa200a077")), // vaesdm.vv v0, v0
     Probe::new("zicfiss", gives!(0; "+m", 0u32, 0u32, "csrr a2, 0x011")),
     Probe::new("zkr", gives!(0; "+m", 0u32, 0u32, "csrrw a2, 0x015, zero")),
     Probe::open(
@@ -278,19 +250,6 @@ pub const PROBES: &[Probe] = &[
 const ZKN: [&str; 6] = ["zbkb", "zbkc", "zbkx", "zkne", "zknd", "zknh"];
 const ZKS: [&str; 5] = ["zbkb", "zbkc", "zbkx", "zksed", "zksh"];
 
-/// Tries each of these extensions; gives the first outcome that is not as it should be.
-fn all_of(names: &[&str]) -> Outcome {
-    for &name in names {
-        let probe = PROBES.iter().find(|probe| probe.name == name);
-        match probe.map(|probe| (probe.run)()) {
-            Some(Outcome::Works) => {}
-            Some(other) => return other,
-            None => return Outcome::Wrong(0),
-        }
-    }
-    Outcome::Works
-}
-
 /// `cbo.zero` clears 64 bytes that are aligned so; where it does not exist, the device tree names that size, or none.
 fn block_of_64() -> Outcome {
     let size = CACHE_BLOCK.load(Ordering::Relaxed);
@@ -308,11 +267,6 @@ fn block_of_64() -> Outcome {
         Some(_) if size == 64 => Outcome::Works,
         Some(_) => Outcome::Undecidable,
     }
-}
-
-/// A part of the vector extension: without `vsetivli` there is no way to begin.
-const fn vector(name: &'static str) -> Probe {
-    Probe::new(name, VECTOR)
 }
 
 fn atomic_add() -> Outcome {

@@ -9,6 +9,7 @@ use core::fmt;
 
 use guest_kit::csr_read;
 use guest_kit::machine::Machine;
+use guest_kit::vectors::Vectors;
 
 use crate::layout::{PLIC, UART};
 use crate::stamp;
@@ -29,7 +30,7 @@ pub enum Place {
     Integer(u64, usize),
     /// In this floating-point register of this hart.
     Float(u64, usize),
-    /// In this CSR of this hart.
+    /// In this CSR of this hart, or in a vector register.
     Csr(u64, &'static str),
     /// At this address.
     Memory(u64),
@@ -184,6 +185,26 @@ pub fn hart(machine: &Machine, hart: u64, opaque: u64) -> Result<(), Finding> {
         }
     }
     Ok(())
+}
+
+/// Looks at the vector unit of this hart, `hart`, which has used it for nothing and has it.
+pub fn vectors(hart: u64) -> Result<(), Finding> {
+    // SAFETY: the device tree lists the instructions: caller.
+    let found = unsafe { Vectors::read() };
+    let registers = [
+        ("a vector register", found.register, 0),
+        ("vl", found.vl, 0),
+        ("vtype", found.vtype, Vectors::INVALID_TYPE),
+        ("vstart", found.vstart, 0),
+        ("vcsr", found.vcsr, 0),
+    ];
+    match registers.into_iter().find(|(_, value, due)| value != due) {
+        None => Ok(()),
+        Some((name, value, _)) => Err(Finding {
+            place: Place::Csr(hart, name),
+            value,
+        }),
+    }
 }
 
 /// Looks at the device registers that a guest can leave something in.

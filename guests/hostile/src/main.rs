@@ -35,6 +35,7 @@ mod guest {
     use core::fmt::{self, Write};
 
     use guest_kit::machine::Machine;
+    use guest_kit::vectors::has_vectors;
     use guest_kit::{println, sbi};
 
     use crate::calls::{self, Buffers};
@@ -103,6 +104,9 @@ mod guest {
         memory::stamp(&layout, seed, &mut random);
         stamp::devices(seed);
         stamp::registers(seed);
+        if has_vectors(&machine) {
+            stamp::vectors(seed);
+        }
         act(kind, &machine, &layout, &mut random);
         if seed.is_multiple_of(32) {
             // The host has to end it.
@@ -130,6 +134,9 @@ mod guest {
     /// Looks for what another guest or the host may have left.
     fn look(machine: &Machine, layout: &Layout, random: &mut Random) -> Result<(), Finding> {
         found::hart(machine, 0, layout.device_tree)?;
+        if has_vectors(machine) {
+            found::vectors(0)?;
+        }
         found::devices()?;
         if machine.harts > 1 {
             second::look(machine, layout, random)?;

@@ -3,9 +3,11 @@
 //! The one idea: it has no need to come back from anything, so its trap vector only steps over what trapped.
 
 use core::arch::{asm, global_asm};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guest_kit::machine::Machine;
+use guest_kit::vectors::has_vectors;
 use guest_kit::{csr_write, sbi, wait_until};
 use sbi_spec::{rfnc, spi, time};
 
@@ -29,6 +31,16 @@ pub enum Task {
 
 /// Whether it has stored what it found.
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
+/// Whether this machine has vector registers for it to look at.
+static HAS_VECTORS: AtomicBool = AtomicBool::new(false);
+/// What it found in them.
+static FOUND_IN_VECTORS: FoundInVectors = FoundInVectors(UnsafeCell::new(None));
+
+struct FoundInVectors(UnsafeCell<Option<Finding>>);
+
+// SAFETY: the second hart writes it before `ARRIVED`, and the first one reads it after that.
+unsafe impl Sync for FoundInVectors {}
+
 /// What it is to do, once it is told.
 static TASK: AtomicU64 = AtomicU64::new(0);
 static SEED: AtomicU64 = AtomicU64::new(0);
@@ -36,6 +48,7 @@ static SEED: AtomicU64 = AtomicU64::new(0);
 /// Starts it, looks at what it found, and at memory that both write to. `layout` lives as long as the guest.
 pub fn look(machine: &Machine, layout: &Layout, random: &mut Random) -> Result<(), Finding> {
     let opaque = random.next();
+    HAS_VECTORS.store(has_vectors(machine), Ordering::Release);
     let answer = sbi::hart_start(1, found::entry(), opaque);
     let arrived = || ARRIVED.load(Ordering::Acquire) != 0;
     if answer.error != 0 || !wait_until(sharing::PATIENCE * machine.timebase_frequency, arrived) {
@@ -45,6 +58,10 @@ pub fn look(machine: &Machine, layout: &Layout, random: &mut Random) -> Result<(
         });
     }
     found::hart(machine, 1, opaque)?;
+    // SAFETY: the second hart wrote it before it arrived, and does not again.
+    if let Some(finding) = unsafe { *FOUND_IN_VECTORS.0.get() } {
+        return Err(finding);
+    }
     sharing::look(machine, layout, random)
 }
 
@@ -71,6 +88,12 @@ hostile_step_over:
 
 #[unsafe(no_mangle)]
 extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
+    if HAS_VECTORS.load(Ordering::Acquire) {
+        let found = found::vectors(1).err();
+        // SAFETY: the first hart does not read it before `ARRIVED`. A hart that is started once more finds its own stamp there,
+        // and nobody looks.
+        unsafe { *FOUND_IN_VECTORS.0.get() = found };
+    }
     ARRIVED.store(1, Ordering::Release);
     let layout = sharing::take_part();
     while TASK.load(Ordering::Acquire) == 0 {
@@ -78,6 +101,9 @@ extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
     }
     let mut random = Random::new(SEED.load(Ordering::Relaxed));
     stamp::registers(SEED.load(Ordering::Relaxed));
+    if HAS_VECTORS.load(Ordering::Relaxed) {
+        stamp::vectors(SEED.load(Ordering::Relaxed));
+    }
     // SAFETY: this hart takes no trap that means anything.
     unsafe {
         asm!("la {0}, hostile_step_over", "csrw stvec, {0}", out(reg) _);

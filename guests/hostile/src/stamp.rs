@@ -105,6 +105,12 @@ pub fn registers(seed: u64) {
     }
 }
 
+/// Stamps the vector registers of this hart, which has them.
+pub fn vectors(seed: u64) {
+    // SAFETY: the device tree lists the instructions: caller. Every machine that runs this guest has elements of 64 bits.
+    unsafe { guest_kit::vectors::fill(of(seed)) }
+}
+
 /// Stamps everything and shuts down.
 pub fn leave(seed: u64) -> ! {
     // SAFETY: the end of this guest.

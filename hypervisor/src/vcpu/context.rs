@@ -3,8 +3,8 @@
 //! The one idea: a guest's exit is `enter` returning. What the trap wrote (R20: `sepc`, `scause`, `stval`, `htval`, `htinst`,
 //! SPP, SPV, GVA) is in the context before any other code runs, so nothing that faults later can destroy it.
 //!
-//! Floating-point registers are not switched: the hypervisor has none in use (`sstatus.FS` is Off outside the guest), and a
-//! hart runs one vCPU for good. The same holds for the vs* CSRs.
+//! Floating-point and vector registers are not switched: the hypervisor has none in use (`sstatus.FS` and `VS` are Off
+//! outside the guest), and a hart runs one vCPU for good. The same holds for the vs* CSRs.
 
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -26,6 +26,8 @@ pub struct Context {
     pub sstatus: u64,
     /// `hstatus`, with SPV set.
     pub hstatus: u64,
+    /// The units that the guest may use: `sstatus.FS` and `VS`, as fields of that register.
+    pub units: u64,
     /// The trap CSRs of the exit.
     pub trap: TrapInfo,
     pub(super) host_sp: u64,
@@ -140,15 +142,16 @@ impl Context {
     ///
     /// `hgatp` of this hart is the guest's, and translates to nothing but the guest's memory.
     pub unsafe fn enter(&mut self) {
-        // Whatever happened to the context: V=1 after sret, MXR and SUM of the host clear (R4), no vector unit, whose registers
-        // are nobody's.
+        // Whatever happened to the context: V=1 after sret, MXR and SUM of the host clear (R4), and no unit whose registers the
+        // reset did not clear.
         self.hstatus |= csr::HSTATUS_SPV;
         self.sstatus &= !(csr::SSTATUS_SPIE
             | csr::SSTATUS_MXR
             | csr::SSTATUS_SUM
             | csr::SSTATUS_SDT
+            | csr::SSTATUS_FS
             | csr::SSTATUS_VS);
-        self.sstatus |= csr::SSTATUS_FS;
+        self.sstatus |= self.units;
         // SAFETY: the context leads to V=1, where the G-stage bounds what the guest reaches; HS-mode never enables
         // interrupts.
         unsafe { vcpu_enter(self) }

@@ -5,7 +5,7 @@
 
 use super::redirect;
 use crate::csr;
-use crate::features::{self, Counters, Henvcfg};
+use crate::features::{self, Counters, Granted, Henvcfg};
 use crate::memory::page_table::MapError;
 
 /// Exceptions that a guest takes itself: those it causes by its own doing and that need nothing of the host. Illegal
@@ -22,10 +22,8 @@ const STATEEN_ENVCFG: u64 = 1 << 62;
 /// What a guest is given; the same on every hart.
 #[derive(Clone, Copy, Debug)]
 pub struct Grant {
-    /// `henvcfg`.
-    pub environment: Henvcfg,
-    /// `hcounteren`.
-    pub counters: Counters,
+    /// What the CSRs took.
+    pub granted: Granted,
     /// The machine's ISA string.
     pub isa: &'static str,
     /// The guest reaches the registers of Ssaia: the machine has them, and no `hstateen0` that hides them.
@@ -56,8 +54,11 @@ impl Grant {
         }
         let state_enable = features::lists(isa, "smstateen") || features::lists(isa, "ssstateen");
         Ok(Self {
-            environment: Henvcfg::from_bits_truncate(csr::read!("henvcfg")) & wanted,
-            counters: Counters::from_bits_truncate(csr::read!("hcounteren")),
+            granted: Granted {
+                environment: Henvcfg::from_bits_truncate(csr::read!("henvcfg")) & wanted,
+                counters: Counters::from_bits_truncate(csr::read!("hcounteren")),
+                vectors: features::has_vectors(isa) && has_vector_unit(),
+            },
             isa,
             interrupt_registers: features::lists(isa, "ssaia") && !state_enable,
             state_enable,
@@ -67,15 +68,24 @@ impl Grant {
 
     /// Whether the guest programs its timer itself.
     pub fn own_timer(&self) -> bool {
-        self.environment.contains(Henvcfg::STCE)
+        self.granted.environment.contains(Henvcfg::STCE)
+    }
+
+    /// The units with registers of their own that the guest has, as fields of `sstatus`.
+    pub fn units(&self) -> u64 {
+        if self.granted.vectors {
+            csr::SSTATUS_FS | csr::SSTATUS_VS
+        } else {
+            csr::SSTATUS_FS
+        }
     }
 
     /// Gives it to the guest of this hart, and nothing else.
     pub fn apply(&self) {
         // SAFETY: these registers govern V=1 only.
         unsafe {
-            csr::write!("henvcfg", self.environment.bits());
-            csr::write!("hcounteren", self.counters.bits());
+            csr::write!("henvcfg", self.granted.environment.bits());
+            csr::write!("hcounteren", self.granted.counters.bits());
             csr::write!("hedeleg", self.exceptions);
             csr::write!("hideleg", csr::VS_INTERRUPTS);
             if self.state_enable {
@@ -84,4 +94,14 @@ impl Grant {
             }
         }
     }
+}
+
+/// Whether `sstatus.VS` can be set on this hart. Leaves the unit off.
+fn has_vector_unit() -> bool {
+    // SAFETY: the hypervisor is compiled without vector instructions, so it has nothing in the unit.
+    unsafe { csr::set!("sstatus", csr::SSTATUS_VS) };
+    let has_unit = csr::read!("sstatus") & csr::SSTATUS_VS != 0;
+    // SAFETY: the hypervisor has nothing in the unit.
+    unsafe { csr::clear!("sstatus", csr::SSTATUS_VS) };
+    has_unit
 }

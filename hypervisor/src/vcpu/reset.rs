@@ -101,16 +101,48 @@ pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: S
             "fscsr zero",
             options(nomem, nostack)
         );
-        // Firmware leaves the vector unit on where there is one. The guest is not given it, and its registers are not reset.
+        if grant.granted.vectors {
+            clear_vectors();
+        }
+        // Firmware leaves the units on.
         csr::clear!("sstatus", csr::SSTATUS_FS | csr::SSTATUS_VS);
     }
     let mut context = Context {
         pc: start.address,
         sstatus: csr::read!("sstatus") | csr::SSTATUS_SPP,
         hstatus: csr::HSTATUS_SPV | csr::HSTATUS_VSXL_64,
+        units: grant.units(),
         ..Context::default()
     };
     context.x[10] = index as u64;
     context.x[11] = start.opaque;
     context
+}
+
+/// Brings the vector unit to its reset: every register zero, `vtype` invalid with `vl` 0, `vstart` and `vcsr` 0.
+///
+/// # Safety
+///
+/// The machine has the unit, and its registers are the guest's, which does not run.
+unsafe fn clear_vectors() {
+    // SAFETY: the registers are the guest's: caller. The machine has the instructions, the unit is turned on first, and
+    // `e8, m8` is valid for every size of vector registers. A `vtype` of all ones is invalid: it sets `vill` and clears `vl`.
+    unsafe {
+        csr::set!("sstatus", csr::SSTATUS_VS);
+        asm!(
+            ".option push",
+            ".option arch, +zve32x",
+            "csrw vstart, zero",
+            "vsetvli {scratch}, zero, e8, m8, ta, ma",
+            ".irp n, 0,8,16,24",
+            r"vmv.v.i v\n, 0",
+            ".endr",
+            "li {scratch}, -1",
+            "vsetvl zero, {scratch}, {scratch}",
+            "csrw vcsr, zero",
+            ".option pop",
+            scratch = out(reg) _,
+            options(nomem, nostack)
+        );
+    }
 }

@@ -52,7 +52,7 @@ impl Vcpu<'_> {
     fn rules(&self) -> StageRules {
         StageRules {
             ad: AdPolicy::Fault,
-            pbmt: self.vm.grant.environment.contains(Henvcfg::PBMTE),
+            pbmt: self.vm.grant.granted.environment.contains(Henvcfg::PBMTE),
             svnapot: features::lists(self.vm.grant.isa, "svnapot"),
             svrsw60t59b: false,
         }

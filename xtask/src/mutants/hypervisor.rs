@@ -122,11 +122,11 @@ pub const OF_HYPERVISOR: &[Mutant] = &[
         )],
     ),
     by_guests(
-        "every counter is given",
+        "no counter is given",
         "vcpu/grant.rs",
         &[(
-            "csr::write!(\"hcounteren\", self.counters.bits());",
-            "csr::write!(\"hcounteren\", u64::MAX);",
+            "csr::write!(\"hcounteren\", self.granted.counters.bits());",
+            "csr::write!(\"hcounteren\", 0);",
         )],
     ),
     by_guests(
@@ -138,11 +138,16 @@ pub const OF_HYPERVISOR: &[Mutant] = &[
         )],
     ),
     by_guests(
-        "the guest's vector unit is on",
-        "vcpu/context.rs",
+        "vectors are advertised and not granted",
+        "vcpu/grant.rs",
         &[(
-            "self.sstatus |= csr::SSTATUS_FS;",
-            "self.sstatus |= csr::SSTATUS_FS | csr::SSTATUS_VS;",
+            "            csr::SSTATUS_FS | csr::SSTATUS_VS\n",
+            "            csr::SSTATUS_FS\n",
         )],
+    ),
+    by_guests(
+        "vector registers are not reset",
+        "vcpu/reset.rs",
+        &[("            clear_vectors();", "")],
     ),
 ];

@@ -11,8 +11,11 @@ use crate::run::{Expected, Found, Plan};
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress};
 
-/// A processor with few extensions, of which the guest must not find one.
+/// A processor with few extensions and the vector unit.
 const VECTOR: &str = "rv64,h=true,v=true";
+
+/// A processor with what a profile demands and no more; QEMU has that model from version 10 on.
+const PROFILE: &str = "rva23s64";
 
 /// A processor with most extensions that a QEMU knows which has no name for all.
 const MOST_FEATURES: &str = "rv64,h=true,v=true,Zfh=true,zbkb=true,zbkc=true,zbkx=true,zknd=true,zkne=true,zknh=true,\
@@ -105,7 +108,7 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
         ..cli::Run::default()
     };
     one("run tour", Plan::new(&tour)?, qemu, &mut tally);
-    // A machine with a vector unit, which the guest must not find.
+    // A machine with a vector unit, which the guest gets.
     let vector = cli::Run {
         machine: cli::Machine {
             cpu: Some(VECTOR.into()),
@@ -153,7 +156,8 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
     let (name, plan) = handover(false, 2, most_features(qemu), machine)?;
     one(&name, plan, qemu, &mut tally);
 
-    for cpu in [most_features(qemu), VECTOR] {
+    let profile = has_profile(qemu).then_some(PROFILE);
+    for cpu in [most_features(qemu), VECTOR].into_iter().chain(profile) {
         let (name, plan) = extensions(cpu, machine)?;
         one(&name, plan, qemu, &mut tally);
     }
@@ -261,6 +265,11 @@ fn extensions(cpu: &str, machine: &cli::Machine) -> anyhow::Result<(String, Plan
     });
     let plan = plan.unattended();
     Ok((format!("run extensions --cpu {cpu}"), plan))
+}
+
+/// Whether QEMU has the processor of the profile.
+fn has_profile(qemu: &Qemu) -> bool {
+    qemu.major_version().is_some_and(|major| major >= 10)
 }
 
 /// The processor with the most extensions.

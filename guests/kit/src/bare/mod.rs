@@ -5,6 +5,7 @@ pub mod entry;
 pub mod machine;
 pub mod sbi;
 pub mod trap;
+pub mod vectors;
 
 /// Reads a CSR by name.
 #[macro_export]
