@@ -35,7 +35,7 @@ const TABLE: [Csr; 8] = [
         name: "sstatus",
         // The second where there are vectors.
         firmware: &[UXL_64 | FLOAT_DIRTY, UXL_64 | FLOAT_DIRTY | VECTOR_DIRTY],
-        here: &[UXL_64 | FLOAT_DIRTY],
+        here: &[UXL_64 | FLOAT_DIRTY, UXL_64 | FLOAT_DIRTY | VECTOR_DIRTY],
     },
     Csr {
         number: 0x105,
@@ -80,7 +80,8 @@ const TABLE: [Csr; 8] = [
         number: 0xda0,
         name: "scountovf",
         firmware: &[0x7fff8],
-        here: &[0],
+        // A bit for each counter that the guest may read, as the firmware left it.
+        here: &[0, 0x7fff8],
     },
 ];
 

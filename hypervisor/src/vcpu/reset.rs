@@ -69,7 +69,7 @@ pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: S
         hart.hfence_gvma(None);
         hart.hfence_vvma(None);
         grant.apply();
-        csr::write!("vsstatus", UXL_64 | csr::SSTATUS_FS);
+        csr::write!("vsstatus", UXL_64 | grant.units());
         csr::write!("vsie", 0);
         csr::write!("vstvec", 0);
         csr::write!("vsscratch", 0);
