@@ -41,7 +41,7 @@ const fn uint32_registers(extension: usize, function: usize) -> &'static [usize]
 }
 
 /// A set of guest harts: bit n stands for guest hart n.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HartSet(pub u64);
 
 impl HartSet {
@@ -71,6 +71,33 @@ impl HartSet {
         let fits = mask.leading_zeros() as usize >= base;
         let set = mask.checked_shl(base as u32)?;
         (fits && set & !Self::all(harts).0 == 0).then_some(Self(set))
+    }
+
+    /// Adds guest hart `index`, which is below 64.
+    pub const fn insert(&mut self, index: usize) {
+        self.0 |= 1 << index;
+    }
+
+    /// Whether guest hart `index` is one of them.
+    pub const fn contains(self, index: usize) -> bool {
+        index < 64 && self.0 >> index & 1 != 0
+    }
+
+    /// Gives `call` masks and bases that name all of them once, where the machine calls guest hart n `ids[n]`: one if their
+    /// numbers lie close together. Harts without a number are left out.
+    pub fn masks(self, ids: &[u64], mut call: impl FnMut(usize, usize)) {
+        let mut left = Self(self.0 & Self::all(ids.len()).0);
+        while let Some(base) = left.iter().map(|index| ids[index]).min() {
+            let mut mask = 0;
+            for index in left.iter() {
+                let distance = ids[index] - base;
+                if distance < u64::from(usize::BITS) {
+                    mask |= 1 << distance;
+                    left.0 &= !(1 << index);
+                }
+            }
+            call(mask, base as usize);
+        }
     }
 
     /// Their numbers.
@@ -106,6 +133,16 @@ impl FenceRange {
         Some(Self::Part { start, len: size })
     }
 
+    /// The address of the only page that it covers, if it is one.
+    pub const fn only_page(self) -> Option<u64> {
+        match self {
+            Self::Part { start, len } if len > 0 && len <= 4096 - start % 4096 => {
+                Some(start as u64)
+            }
+            _ => None,
+        }
+    }
+
     /// Start and size as a firmware call takes them.
     pub const fn arguments(self) -> (usize, usize) {
         match self {
@@ -117,6 +154,8 @@ impl FenceRange {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use sbi_spec::{dbcn, rfnc, spi};
 
     use super::*;
@@ -179,6 +218,36 @@ mod tests {
     fn a_set_lists_its_harts() {
         assert!(HartSet(0b1010).iter().eq([1, 3]));
         assert!(HartSet::all(3).iter().eq([0, 1, 2]));
+    }
+
+    #[test]
+    fn masks_name_each_hart_once_by_the_machines_number() {
+        let near = &[4, 2, 67, 3][..];
+        let far = &[0, 64, 63, 1 << 40][..];
+        for (set, ids, expected) in [
+            (0b0000, near, &[][..]),
+            (0b0011, near, &[(0b101, 2)]),
+            (0b0111, near, &[(0b101, 2), (1, 67)]),
+            (0b1011, near, &[(0b111, 2)]),
+            (0b1111, far, &[(1 << 63 | 1, 0), (1, 64), (1, 1 << 40)]),
+            (0b0110, far, &[(0b11, 63)]),
+            (!0b1111, near, &[]),
+        ] {
+            let mut called = Vec::new();
+            HartSet(set).masks(ids, |mask, base| called.push((mask, base)));
+            assert_eq!(called, expected, "{set:#b} of {ids:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_within_a_page_is_that_page_alone() {
+        let part = |start, len| FenceRange::Part { start, len }.only_page();
+        assert_eq!(part(0x1000, 0x1000), Some(0x1000));
+        assert_eq!(part(0x1ff8, 8), Some(0x1ff8));
+        assert_eq!(part(0x1ff8, 9), None);
+        assert_eq!(part(0x1000, 0), None);
+        assert_eq!(part(0, usize::MAX), None);
+        assert_eq!(FenceRange::All.only_page(), None);
     }
 
     #[test]

@@ -292,7 +292,8 @@ impl<'v> Vcpu<'v> {
     fn sleep(&mut self) -> Result<(), Over> {
         self.check_over()?;
         // SAFETY: `wfi` has no effect on memory. What is pending and enabled wakes it also with interrupts off.
-        unsafe { asm!("wfi", options(nostack)) };
+        let wait = || unsafe { asm!("wfi", options(nostack)) };
+        self.vm.sleep(self.index, wait);
         if csr::read!("sip") & csr::STI != 0 {
             self.timer_interrupt();
             if self.vm.is_past_deadline() {

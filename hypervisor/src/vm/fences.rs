@@ -1,14 +1,18 @@
-//! Fences on the harts of a guest, by the firmware.
+//! Fences on the harts of a guest.
 //!
-//! The one idea: the firmware executes a remote fence in M-mode on the target hart, whether that runs the guest or sits in
-//! the hypervisor (R44), and serves requests while it waits itself. So no two harts can wait for each other, and a fence
-//! has happened when the call returns.
+//! The one idea: a fence has happened on a hart when the call returns, or happens before that hart reaches anything of the
+//! guest again. This hart fences by itself, one that sleeps in the hypervisor is left the fence ([`Sleeper`]), and all others
+//! are fenced by one call of the firmware. That executes a remote fence in M-mode on the target hart, whether it runs the
+//! guest or sits in the hypervisor (R44), and serves requests while it waits itself: no two harts can wait for each other.
+
+use core::sync::atomic::{Ordering, fence};
 
 use guest_mem::hart::Hart;
 use guest_mem::{Gpa, sync_instructions};
-use sbi_rt::HartMask;
+use sbi_rt::{HartMask, SbiRet};
 
 use super::guest_ram::Fences;
+use super::sleeper::{Owed, Sleeper};
 use crate::boot::hart_local::HartLocal;
 use crate::memory::frames::FRAME;
 use crate::power;
@@ -16,37 +20,85 @@ use crate::sbi::arguments::{FenceRange, HartSet};
 
 /// The machine's harts that run a guest: index is the guest's hart number.
 #[derive(Clone, Copy, Debug)]
-pub struct GuestHarts<'a>(pub &'a [u64]);
+pub struct GuestHarts<'a> {
+    /// What the machine calls them.
+    pub ids: &'a [u64],
+    /// Which of them sleep.
+    pub sleepers: &'a [Sleeper],
+}
+
+/// Carries out here what this hart owes its guest.
+pub fn carry_out(owed: Owed) {
+    let hart = &HartLocal::current().hart;
+    // What other harts stored before they left the fence comes before it.
+    fence(Ordering::SeqCst);
+    if owed.contains(Owed::TRANSLATIONS) {
+        hart.hfence_vvma(None);
+    }
+    if owed.contains(Owed::INSTRUCTIONS) {
+        hart.fence_i();
+    }
+}
 
 impl GuestHarts<'_> {
-    /// Calls the firmware for each of `harts`.
-    fn each(&self, harts: HartSet, call: impl Fn(HartMask) -> sbi_rt::SbiRet) {
-        for index in harts.iter() {
-            let Some(&id) = self.0.get(index) else {
-                continue;
-            };
-            if let Err(error) = call(HartMask::from_mask_base(1, id as usize)).into_result() {
+    /// Calls the firmware for `harts`.
+    fn by_firmware(&self, harts: HartSet, call: impl Fn(HartMask) -> SbiRet) {
+        harts.masks(self.ids, |mask, base| {
+            if let Err(error) = call(HartMask::from_mask_base(mask, base)).into_result() {
                 // A fence that did not happen leaves the guest's memory in two states at once.
                 power::give_up(format_args!(
-                    "the firmware refuses a remote fence on hart {id}: {error:?}"
+                    "the firmware refuses a remote fence on harts {mask:#x} from {base}: {error:?}"
                 ));
             }
-        }
+        });
     }
 
     fn all(&self) -> HartSet {
-        HartSet::all(self.0.len())
+        HartSet::all(self.ids.len())
+    }
+
+    /// The fence on `harts`: `here` on this one, `call` on those that are awake.
+    fn on(
+        &self,
+        harts: HartSet,
+        owed: Owed,
+        here: impl FnOnce(),
+        call: impl Fn(HartMask) -> SbiRet,
+    ) {
+        let this = HartLocal::current().index;
+        let mut awake = HartSet::default();
+        for index in harts.iter() {
+            if index == this {
+                continue;
+            }
+            let is_left = self
+                .sleepers
+                .get(index)
+                .is_some_and(|hart| hart.leave(owed));
+            if !is_left {
+                awake.insert(index);
+            }
+        }
+        self.by_firmware(awake, call);
+        if harts.contains(this) {
+            here();
+        }
     }
 
     /// `fence.i` on guest harts.
     pub fn fence_i(&self, harts: HartSet) {
-        self.each(harts, sbi_rt::remote_fence_i);
+        let owed = Owed::INSTRUCTIONS;
+        self.on(harts, owed, || carry_out(owed), sbi_rt::remote_fence_i);
     }
 
     /// The guest's `sfence.vma` on guest harts, for one address space if `asid` is given.
     pub fn sfence_vma(&self, harts: HartSet, range: FenceRange, asid: Option<usize>) {
         let (start, len) = range.arguments();
-        self.each(harts, |mask| match asid {
+        let here = || match range.only_page() {
+            Some(page) => HartLocal::current().hart.hfence_vvma(Some(page)),
+            None => carry_out(Owed::TRANSLATIONS),
+        };
+        self.on(harts, Owed::TRANSLATIONS, here, |mask| match asid {
             Some(asid) => sbi_rt::remote_hfence_vvma_asid(mask, start, len, asid),
             None => sbi_rt::remote_hfence_vvma(mask, start, len),
         });
@@ -55,7 +107,7 @@ impl GuestHarts<'_> {
 
 impl Fences for GuestHarts<'_> {
     fn translations_changed(&self, gpa: Gpa) {
-        self.each(self.all(), |mask| {
+        self.by_firmware(self.all(), |mask| {
             sbi_rt::remote_hfence_gvma(mask, gpa.value() as usize, FRAME as usize)
         });
     }
@@ -66,7 +118,7 @@ impl Fences for GuestHarts<'_> {
 
     fn instructions_changed(&self, gpa: Gpa) {
         sync_instructions(&HartLocal::current().hart, gpa, FRAME as usize, |_, _| {
-            if self.0.len() > 1 {
+            if self.ids.len() > 1 {
                 self.fence_i(self.all());
             }
         });

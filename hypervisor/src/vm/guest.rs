@@ -10,9 +10,10 @@ use sbi_rt::HartMask;
 use spin::Once;
 
 use super::devices::Devices;
-use super::fences::GuestHarts;
+use super::fences::{GuestHarts, carry_out};
 use super::guest_ram::GuestRam;
 use super::hart_state::{HartState, State};
+use super::sleeper::Sleeper;
 use crate::boot::hart_local::HartLocal;
 use crate::boot::machine::MAX_HARTS;
 use crate::console;
@@ -114,6 +115,7 @@ pub struct Vm {
     harts: usize,
     states: [HartState; MAX_HARTS],
     requests: [AtomicU8; MAX_HARTS],
+    sleepers: [Sleeper; MAX_HARTS],
     ending: Once<Ending>,
 }
 
@@ -148,6 +150,7 @@ impl Vm {
             harts,
             states: [const { HartState::new() }; MAX_HARTS],
             requests: [const { AtomicU8::new(0) }; MAX_HARTS],
+            sleepers: [const { Sleeper::new() }; MAX_HARTS],
             ending: Once::new(),
         })
     }
@@ -171,7 +174,10 @@ impl Vm {
 
     /// Fences on its harts.
     pub fn fences(&self) -> GuestHarts<'_> {
-        GuestHarts(&self.host_harts[..self.harts])
+        GuestHarts {
+            ids: &self.host_harts[..self.harts],
+            sleepers: &self.sleepers[..self.harts],
+        }
     }
 
     /// The guest's `sfence.vma` on some of its harts. When it returns, no hart uses an older translation: not the hardware, and
@@ -179,6 +185,11 @@ impl Vm {
     pub fn remote_sfence(&self, harts: HartSet, range: FenceRange, asid: Option<usize>) {
         self.fences().sfence_vma(harts, range, asid);
         self.ram.wait_for_guards();
+    }
+
+    /// Lets hart `index`, which calls this, wait by `wait`, and carries out the fences that were left to it meanwhile.
+    pub fn sleep(&self, index: usize, wait: impl FnOnce()) {
+        carry_out(self.sleepers[index].sleep(wait));
     }
 
     /// Asks something of the vCPU of hart `index`, and interrupts that wherever it is.

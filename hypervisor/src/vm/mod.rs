@@ -8,6 +8,7 @@
 
 pub mod guest_ram;
 pub mod hart_state;
+pub mod sleeper;
 
 #[cfg(target_os = "none")]
 mod devices;
