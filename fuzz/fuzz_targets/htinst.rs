@@ -9,7 +9,10 @@ use guest_mem::instruction::{
     Decoded, DecodedAccess, GuestRegisters, Htinst, Instruction, NotEmulatable, NotEmulatableKind,
     Register, TrappedAccess, TrappedError, decode_htinst, decode_trapped,
 };
-use guest_mem::{AccessKind, Fault, TrapInfo};
+use guest_mem::fault::GuestExit;
+use guest_mem::probe::MachineProfile;
+use guest_mem::translate::AdPolicy;
+use guest_mem::{AccessKind, Fault, GuestPrivilege, Resolution, TrapInfo};
 use libfuzzer_sys::fuzz_target;
 
 mod by_listing;
@@ -28,6 +31,10 @@ struct Input {
     instruction: u32,
     pc: u64,
     value: u64,
+    vsatp_is_bare: bool,
+    implicit_faults_are_loads: bool,
+    htinst_follows_access: bool,
+    updates: bool,
 }
 
 struct Vcpu {
@@ -69,7 +76,10 @@ fn expected(htinst: u64) -> Htinst {
         return Htinst::Unusable;
     }
     match by_listing::expected(bits | 2) {
-        Decoded::Access(access) => Htinst::Access(DecodedAccess { len, ..access }),
+        Decoded::Access(access) => Htinst::Access {
+            access: DecodedAccess { len, ..access },
+            offset: u64::from(bits >> 15 & 0x1f),
+        },
         Decoded::NotEmulatable(refused) => match refused.kind {
             NotEmulatableKind::Custom | NotEmulatableKind::Prefetch => Htinst::Unusable,
             kind => Htinst::NotEmulatable(NotEmulatable { kind, len }),
@@ -102,25 +112,58 @@ fuzz_target!(|input: Input| {
         pc: input.pc,
     };
     let before = vcpu.x;
-    let kind = match decode_trapped(&trap, fetch) {
+    let exit = GuestExit {
+        trap,
+        pc: input.pc,
+        privilege: GuestPrivilege::Supervisor,
+        vsatp: if input.vsatp_is_bare { 0 } else { 8 << 60 },
+    };
+    let profile = MachineProfile {
+        vs_stage_ad: if input.updates {
+            AdPolicy::Update
+        } else {
+            AdPolicy::Fault
+        },
+        implicit_faults_are_loads: input.implicit_faults_are_loads,
+        htinst_follows_access: input.htinst_follows_access,
+        ..MachineProfile::AS_SPECIFIED
+    };
+    let fault = Fault::from_guest_exit(&exit, &profile);
+    let _ = fault.to_string();
+    // A refusal of memory is never without an owner, and nothing else has one.
+    assert_eq!(
+        fault.resolution() == Resolution::Refuse,
+        !matches!(trap.scause, 0 | 1 | 4..=7 | 12 | 13 | 15 | 20 | 21 | 23)
+    );
+    let is_fetch = fault.operation.access_kind() == AccessKind::Fetch;
+    let kind = match decode_trapped(&fault, &vcpu, fetch) {
         Err(error) => {
             let _ = error.to_string();
             assert_eq!(
                 matches!(error, TrappedError::NotDataAccess(_)),
-                access.is_none()
+                access.is_none() || is_fetch
             );
             return;
         }
         Ok(TrappedAccess::Load(load)) => {
-            assert_eq!(load.gva().value(), input.stval);
+            assert!(input.stval.wrapping_sub(load.gva().value()) < load.width().bytes() as u64);
             load.complete_load(&mut vcpu, input.value);
             AccessKind::Load
         }
         Ok(TrappedAccess::Store(store)) => {
-            assert_eq!(store.gpa().is_some(), trap.scause == 23 && trap.htval != 0);
             assert_eq!(store.store_value(&vcpu) & !store.width().mask(), 0);
             store.complete_store(&mut vcpu);
             AccessKind::Store
+        }
+        Ok(TrappedAccess::AcrossPages(access)) => {
+            let [first, second] = access.parts();
+            assert_eq!(first.len + second.len, access.width().bytes());
+            assert!(first.len > 0 && second.len > 0);
+            assert_eq!(second.gva.value(), first.gva.value().wrapping_add(first.len as u64));
+            assert!(second.gva.is_aligned_to(4096));
+            assert!(first.gpa.is_none() || second.gpa.is_none());
+            assert_eq!(access.injection().tval, first.gva.value());
+            return;
         }
     };
     assert_eq!(Some(kind), access);

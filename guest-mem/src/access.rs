@@ -1,5 +1,7 @@
 //! What an access is, apart from where it goes: its type, its width, and whose rights it uses.
 
+use crate::csr::STATUS_SPP;
+
 /// The type of an access, as the architecture counts it when it picks a fault cause.
 ///
 /// An instruction fetch on the guest's behalf is done with `hlvx`, whose faults are *load* faults (R6); it is kept apart
@@ -21,6 +23,25 @@ pub enum GuestPrivilege {
     User,
     /// VS-mode: pages with U=0, and those with U=1 for data while `vsstatus.SUM` is set (R3).
     Supervisor,
+}
+
+impl GuestPrivilege {
+    /// The privilege of a guest that exited, by the `sstatus` of the exit: SPP.
+    ///
+    /// ```
+    /// use guest_mem::GuestPrivilege;
+    ///
+    /// assert_eq!(GuestPrivilege::from_exit(1 << 8), GuestPrivilege::Supervisor);
+    /// assert_eq!(GuestPrivilege::from_exit(0), GuestPrivilege::User);
+    /// ```
+    #[inline]
+    pub const fn from_exit(sstatus: u64) -> Self {
+        if sstatus & STATUS_SPP != 0 {
+            Self::Supervisor
+        } else {
+            Self::User
+        }
+    }
 }
 
 /// The width of one access.

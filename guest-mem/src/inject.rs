@@ -6,7 +6,7 @@
 
 use crate::access::{AccessKind, GuestPrivilege};
 use crate::address::Gva;
-use crate::cause;
+use crate::cause::{self, Refusal, Refuser};
 use crate::csr::{STATUS_SIE, STATUS_SPIE, STATUS_SPP};
 
 /// An exception to take in VS-mode.
@@ -42,26 +42,31 @@ pub struct GuestTrapState {
 impl Injection {
     /// A page fault (12/13/15) at `gva`.
     pub const fn page_fault(access: AccessKind, gva: Gva) -> Self {
-        let cause = match access {
-            AccessKind::Fetch => cause::INSTRUCTION_PAGE,
-            AccessKind::Load => cause::LOAD_PAGE,
-            AccessKind::Store => cause::STORE_PAGE,
-        };
-        Self {
-            cause,
-            tval: gva.value(),
-        }
+        Self::refused(Refuser::VsStage, access, gva)
     }
 
     /// An access fault (1/5/7) at `gva`.
     pub const fn access_fault(access: AccessKind, gva: Gva) -> Self {
-        let cause = match access {
-            AccessKind::Fetch => cause::INSTRUCTION_ACCESS,
-            AccessKind::Load => cause::LOAD_ACCESS,
-            AccessKind::Store => cause::STORE_ACCESS,
-        };
+        Self::refused(Refuser::Machine, access, gva)
+    }
+
+    /// A misaligned address (0/4/6): `gva` is where the access begins. The guest, or its firmware, may carry it out by
+    /// smaller accesses.
+    ///
+    /// ```
+    /// use guest_mem::inject::Injection;
+    /// use guest_mem::{AccessKind, Gva};
+    ///
+    /// let injection = Injection::misaligned(AccessKind::Store, Gva::new(0x1ffc));
+    /// assert_eq!((injection.cause, injection.tval), (6, 0x1ffc));
+    /// ```
+    pub const fn misaligned(access: AccessKind, gva: Gva) -> Self {
+        Self::refused(Refuser::Alignment, access, gva)
+    }
+
+    const fn refused(by: Refuser, access: AccessKind, gva: Gva) -> Self {
         Self {
-            cause,
+            cause: cause::of_refusal(Refusal { by, access }),
             tval: gva.value(),
         }
     }

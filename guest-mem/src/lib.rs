@@ -90,7 +90,7 @@
 //!
 //! # The rules
 //!
-//! R1 to R70 and I1 to I11 in this documentation name the rules of the architecture that a statement rests on: `docs/rules.md`
+//! R1, I1 and so on in this documentation name the rules of the architecture that a statement rests on: `docs/rules.md`
 //! of the repository lists them with their sources, tests and the deviations of machines.
 #![no_std]
 

@@ -37,29 +37,12 @@ impl Space {
 
 /// Who refused, by cause: the causes of each as bits.
 mod refused {
-    use crate::cause;
+    use crate::cause::{HARDWARE_ERROR, Refuser, bits, bits_of};
 
-    const fn causes(list: [u64; 3]) -> u32 {
-        1 << list[0] | 1 << list[1] | 1 << list[2]
-    }
-
-    pub const BY_G_STAGE: u32 = causes([
-        cause::INSTRUCTION_GUEST_PAGE,
-        cause::LOAD_GUEST_PAGE,
-        cause::STORE_GUEST_PAGE,
-    ]);
-    pub const BY_VS_STAGE: u32 =
-        causes([cause::INSTRUCTION_PAGE, cause::LOAD_PAGE, cause::STORE_PAGE]);
-    pub const BY_MACHINE: u32 = causes([
-        cause::INSTRUCTION_ACCESS,
-        cause::LOAD_ACCESS,
-        cause::STORE_ACCESS,
-    ]);
-    pub const AS_MISALIGNED: u32 = causes([
-        cause::INSTRUCTION_MISALIGNED,
-        cause::LOAD_MISALIGNED,
-        cause::STORE_MISALIGNED,
-    ]);
+    pub const BY_G_STAGE: u32 = bits_of(Refuser::GStage);
+    pub const BY_VS_STAGE: u32 = bits_of(Refuser::VsStage);
+    pub const BY_MACHINE: u32 = bits_of(Refuser::Machine) | bits(&[HARDWARE_ERROR]);
+    pub const AS_MISALIGNED: u32 = bits_of(Refuser::Alignment);
 }
 
 /// Whether `htinst` says that the access was an implicit one, and of which kind (R58).

@@ -9,8 +9,10 @@ use crate::access::AccessKind;
 use crate::address::{Gpa, Gva};
 use crate::inject::Injection;
 
+mod from_exit;
 mod from_trap;
 
+pub use from_exit::GuestExit;
 pub(crate) use from_trap::Space;
 
 /// `htinst` when the fault is an implicit read of a VS-stage page-table entry (R58).
@@ -55,6 +57,12 @@ pub enum Operation {
     CompareExchange = 0x13,
     /// One instruction.
     Fetch = 0x20,
+    /// The guest's own load, that it exited by.
+    GuestLoad = 0x03,
+    /// The guest's own store, or read-modify-write, that it exited by.
+    GuestStore = 0x14,
+    /// The guest's own fetch of an instruction, that it exited by.
+    GuestFetch = 0x21,
 }
 
 impl Operation {
@@ -66,6 +74,21 @@ impl Operation {
             1 => AccessKind::Store,
             2 => AccessKind::Fetch,
             _ => unreachable!(),
+        }
+    }
+
+    /// Whether the guest made the access itself, and the host only hears of it.
+    #[inline]
+    pub const fn is_guests_own(self) -> bool {
+        matches!(self, Self::GuestLoad | Self::GuestStore | Self::GuestFetch)
+    }
+
+    /// The guest's own access of a type.
+    pub(crate) const fn of_guest(access: AccessKind) -> Self {
+        match access {
+            AccessKind::Load => Self::GuestLoad,
+            AccessKind::Store => Self::GuestStore,
+            AccessKind::Fetch => Self::GuestFetch,
         }
     }
 }
@@ -148,6 +171,9 @@ pub enum Resolution {
         /// What it has to be accessible for.
         access: AccessKind,
     },
+    /// The G-stage refused an access of the guest's own, and the trap does not say enough: `htval` is 0 (R22), or `htinst`
+    /// does not tell a read of a page table from its update (R76). [`Fault::walked`] finds out.
+    Walk,
     /// Neither: a bad request of the caller's, or a machine that refuses. Report it.
     Refuse,
 }
@@ -196,10 +222,14 @@ impl Fault {
     /// A guest-page fault is `Resolve` when its guest-physical address is known; if no slot covers that address, the owner
     /// of the G-stage asks [`injection_when_unbacked`](Self::injection_when_unbacked) instead.
     ///
+    /// For an access of the guest's own ([`from_guest_exit`](Self::from_guest_exit)) that the machine refused, or that is
+    /// misaligned, it is `Inject`; for one of the host's on its behalf it is `Refuse`.
+    ///
     /// A fault of a guest-physical operation is never `Inject`: the guest gave a bad number, not a bad access, and how it
     /// is told is up to the interface it gave it through.
     pub fn resolution(&self) -> Resolution {
         let access = self.operation.access_kind();
+        let own = self.operation.is_guests_own();
         match (self.kind, self.gva, self.gpa) {
             (FaultKind::Page, Some(gva), _) => {
                 Resolution::Inject(Injection::page_fault(access, gva))
@@ -209,6 +239,13 @@ impl Fault {
             }
             (FaultKind::GuestPage { access, .. }, _, Some(gpa)) => {
                 Resolution::Resolve { gpa, access }
+            }
+            (FaultKind::GuestPage { .. }, Some(_), None) if own => Resolution::Walk,
+            (FaultKind::Access, Some(gva), _) if own => {
+                Resolution::Inject(Injection::access_fault(access, gva))
+            }
+            (FaultKind::Misaligned, Some(gva), _) if own => {
+                Resolution::Inject(Injection::misaligned(access, gva))
             }
             (FaultKind::NoSlot | FaultKind::ReadOnlySlot, Some(gva), _) => {
                 Resolution::Inject(Injection::access_fault(access, gva))
@@ -303,6 +340,9 @@ impl fmt::Display for Fault {
             Operation::CompareExchange => "compare-exchange",
             Operation::Fetch => "fetch",
             Operation::Translate => "translate",
+            Operation::GuestLoad => "load of its own",
+            Operation::GuestStore => "store of its own",
+            Operation::GuestFetch => "fetch of its own",
         };
         write!(f, "guest {operation}")?;
         if let Some(gva) = self.gva {

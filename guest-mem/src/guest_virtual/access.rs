@@ -47,6 +47,11 @@ pub(super) trait HardwareSpace: Copy {
 
     /// What `stval` holds after a fault.
     fn space(&self) -> Space;
+
+    /// The error of an access that went the long way, with what the trap did not say.
+    fn completed(&self, error: AccessError) -> AccessError {
+        error
+    }
 }
 
 /// Runs `part` on the pieces of a range, each inside a window of its own, during which interrupts are off: all of a range of at
@@ -139,7 +144,9 @@ fn for_each_of_many<S: HardwareSpace>(
         let window = space.open(piece.offset);
         let result = part(space.hart(), piece);
         drop(window);
-        result.map_err(|interrupted| faulted(space, operation, interrupted, piece.offset))?;
+        result.map_err(|interrupted| {
+            space.completed(faulted(space, operation, interrupted, piece.offset))
+        })?;
         let offset = piece.offset + piece.len;
         if offset == len {
             return Ok(());
@@ -195,7 +202,10 @@ fn single_otherwise<S: HardwareSpace, T>(
     let window = space.open(0);
     let result = access(space.hart());
     drop(window);
-    result.map_err(|trap| faulted(space, operation, Interrupted { completed: 0, trap }, 0))
+    result.map_err(|trap| {
+        let interrupted = Interrupted { completed: 0, trap };
+        space.completed(faulted(space, operation, interrupted, 0))
+    })
 }
 
 /// The error of an access that trapped, of the part that begins `offset` bytes into its range.

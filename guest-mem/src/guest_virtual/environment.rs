@@ -16,6 +16,9 @@ pub struct VsEnvironment {
     /// The rights of an access are known by a walk only: [`MachineProfile::obeys_sum`] is false (R62). Every access then goes
     /// by a walk and the host's mapping.
     pub walk_always: bool,
+    /// Instructions are fetched by a walk: the machine's `hlvx` asks for another right than X
+    /// ([`MachineProfile::hlvx_needs_execute`] is false, R61), or takes another privilege's translation (R62).
+    pub walk_fetches: bool,
     /// Copies and fills of this many bytes or more go by one walk a page and the host's mapping; [`usize::MAX`]: none do. It is
     /// a matter of speed only, and the machine's to say: an emulator wants it small, an in-order core large. Measure it by
     /// [`BackedVirtual::measure_walk_from`](super::BackedVirtual::measure_walk_from). Remote fences of the guest's then wait for
@@ -30,6 +33,7 @@ impl VsEnvironment {
         henvcfg: 0,
         senvcfg: 0,
         walk_always: false,
+        walk_fetches: false,
         walk_from: usize::MAX,
     };
 
@@ -72,6 +76,7 @@ impl VsEnvironment {
             henvcfg,
             senvcfg,
             walk_always: !profile.obeys_sum,
+            walk_fetches: !profile.hlvx_needs_execute || !profile.obeys_sum,
             walk_from: usize::MAX,
         }
     }

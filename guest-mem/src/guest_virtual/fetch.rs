@@ -1,10 +1,15 @@
 //! Fetching the instruction that trapped.
 
-use super::LoadedVcpu;
+use core::sync::atomic::Ordering;
+
+use super::resolving::GuardedResolver;
 use super::window::{Borrow, Window};
-use crate::access::GuestPrivilege;
-use crate::address::Gva;
+use super::{BackedVirtual, LoadedVcpu};
+use crate::access::{AccessKind, GuestPrivilege, Width};
+use crate::address::{Gpa, Gva};
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
+use crate::guest_physical::BackingMemory;
+use crate::guest_physical::resolver::retry;
 use crate::hart::{Hart, Interrupted};
 use crate::instruction::Instruction;
 
@@ -97,7 +102,7 @@ impl<H: Hart> LoadedVcpu<'_, H> {
         drop(window);
         let instruction = fetched
             .map(Instruction::of_fetched)
-            .map_err(|interrupted| self.fetch_faulted(interrupted))?;
+            .map_err(|interrupted| self.completed(self.fetch_faulted(interrupted)))?;
         if gva.value() == LAST_PARCEL && instruction.length() == 4 {
             return Err(refuse(FaultKind::OutOfRange).after(2));
         }
@@ -107,5 +112,72 @@ impl<H: Hart> LoadedVcpu<'_, H> {
     #[inline(always)]
     fn fetch_faulted(&self, Interrupted { completed, trap }: Interrupted) -> AccessError {
         AccessError::from_trap(Operation::Fetch, self.virtual_space(), completed, trap)
+    }
+}
+
+impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
+    /// The instruction at `gva`, with the privilege of this space: as [`LoadedVcpu::fetch_instruction`], but by a walk and the
+    /// guest's memory on a machine whose `hlvx` cannot be believed
+    /// ([`VsEnvironment::walk_fetches`](super::VsEnvironment::walk_fetches)).
+    ///
+    /// # Errors
+    ///
+    /// As of [`LoadedVcpu::fetch_instruction`].
+    pub fn fetch_instruction(&self, gva: Gva) -> Result<Instruction, AccessError> {
+        if !self.environment.walk_fetches {
+            return self.vcpu().fetch_instruction(gva, self.hardware.privilege);
+        }
+        let refuse = |kind| Fault::new(Operation::Fetch, kind).at_gva(gva);
+        if !gva.is_aligned_to(2) {
+            return Err(refuse(FaultKind::Misaligned).after(0));
+        }
+        let first = self.parcel_by_walk(gva, 0)?;
+        if Instruction::length_of(first) == 2 {
+            return Ok(Instruction::from_parcels(first, 0));
+        }
+        let second = gva
+            .checked_add(2)
+            .ok_or_else(|| refuse(FaultKind::OutOfRange).after(2))?;
+        let second = self.parcel_by_walk(second, 2)?;
+        Ok(Instruction::from_parcels(first, second))
+    }
+
+    fn parcel_by_walk(&self, gva: Gva, completed: usize) -> Result<u16, AccessError> {
+        let found = self
+            .translate(gva, AccessKind::Fetch)
+            .map_err(|fault| fault.after(completed))?;
+        self.memory
+            .load_width(found.gpa, Width::Half, Ordering::Relaxed)
+            .map(|parcel| parcel as u16)
+            .map_err(|error| {
+                let fault = Fault {
+                    operation: Operation::Fetch,
+                    ..error.fault
+                };
+                fault.at_gva(gva).after(completed)
+            })
+    }
+
+    /// [`fetch_instruction`](Self::fetch_instruction) that pages in what it needs, as
+    /// [`LoadedVcpu::fetch_instruction_with`].
+    ///
+    /// # Errors
+    ///
+    /// As of [`LoadedVcpu::fetch_instruction_with`].
+    pub fn fetch_instruction_with(
+        &self,
+        gva: Gva,
+        resolver: &mut (impl GuardedResolver<M> + ?Sized),
+    ) -> Result<Instruction, AccessError> {
+        let mut ask = |fault: &Fault, gpa: Gpa, access: AccessKind| {
+            resolver.resolve(self.memory, fault, gpa, access)
+        };
+        retry(gva, self.vcpu().resolves_per_page(), &mut ask, |done| {
+            // An attempt fetches both halves again, and counts from the first.
+            self.fetch_instruction(gva).map_err(|error| AccessError {
+                completed: error.completed.saturating_sub(done),
+                ..error
+            })
+        })
     }
 }

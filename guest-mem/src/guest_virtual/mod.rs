@@ -9,12 +9,15 @@
 //! decoded once, in [`fault`](crate::fault).
 
 use core::marker::PhantomData;
+use core::sync::atomic::Ordering;
 
-use crate::access::GuestPrivilege;
+use crate::access::{AccessKind, GuestPrivilege, Width};
 use crate::address::{Gpa, last_byte};
 use crate::csr::{GMode, HSTATUS_VSBE, STATUS_SUM, STATUS_UBE, VsMode};
-use crate::fault::{Fault, FaultKind, Operation, Space};
+use crate::fault::{AccessError, Fault, FaultKind, Operation, Space};
+use crate::guest_memory::GuestMemory;
 use crate::hart::{Csr, Hart};
+use crate::translate::entry::{A, D, R, V, W, X};
 
 mod access;
 mod backed;
@@ -126,10 +129,12 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         };
         let supervisor = g_stage.is_ok() && VsMode::of(csrs.vsatp).is_some() && !big_endian;
         let user = supervisor && csrs.vsstatus & STATUS_UBE == 0;
-        let plain = !hart.fence_state().may_be_stale();
-        if !plain {
+        let plain_gpa = !hart.fence_state().may_be_stale();
+        if !plain_gpa {
             hart.fence_state().forget_last();
         }
+        // A fault that says too little is completed on the long way only (R76).
+        let plain = plain_gpa && !hart.fence_state().htinst_may_mislead();
         let plain_fetches = plain && csrs.vsstatus & STATUS_SUM == 0;
         Self {
             hart,
@@ -139,7 +144,7 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
             big_endian,
             supervisor,
             user,
-            plain_gpa_end: if plain { gpa_end } else { 0 },
+            plain_gpa_end: if plain_gpa { gpa_end } else { 0 },
             plain_supervisor: plain && supervisor,
             plain_user: plain && user,
             plain_supervisor_fetches: plain_fetches && supervisor,
@@ -209,6 +214,40 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
             GuestPrivilege::Supervisor => self.plain_supervisor_fetches,
             GuestPrivilege::User => self.plain_user_fetches,
         }
+    }
+
+    /// The error of a guest-virtual access, with what it asked of the G-stage: on a machine whose `htinst` does not tell, an
+    /// entry that can be read, and lacks a bit that the access needs, was to be updated (R76).
+    #[cold]
+    fn completed(&self, error: AccessError) -> AccessError {
+        let fault = error.fault;
+        let (FaultKind::GuestPage { implicit: true, .. }, Some(gpa)) = (fault.kind, fault.gpa)
+        else {
+            return error;
+        };
+        if !self.hart.fence_state().htinst_may_mislead() {
+            return error;
+        }
+        let entry = self
+            .guest_physical()
+            .load_width(gpa, Width::Double, Ordering::Relaxed);
+        let needed = match fault.operation.access_kind() {
+            AccessKind::Store => A | D,
+            AccessKind::Load | AccessKind::Fetch => A,
+        };
+        let updates = entry.is_ok_and(|entry| {
+            entry & V != 0 && entry & (R | W | X) != 0 && entry & needed != needed
+        });
+        let access = if updates {
+            AccessKind::Store
+        } else {
+            AccessKind::Load
+        };
+        let kind = FaultKind::GuestPage {
+            access,
+            implicit: true,
+        };
+        Fault { kind, ..fault }.after(error.completed)
     }
 
     /// Refuses a regime under which no `hlv` or `hsv` may be issued: without a G-stage it would reach machine memory.

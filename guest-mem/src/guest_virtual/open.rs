@@ -68,7 +68,8 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         OpenWindow {
             // Interrupts are off by now: none changes the record.
             series: self.hart.series(),
-            ready: self.check_regime(Operation::Read, privilege).is_ok(),
+            ready: self.check_regime(Operation::Read, privilege).is_ok()
+                && !self.hart.fence_state().htinst_may_mislead(),
             window: Cell::new(Some(window)),
             vcpu: self,
             privilege,
@@ -79,7 +80,7 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
 /// The guest-virtual space of a loaded vCPU, opened for several accesses: [`LoadedVcpu::open_window`].
 pub struct OpenWindow<'v, 'h, H: Hart + 'h> {
     series: H::Series<'h>,
-    /// Whether accesses are possible at all.
+    /// Whether accesses are possible, and need not go the long way (R76).
     ready: bool,
     privilege: GuestPrivilege,
     /// `Some`, but while it is closed for a moment.
@@ -170,6 +171,10 @@ impl<'h, H: Hart> HardwareSpace for &OpenWindow<'_, 'h, H> {
     #[inline(always)]
     fn space(&self) -> Space {
         self.vcpu.virtual_space()
+    }
+
+    fn completed(&self, error: AccessError) -> AccessError {
+        self.vcpu.completed(error)
     }
 }
 

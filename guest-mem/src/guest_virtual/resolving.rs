@@ -111,7 +111,7 @@ impl<M: fmt::Debug, R: ?Sized> fmt::Debug for ResolvingVirtual<'_, M, R> {
 
 impl<H: Hart> LoadedVcpu<'_, H> {
     /// Pages that one access to a 4 KiB page may need, twice each: its own and one page-table page a level.
-    fn resolves_per_page(&self) -> u32 {
+    pub(super) fn resolves_per_page(&self) -> u32 {
         let levels = VsMode::of(self.csrs.vsatp).map_or(0, VsMode::levels) as u32;
         (levels + 1) * RESOLVES_PER_PHYSICAL_PAGE
     }

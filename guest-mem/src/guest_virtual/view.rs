@@ -96,6 +96,10 @@ impl<'h, H: Hart> HardwareSpace for GuestVirtual<'_, 'h, H> {
     fn space(&self) -> Space {
         self.vcpu.virtual_space()
     }
+
+    fn completed(&self, error: AccessError) -> AccessError {
+        self.vcpu.completed(error)
+    }
 }
 
 impl<H: Hart> GuestMemory for GuestVirtual<'_, '_, H> {

@@ -31,24 +31,26 @@ pub struct FenceKey {
 #[derive(Debug)]
 pub struct FenceState {
     may_be_stale: Cell<bool>,
+    htinst_may_mislead: Cell<bool>,
     last: Cell<Option<FenceKey>>,
 }
 
 impl FenceState {
-    /// The state of a hart that was not probed: it may keep stale translations.
+    /// The state of a hart that was not probed: it may keep stale translations, and its `htinst` may mislead.
     pub const fn new() -> Self {
-        Self::of(true)
+        Self::of(true, true)
     }
 
     /// The state of a hart that is known to behave as the specification says.
     pub const fn conforming() -> Self {
-        Self::of(false)
+        Self::of(false, false)
     }
 
-    /// The state of a hart of which it is known whether it keeps stale translations.
-    pub(crate) const fn of(stale_vsatp: bool) -> Self {
+    /// The state of a hart of which the probe's findings are known.
+    pub(crate) const fn of(stale_vsatp: bool, htinst_follows_access: bool) -> Self {
         Self {
             may_be_stale: Cell::new(stale_vsatp),
+            htinst_may_mislead: Cell::new(htinst_follows_access),
             last: Cell::new(None),
         }
     }
@@ -69,6 +71,18 @@ impl FenceState {
     /// Forgets the key: an access may have been made since by another value, or the guest was entered.
     pub(crate) fn forget_last(&self) {
         self.last.set(None);
+    }
+
+    /// Whether `htinst` may not tell a read of a page table from its update: it does not (QEMU 11.1, R76), or the hart was
+    /// not probed. What an access asked of the G-stage is then found out after its fault.
+    #[inline(always)]
+    pub fn htinst_may_mislead(&self) -> bool {
+        self.htinst_may_mislead.get()
+    }
+
+    /// Says what [`probe`](crate::probe::probe) found.
+    pub(crate) fn set_htinst_follows_access(&self, follows: bool) {
+        self.htinst_may_mislead.set(follows);
     }
 
     /// Fences if this machine needs it for an access under `key`. Call it inside the window, after its CSR writes.

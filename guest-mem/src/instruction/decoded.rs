@@ -106,7 +106,6 @@ impl NotEmulatableKind {
         match self {
             Self::FloatingPointLoad
             | Self::VectorLoad
-            | Self::LoadReserved
             | Self::LoadAcquire
             | Self::HypervisorLoad => load,
             Self::FloatingPointStore
@@ -116,7 +115,8 @@ impl NotEmulatableKind {
             | Self::StoreRelease
             | Self::CacheBlock
             | Self::HypervisorStore => store,
-            Self::ShadowStack | Self::Custom => load || store,
+            // R69: CVA6 reports `lr` as a store.
+            Self::LoadReserved | Self::ShadowStack | Self::Custom => load || store,
             Self::Prefetch => false,
         }
     }

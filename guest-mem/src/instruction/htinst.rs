@@ -25,15 +25,20 @@ pub enum Htinst {
     /// [`Store`](AccessKind::Store) that updates its A or D bit.
     PageTable(AccessKind),
     /// A load or a store of a general register.
-    Access(DecodedAccess),
+    Access {
+        /// What it is.
+        access: DecodedAccess,
+        /// How far behind its begin `stval` is: not 0 only for a misaligned access of which a later part faulted (R75).
+        offset: u64,
+    },
     /// A memory access that is not emulated.
     NotEmulatable(NotEmulatable),
 }
 
 /// Decodes a value of `htinst`.
 ///
-/// In a transformed instruction bit 0 is set and bit 1 is clear if the instruction in memory had 2 bytes; the base register
-/// and the immediate are gone, and are not looked at.
+/// In a transformed instruction bit 0 is set and bit 1 is clear if the instruction in memory had 2 bytes; the immediate is
+/// gone, and in place of the base register there is the offset of the part that faulted.
 ///
 /// ```
 /// use guest_mem::AccessKind;
@@ -42,7 +47,7 @@ pub enum Htinst {
 /// // `lw a0, 0(a1)` and `c.lw a0, 0(a1)`, transformed
 /// for (htinst, original) in [(0x0000_2503, 0x0005_a503), (0x0000_2501, 0x4188)] {
 ///     let Decoded::Access(access) = decode(Instruction::from_bits(original)) else { panic!() };
-///     assert_eq!(decode_htinst(htinst), Htinst::Access(access));
+///     assert_eq!(decode_htinst(htinst), Htinst::Access { access, offset: 0 });
 /// }
 /// assert_eq!(decode_htinst(0x3000), Htinst::PageTable(AccessKind::Load));
 /// assert_eq!(decode_htinst(0), Htinst::Unusable);
@@ -63,7 +68,10 @@ pub const fn decode_htinst(htinst: u64) -> Htinst {
     }
     let len = if htinst & 0b10 != 0 { 4 } else { 2 };
     match decode(Instruction::from_bits(htinst as u32 | 0b10)) {
-        Decoded::Access(access) => Htinst::Access(DecodedAccess { len, ..access }),
+        Decoded::Access(access) => Htinst::Access {
+            access: DecodedAccess { len, ..access },
+            offset: htinst >> 15 & 0x1f,
+        },
         // A custom opcode here is a custom meaning, which need not be that of the opcode; a hint never traps.
         Decoded::NotEmulatable(NotEmulatable {
             kind: NotEmulatableKind::Custom | NotEmulatableKind::Prefetch,

@@ -5,8 +5,10 @@
 //! fits the trap, and completing it consumes it, so that no access is finished twice.
 //!
 //! ```
+//! use guest_mem::fault::GuestExit;
 //! use guest_mem::instruction::{GuestRegisters, Instruction, Register, TrappedAccess, decode_trapped};
-//! use guest_mem::{Fault, Gpa, TrapInfo, cause};
+//! use guest_mem::probe::MachineProfile;
+//! use guest_mem::{Fault, Gpa, GuestPrivilege, TrapInfo, cause};
 //!
 //! struct Vcpu { x: [u64; 32], pc: u64 }
 //! impl GuestRegisters for Vcpu {
@@ -16,12 +18,19 @@
 //!     fn set_pc(&mut self, pc: u64) { self.pc = pc }
 //! }
 //! let mut vcpu = Vcpu { x: [0; 32], pc: 0x8000_0000 };
+//! vcpu.x[11] = 0x1000_0000;
 //!
 //! // The guest ran `lb a0, 5(a1)` on a device at 0x1000_0000; the hart left `htinst` zero.
-//! let trap = TrapInfo { scause: cause::LOAD_GUEST_PAGE, stval: 0x1000_0005, htval: 0x1000_0005 >> 2, htinst: 0 };
+//! let exit = GuestExit {
+//!     trap: TrapInfo { scause: cause::LOAD_GUEST_PAGE, stval: 0x1000_0005, htval: 0x1000_0005 >> 2, htinst: 0 },
+//!     pc: vcpu.pc,
+//!     privilege: GuestPrivilege::Supervisor,
+//!     vsatp: 0,
+//! };
+//! let fault = Fault::from_guest_exit(&exit, &MachineProfile::AS_SPECIFIED);
 //! let fetch = || Ok::<_, Fault>(Instruction::from_parcels(0x8503, 0x0055));
 //!
-//! match decode_trapped(&trap, fetch).unwrap() {
+//! match decode_trapped(&fault, &vcpu, fetch).unwrap() {
 //!     TrappedAccess::Load(load) => {
 //!         assert_eq!(load.gpa(), Some(Gpa::new(0x1000_0005)));
 //!         load.complete_load(&mut vcpu, 0x80); // what the device answered
@@ -30,12 +39,16 @@
 //!         let _for_the_device = store.store_value(&vcpu);
 //!         store.complete_store(&mut vcpu);
 //!     }
+//!     TrappedAccess::AcrossPages(access) => {
+//!         let _for_the_guest = access.injection();
+//!     }
 //! }
 //! assert_eq!((vcpu.x[10] as i64, vcpu.pc), (-128, 0x8000_0004));
 //! ```
 
 use core::fmt;
 
+mod address;
 mod compressed;
 mod decode;
 mod decoded;
@@ -45,11 +58,14 @@ mod registers;
 mod tests;
 mod trapped;
 
+pub use address::AddressOperands;
 pub use decode::decode;
 pub use decoded::{AccessForm, Decoded, DecodedAccess, NotEmulatable, NotEmulatableKind};
 pub use htinst::{Htinst, decode_htinst};
 pub use registers::{GuestRegisters, Register};
-pub use trapped::{TrappedAccess, TrappedError, TrappedLoad, TrappedStore, decode_trapped};
+pub use trapped::{
+    AccessPart, AcrossPages, TrappedAccess, TrappedError, TrappedLoad, TrappedStore, decode_trapped,
+};
 
 /// The bits of one instruction of 2 or 4 bytes.
 ///

@@ -9,7 +9,7 @@ use crate::access::Width;
 use crate::address::{PAGE_SIZE, Spa};
 use crate::cause;
 use crate::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SDT, STATUS_SIE, STATUS_SUM};
-use crate::fault::TrapInfo;
+use crate::fault::{HTINST_PAGE_TABLE_WRITE, TrapInfo};
 #[cfg(target_arch = "riscv64")]
 use crate::hart::FenceState;
 use crate::hart::{Csr, Hart};
@@ -36,6 +36,26 @@ pub struct MachineProfile {
     /// the privileges besides (R62): there the rights of guest-virtual accesses are known by a walk only
     /// ([`VsEnvironment::walk_always`](crate::guest_virtual::VsEnvironment::walk_always)).
     pub obeys_sum: bool,
+    /// A page-table access that the G-stage refuses has the cause of a load (21), also in a store or a fetch (QEMU before 8.1,
+    /// R67).
+    pub implicit_faults_are_loads: bool,
+    /// `htinst` of a page-table access that the G-stage refuses tells the type of the access it was made for, and not whether
+    /// the entry was read or updated (QEMU 11.1, R76). Already told to [`Hart::fence_state`].
+    pub htinst_follows_access: bool,
+}
+
+impl MachineProfile {
+    /// A machine as the specification says, which leaves A and D bits to software.
+    pub const AS_SPECIFIED: Self = Self {
+        stale_vsatp: false,
+        vs_stage_ad: AdPolicy::Fault,
+        g_stage_ad: AdPolicy::Fault,
+        page_faults_as_access_faults: false,
+        hlvx_needs_execute: true,
+        obeys_sum: true,
+        implicit_faults_are_loads: false,
+        htinst_follows_access: false,
+    };
 }
 
 #[cfg(target_arch = "riscv64")]
@@ -49,7 +69,12 @@ impl<R: crate::hart::riscv64::Recovery> crate::hart::riscv64::Riscv64<R> {
     /// As [`new`](Self::new). [`probe`] found `profile` on this hart, or on one that is of the same kind.
     pub const unsafe fn with_profile(profile: &MachineProfile) -> Self {
         // SAFETY: the caller makes the promises of `new`, and the probe found this of the hart.
-        unsafe { Self::with_fences(FenceState::of(profile.stale_vsatp)) }
+        unsafe {
+            Self::with_fences(FenceState::of(
+                profile.stale_vsatp,
+                profile.htinst_follows_access,
+            ))
+        }
     }
 }
 
@@ -160,6 +185,8 @@ pub unsafe fn probe<H: Hart>(
     before.restore(hart);
     let profile = result?;
     hart.fence_state().set_stale_vsatp(profile.stale_vsatp);
+    hart.fence_state()
+        .set_htinst_follows_access(profile.htinst_follows_access);
     Ok(profile)
 }
 
@@ -292,8 +319,11 @@ impl<H: Hart> Guest<'_, H> {
         let stale_vsatp = self.stale_vsatp()?;
         self.write(Csr::Vsatp, self.vsatp());
         self.fence();
+        let implicit = self.refused_table_of_a_store();
         Ok(MachineProfile {
             stale_vsatp,
+            implicit_faults_are_loads: implicit.scause == cause::LOAD_GUEST_PAGE,
+            htinst_follows_access: implicit.htinst == HTINST_PAGE_TABLE_WRITE,
             vs_stage_ad: self.ad_policy(page::VS_LEAF, page::FIRST)?,
             g_stage_ad: self.ad_policy(page::G_LEAF, page::SECOND)?,
             page_faults_as_access_faults: self.page_faults_as_access_faults()?,
@@ -361,6 +391,12 @@ impl<H: Hart> Guest<'_, H> {
             unsafe { self.hart.fetch_parcel(PROBED) }
         });
         Ok(result.is_err())
+    }
+
+    /// Stores where the G-stage has no page for the page table: the walk's read is refused. All zeroes if it is not.
+    fn refused_table_of_a_store(&self) -> TrapInfo {
+        let (result, _) = self.with_leaf(page::G_LEAF, page::VS_LEAF, V, || self.store());
+        result.err().unwrap_or_default()
     }
 
     /// Loads as VS-mode, with SUM clear, from a user page.

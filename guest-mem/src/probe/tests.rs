@@ -16,17 +16,14 @@ fn profile_of(machine: Machine, menvcfg: u64, henvcfg: u64) -> MachineProfile {
     // SAFETY: the memory is this test's alone.
     let profile = unsafe { probe(&hart, scratch, BASE) }.unwrap();
     assert_eq!(hart.fence_state().may_be_stale(), profile.stale_vsatp);
+    assert_eq!(
+        hart.fence_state().htinst_may_mislead(),
+        profile.htinst_follows_access
+    );
     profile
 }
 
-const AS_SPECIFIED: MachineProfile = MachineProfile {
-    stale_vsatp: false,
-    vs_stage_ad: AdPolicy::Fault,
-    g_stage_ad: AdPolicy::Fault,
-    page_faults_as_access_faults: false,
-    hlvx_needs_execute: true,
-    obeys_sum: true,
-};
+const AS_SPECIFIED: MachineProfile = MachineProfile::AS_SPECIFIED;
 
 #[test]
 fn a_machine_as_specified_needs_nothing() {
@@ -100,6 +97,29 @@ fn r59_page_faults_that_arrive_as_access_faults_are_recognised() {
             ..AS_SPECIFIED
         }
     );
+}
+
+#[test]
+fn r67_r76_what_implicit_faults_say_is_measured() {
+    for (implicit_faults_are_loads, htinst_follows_access) in
+        [(false, false), (true, false), (false, true), (true, true)]
+    {
+        let quirks = Quirks {
+            implicit_faults_are_loads,
+            htinst_follows_access,
+            ..Quirks::default()
+        };
+        let machine = Machine {
+            quirks,
+            ..Machine::new()
+        };
+        let expected = MachineProfile {
+            implicit_faults_are_loads,
+            htinst_follows_access,
+            ..AS_SPECIFIED
+        };
+        assert_eq!(profile_of(machine, 0, 0), expected);
+    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod console;
 #[cfg(target_os = "none")]
 mod devices;
 #[cfg(target_os = "none")]
+mod edges;
+#[cfg(target_os = "none")]
 mod harts;
 #[cfg(target_os = "none")]
 mod memory;

@@ -29,6 +29,8 @@ pub mod pte {
     pub const D: u64 = 1 << 7;
     /// A page that S-mode reads and writes.
     pub const DATA: u64 = V | R | W | A | D;
+    /// A page that S-mode executes and does not read.
+    pub const EXECUTE_ONLY: u64 = V | X | A;
     /// A page that S-mode reads, writes and executes.
     pub const ALL: u64 = DATA | X;
 }
@@ -67,6 +69,19 @@ pub fn set(index: u64, physical: u64, entry_bits: u64) {
 /// The entry of page `index` of the window.
 pub fn entry(index: u64) -> u64 {
     LEAVES.0[index as usize].load(Ordering::SeqCst)
+}
+
+/// Gives page `index` of the window these rights, and leaves its frame.
+pub fn set_rights(index: u64, entry_bits: u64) {
+    set(index, entry(index) >> 10 << 12, entry_bits);
+}
+
+/// The first address whose leaf table is the one of [`set_next_table`].
+pub const NEXT_TABLE: u64 = WINDOW + (1 << 21);
+
+/// Says where the leaf table of the 2 MiB after the window is; who uses them then has to fence.
+pub fn set_next_table(physical: u64) {
+    MIDDLE.0[1].store(physical >> 12 << 10 | pte::V, Ordering::SeqCst);
 }
 
 /// Orders this hart's earlier page-table writes before its later translations.

@@ -9,11 +9,14 @@ use guest_kit::{console, csr_set, entry, sbi};
 use sbi_spec::{dbcn, hsm};
 
 use crate::code::call;
-use crate::paging::window;
+use crate::edges;
+use crate::paging::{self, window};
 use crate::report::Report;
 
 /// Guest-physical, between interrupt controller and serial port: nothing is there.
 const HOLE: u64 = 0x0d00_0000;
+
+const UART: u64 = 0x1000_0000;
 
 /// The guest's vector unit: Dirty.
 const SSTATUS_VS: u64 = 3 << 9;
@@ -43,6 +46,8 @@ pub fn visit(report: &mut Report<'_>) {
     pointers(report);
     instructions(report);
     addresses(report);
+    tables(report);
+    edges::visit(report);
 }
 
 fn pointers(report: &mut Report<'_>) {
@@ -147,6 +152,47 @@ fn instructions(report: &mut Report<'_>) {
     unsafe { csr_set!("sstatus", SSTATUS_VS) };
     let trap = execute!(".4byte 0x010075d7"); // vsetvli a1, zero, e32, m1
     expect_trap(report, claim, trap, cause::ILLEGAL, 0);
+}
+
+/// A page table where nothing is: the access gets an access fault of its own type.
+fn tables(report: &mut Report<'_>) {
+    let at = paging::NEXT_TABLE + 8;
+    for (claim, physical) in [
+        ("through a page table in a hole", HOLE),
+        ("through a page table in a device", UART),
+    ] {
+        if physical == UART && !report.machine.under_hypervisor {
+            report.skip(claim, "the bus may answer");
+            continue;
+        }
+        paging::set_next_table(physical);
+        paging::fence();
+        // SAFETY: these accesses trap and are stepped over.
+        let (load, store, atomic) = unsafe {
+            (
+                catch(|| asm!("ld {}, 0({})", out(reg) _, in(reg) at)).1,
+                catch(|| asm!("sd zero, 0({})", in(reg) at)).1,
+                catch(|| asm!("amoadd.d zero, zero, ({})", in(reg) at)).1,
+            )
+        };
+        let fetch = catch(|| call(at)).1;
+        for (what, trap, cause) in [
+            ("a load", load, cause::LOAD_ACCESS),
+            ("a store", store, cause::STORE_ACCESS),
+            ("an atomic add", atomic, cause::STORE_ACCESS),
+            ("a jump", fetch, cause::FETCH_ACCESS),
+        ] {
+            match trap {
+                Some(trap) => {
+                    let right = trap.cause == cause && trap.value == at;
+                    report.step(claim, right, format_args!("{what}: {trap}"));
+                }
+                None => report.step(claim, false, format_args!("{what}: no trap")),
+            }
+        }
+    }
+    paging::set_next_table(0);
+    paging::fence();
 }
 
 fn addresses(report: &mut Report<'_>) {

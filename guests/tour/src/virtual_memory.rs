@@ -136,6 +136,21 @@ fn crossing_instruction(report: &mut Report<'_>) {
         value == 0x77,
         format_args!("at {:#x}, {value:#x}", start + 4),
     );
+    // The host may fetch what the guest may execute, and the guest may not read.
+    for page in [CODE, CODE + 1] {
+        paging::set_rights(page, pte::EXECUTE_ONLY);
+    }
+    paging::fence();
+    let (value, trap) = catch(|| call(start));
+    let claim = "so is one whose code can be executed and not read";
+    match trap {
+        Some(trap) => report.step(claim, false, format_args!("{trap}")),
+        None => report.step(claim, value == 0x77, format_args!("{value:#x}")),
+    }
+    for page in [CODE, CODE + 1] {
+        paging::set_rights(page, pte::ALL);
+    }
+    paging::fence();
     // Nothing is left of it for the next steps.
     write_code(window(CODE), &[0; 2]);
 }

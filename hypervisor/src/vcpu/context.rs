@@ -16,7 +16,7 @@ use crate::csr;
 
 /// The guest's registers while it does not run, and the record of its last exit. Its layout is known to `vcpu_enter`.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Context {
     /// `x1` to `x31` by number; `x[0]` stays 0.
     pub x: [u64; 32],

@@ -99,11 +99,16 @@ impl Vcpu<'_> {
     ///
     /// What no page could help: a fetch fault of the guest's.
     pub fn fetch(&mut self) -> Result<Instruction, Fault> {
-        self.vm.memory_use.fetches.add_one();
         let (pc, privilege) = (Gva::new(self.context.pc), self.privilege());
-        let result =
-            self.loaded()
-                .fetch_instruction_with(pc, privilege, &mut DemandPaging(self.vm));
+        let (environment, vm) = (self.environment(), self.vm);
+        vm.memory_use.fetches.add_one();
+        let (loaded, reader) = self.loaded_with_reader();
+        let guard = reader.guard();
+        let result = loaded
+            .guest_virtual(privilege)
+            .with_memory(&guard, environment)
+            .fetch_instruction_with(pc, &mut DemandPaging(vm));
+        drop(guard);
         let instruction = self.count(0, result)?;
         self.vm.memory_use.bytes.add(instruction.length() as u64);
         Ok(instruction)
@@ -115,7 +120,9 @@ impl Vcpu<'_> {
             Ok(_) => used.bytes.add(len as u64),
             Err(error) => match error.fault.resolution() {
                 Resolution::Inject(_) => used.injected.add_one(),
-                Resolution::Resolve { .. } | Resolution::Refuse => used.refused.add_one(),
+                Resolution::Resolve { .. } | Resolution::Walk | Resolution::Refuse => {
+                    used.refused.add_one();
+                }
             },
         }
         result.map_err(|error| error.fault)

@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 use guest_mem::GuestPrivilege;
+use guest_mem::fault::GuestExit;
 use guest_mem::guest_physical::Reader;
 use guest_mem::guest_virtual::LoadedVcpu;
 use guest_mem::hart::riscv64::{HandlerHook, Riscv64};
@@ -94,12 +95,14 @@ pub fn probe_machine(grant: &Grant, index: usize) -> MachineProfile {
     if index == 0 {
         log::info!(
             "this machine: A/D bits of the VS-stage: {:?}, of the G-stage: {:?}; translations outlive vsatp: {}; hlvx asks for \
-             X: {}; hlv obeys SUM: {}",
+             X: {}; hlv obeys SUM: {}; page-table faults are loads: {}; htinst follows the access: {}",
             profile.vs_stage_ad,
             profile.g_stage_ad,
             profile.stale_vsatp,
             profile.hlvx_needs_execute,
-            profile.obeys_sum
+            profile.obeys_sum,
+            profile.implicit_faults_are_loads,
+            profile.htinst_follows_access
         );
     }
     profile
@@ -196,10 +199,16 @@ impl<'v> Vcpu<'v> {
 
     /// The privilege of the guest code that was interrupted.
     pub fn privilege(&self) -> GuestPrivilege {
-        if self.context.sstatus & csr::SSTATUS_SPP != 0 {
-            GuestPrivilege::Supervisor
-        } else {
-            GuestPrivilege::User
+        GuestPrivilege::from_exit(self.context.sstatus)
+    }
+
+    /// The last exit, for the library.
+    pub fn last_exit(&self) -> GuestExit {
+        GuestExit {
+            trap: self.context.trap,
+            pc: self.context.pc,
+            privilege: self.privilege(),
+            vsatp: csr::read!("vsatp"),
         }
     }
 

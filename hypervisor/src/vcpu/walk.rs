@@ -48,6 +48,14 @@ impl Vcpu<'_> {
         translate_observed(&vs.looking(), &tables, access, trace)
     }
 
+    /// What the G-stage refused of the guest's own access `fault`, where the hart did not say (R22, R76). `None` if the guest's
+    /// tables have changed since: it tries again (R46).
+    pub fn walked(&self, fault: &Fault) -> Option<Fault> {
+        let (vs, g) = self.regimes().ok()?;
+        let tables = GTables::new(g.looking(), HostTables);
+        fault.walked(&vs, &tables, self.privilege())
+    }
+
     /// What the guest's page-table entries may hold. Who updates A and D bits is for the probe to say.
     fn rules(&self) -> StageRules {
         StageRules {

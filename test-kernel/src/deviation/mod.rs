@@ -78,6 +78,8 @@ deviations! {
     GTableSetsHtval "R67" "an access fault for a missing G-stage table comes with htval";
     /// `htinst` is 0 for loads and stores.
     NoHtinst "R66" "htinst is 0 for loads and stores";
+    /// `htinst` of a page-table access tells the type of the access that it was made for.
+    HtinstFollowsAccess "R76" "htinst of a page-table access follows the explicit access";
     /// Any mode can be written to `vsatp` and `hgatp`.
     AnyMode "R41" "an unsupported mode reads back";
     /// Bits 60:54 of an entry are not looked at.

@@ -5,6 +5,7 @@
 
 use guest_mem::TrapInfo;
 use guest_mem::csr::{ENVCFG_PBMTE, HSTATUS_GVA, STATUS_MXR, STATUS_SUM};
+use guest_mem::fault::HTINST_PAGE_TABLE_WRITE;
 
 use super::{Deviation, FIRMWARE, HENVCFG_ADUE, HENVCFG_PMM, HENVCFG_PMM_7, NOWHERE};
 use crate::guest::{self, Guest, Mode};
@@ -192,6 +193,14 @@ pub(super) fn probe(deviation: Deviation) -> bool {
             arena::write(entry, 0);
             world.fence();
             cause(raw::hsv_d(GVA, 0)) == 21
+        }
+        Deviation::HtinstFollowsAccess => {
+            let (mut world, _) = world(SUPERVISOR, USER);
+            let table = world.vs_entry(GVA, 0).gpa & !0xfff;
+            let entry = world.g_entry(table, 0);
+            arena::write(entry, 0);
+            world.fence();
+            raw::hsv_d(GVA, 0).is_err_and(|trap| trap.info.htinst == HTINST_PAGE_TABLE_WRITE)
         }
         Deviation::NoHtinst => {
             world(SUPERVISOR, 0);

@@ -2,10 +2,10 @@
 //! fetched.
 
 use guest_mem::hart::riscv64::ScopedStvec;
-use guest_mem::instruction::{TrappedError, decode_trapped};
+use guest_mem::instruction::TrappedError;
 use guest_mem::{AccessKind, FaultKind, GuestPrivilege, Gva, TrapInfo};
 
-use super::exits::{CODE, DEVICE, DEVICE_GPA, decoded_fits, guest_at, world};
+use super::exits::{CODE, DEVICE, DEVICE_GPA, decode, decoded_fits, guest_at, world};
 use crate::arena;
 use crate::forms::{self, FORMS, STRIDE};
 use crate::guest::{Mode, fence_i};
@@ -40,7 +40,7 @@ fn r58_an_htinst_out_of_the_standard_counts_as_zero(t: &mut Test) -> Outcome {
             ..exit.info
         };
         let mut fetches = 0;
-        let decoded = decode_trapped(&info, || {
+        let decoded = decode(&guest, &info, || {
             fetches += 1;
             vcpu.fetch_instruction(Gva::new(guest.pc), GuestPrivilege::Supervisor)
         });
@@ -63,7 +63,8 @@ fn r58_i11_a_changed_instruction_is_not_emulated(_: &mut Test) -> Outcome {
         (loads, 0x13),
     ] {
         let guest_pc = CODE + (trapped * STRIDE) as u64;
-        let exit = guest_at(trapped).run(Mode::Vs);
+        let mut guest = guest_at(trapped);
+        let exit = guest.run(Mode::Vs);
         // Another hart of the guest rewrites it before it is fetched.
         let at = code.spa + (trapped * STRIDE) as u64;
         arena::write_bytes(at, instead.to_le_bytes());
@@ -72,7 +73,7 @@ fn r58_i11_a_changed_instruction_is_not_emulated(_: &mut Test) -> Outcome {
             htinst: 0,
             ..exit.info
         };
-        let decoded = decode_trapped(&info, || {
+        let decoded = decode(&guest, &info, || {
             vcpu.fetch_instruction(Gva::new(guest_pc), GuestPrivilege::Supervisor)
         });
         let changed = matches!(
@@ -115,7 +116,7 @@ fn r58_an_instruction_that_cannot_be_fetched_has_its_own_fault(t: &mut Test) -> 
             htinst: 0,
             ..exit.info
         };
-        let decoded = decode_trapped(&info, || {
+        let decoded = decode(&guest, &info, || {
             vcpu.fetch_instruction(Gva::new(guest.pc), GuestPrivilege::Supervisor)
         });
         let Err(TrappedError::Fetch(fault)) = decoded else {
@@ -132,17 +133,17 @@ fn r58_a_fetch_fault_of_the_guest_is_no_data_access(t: &mut Test) -> Outcome {
     let (mut world, code) = world(None);
     world.map_g(code.gpa, code.spa, USER & !crate::tables::bits::X, 0);
     world.fence();
-    let exit = guest_at(0).run(Mode::Vs);
+    let mut guest = guest_at(0);
+    let exit = guest.run(Mode::Vs);
     t.equal("cause", exit.info.scause, 20)?;
     t.equal("GPA", exit.gpa(), code.gpa)?;
     t.equal("htinst", exit.info.htinst, 0)?;
     let no_fetch = || -> Result<_, guest_mem::AccessError> { panic!("nothing to fetch") };
-    let decoded = decode_trapped(&exit.info, no_fetch);
-    t.equal(
-        "decoded",
-        decoded,
-        Err(TrappedError::NotDataAccess(exit.info)),
-    )?;
+    let decoded = decode(&guest, &exit.info, no_fetch);
+    check!(
+        matches!(decoded, Err(TrappedError::NotDataAccess(fault)) if fault.trap == Some(exit.info)),
+        "{decoded:x?}"
+    );
     if exit.hstatus & guest_mem::csr::HSTATUS_GVA == 0 {
         skip!("stval of a fetch fault is not marked as guest-virtual");
     }

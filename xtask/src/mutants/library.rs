@@ -341,6 +341,24 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "fault/from_trap.rs",
         &[("false, trap.stval & 0b11)", "false, 0)")],
     ),
+    on_host(
+        "the offset of an access across pages is dropped",
+        "instruction/htinst.rs",
+        &[("offset: htinst >> 15 & 0x1f,", "offset: 0,")],
+    ),
+    on_host(
+        "an access across pages is taken for one in a page",
+        "instruction/trapped.rs",
+        &[(
+            "let is_split = gva.page_offset() + width > PAGE_SIZE;",
+            "let is_split = false;",
+        )],
+    ),
+    on_host(
+        "an update of a page table is taken for a read where htinst does not tell",
+        "guest_virtual/mod.rs",
+        &[("let access = if updates {", "let access = if false {")],
+    ),
     // Ranges and slots.
     on_host(
         "the end of a range wraps unchecked",

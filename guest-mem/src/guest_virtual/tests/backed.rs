@@ -347,3 +347,74 @@ fn r62_a_machine_that_does_not_obey_sum_reaches_memory_by_walks_only() {
     );
     assert_eq!(hart.counts().accesses(), 0);
 }
+
+/// A machine whose `hlvx` asks for another right than X: instructions are fetched by a walk, which asks for X.
+#[test]
+fn r61_a_fetch_by_a_walk_asks_for_what_the_guest_needs() {
+    const LB: [u8; 4] = [0x03, 0x85, 0x55, 0x00];
+    for (bits, privilege, fetched) in [
+        (entry::X, SUPERVISOR, true),
+        (entry::X | entry::R, SUPERVISOR, true),
+        (RW, SUPERVISOR, false),
+        (entry::X | entry::U, SUPERVISOR, false),
+        (entry::X | entry::U, USER, true),
+        (entry::X, USER, false),
+    ] {
+        let (memory, log) = (RamArray::<64>::new(), no_log());
+        let ram = memory.at(RAM_BASE);
+        let guest = guest(ram, bits);
+        // Across the first two pages, and at the end of the last.
+        guest
+            .write(Gpa::new(gpa(PAGES[0]).value() + 4094), &LB[..2])
+            .unwrap();
+        guest.write(gpa(PAGES[1]), &LB[2..]).unwrap();
+        guest
+            .write(
+                Gpa::new(gpa(PAGES[3]).value() + 4092),
+                &[0x01, 0x45, 0x03, 0x85],
+            )
+            .unwrap();
+        let slots = slots(&guest, ram, &log);
+        let mut reader = slots.reader(0).unwrap();
+        let view = reader.guard();
+        let hart = guest.hart();
+        let vcpu = load(&hart);
+        let environment = VsEnvironment {
+            walk_fetches: true,
+            ..VsEnvironment::BASE
+        };
+        let space = vcpu
+            .guest_virtual(privilege)
+            .with_memory(&view, environment);
+        for offset in [4094, 3 * 4096 + 4092, 3 * 4096 + 4094, 1, 4 * 4096] {
+            let at = Gva::new(GVA.value() + offset);
+            let by_walk = space.fetch_instruction(at).map_err(|error| {
+                (
+                    error.completed,
+                    error.fault.kind,
+                    error.fault.gva,
+                    error.fault.resolution(),
+                )
+            });
+            let by_hart = vcpu.fetch_instruction(at, privilege).map_err(|error| {
+                (
+                    error.completed,
+                    error.fault.kind,
+                    error.fault.gva,
+                    error.fault.resolution(),
+                )
+            });
+            assert_eq!(by_walk, by_hart, "{bits:#x} {privilege:?} {offset:#x}");
+            let there = [4094, 3 * 4096 + 4092].contains(&offset);
+            assert_eq!(
+                by_walk.is_ok(),
+                fetched && there,
+                "{bits:#x} {privilege:?} {offset:#x}"
+            );
+        }
+        // Not one by the hart.
+        hart.reset_counts();
+        let _ = space.fetch_instruction(Gva::new(GVA.value() + 4094));
+        assert_eq!(hart.counts().fetches, 0);
+    }
+}

@@ -6,7 +6,7 @@ use crate::access::{GuestPrivilege, Width};
 use crate::address::Gva;
 use crate::cause;
 use crate::csr::{HSTATUS_SPVP, STATUS_SIE, STATUS_UBE, atp_mode};
-use crate::fault::{Fault, FaultKind, TrapInfo};
+use crate::fault::{Fault, FaultKind, HTINST_PAGE_TABLE_READ, HTINST_PAGE_TABLE_WRITE, TrapInfo};
 use crate::translate::{Access, Purpose, trap_of};
 
 impl ModelHart<'_> {
@@ -123,6 +123,22 @@ impl ModelHart<'_> {
                 cause::LOAD_MISALIGNED => cause::INSTRUCTION_MISALIGNED,
                 other => other,
             };
+        }
+        if let FaultKind::GuestPage { implicit: true, .. } = fault.kind {
+            if quirks.implicit_faults_are_loads {
+                trap.scause = cause::LOAD_GUEST_PAGE;
+            }
+            if quirks.htinst_follows_access && trap.htinst != 0 {
+                trap.htinst = match purpose {
+                    Purpose::Store => HTINST_PAGE_TABLE_WRITE,
+                    Purpose::Load | Purpose::ExecutableLoad | Purpose::Fetch => {
+                        HTINST_PAGE_TABLE_READ
+                    }
+                };
+            }
+        }
+        if quirks.protected_stores_are_loads && trap.scause == cause::STORE_ACCESS {
+            (trap.scause, trap.stval) = (cause::LOAD_ACCESS, 0);
         }
         if !self.machine.writes_htval {
             // A pseudo-instruction goes with a nonzero htval only (R58).

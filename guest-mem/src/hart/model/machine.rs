@@ -71,6 +71,12 @@ pub struct Quirks {
     pub access_faults_without_gva: bool,
     /// Writes of `htinst` are ignored, so that a scoped vector cannot restore it (R58: QEMU).
     pub htinst_is_read_only: bool,
+    /// A page-table access that the G-stage refuses has the cause of a load (R67: QEMU before 8.1).
+    pub implicit_faults_are_loads: bool,
+    /// `htinst` of a page-table access tells the type of the access it was made for (R76: QEMU 11.1).
+    pub htinst_follows_access: bool,
+    /// What physical memory protection refuses of a store arrives as cause 5 with `stval` 0 (R69: CVA6, reported).
+    pub protected_stores_are_loads: bool,
 }
 
 impl Machine {
@@ -90,6 +96,9 @@ impl Machine {
                 page_faults_as_access_faults: false,
                 access_faults_without_gva: false,
                 htinst_is_read_only: false,
+                implicit_faults_are_loads: false,
+                htinst_follows_access: false,
+                protected_stores_are_loads: false,
             },
         }
     }

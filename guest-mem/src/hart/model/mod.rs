@@ -110,7 +110,14 @@ impl<'a> ModelHart<'a> {
     /// A hart as [`new`](Self::new), of which is known what `machine` says: accesses fence exactly if it has
     /// [`Quirks::stale_vsatp`].
     pub const fn known(ram: Ram<'a>, machine: Machine) -> Self {
-        Self::with_fences(ram, machine, FenceState::of(machine.quirks.stale_vsatp))
+        Self::with_fences(
+            ram,
+            machine,
+            FenceState::of(
+                machine.quirks.stale_vsatp,
+                machine.quirks.htinst_follows_access,
+            ),
+        )
     }
 
     const fn with_fences(ram: Ram<'a>, machine: Machine, fences: FenceState) -> Self {

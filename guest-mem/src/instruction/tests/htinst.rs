@@ -52,7 +52,10 @@ fn assert_agrees(bits: u32, address_offset: u32) {
         return;
     };
     let agreed = match decode(Instruction::from_bits(bits)) {
-        Decoded::Access(access) => Htinst::Access(access),
+        Decoded::Access(access) => Htinst::Access {
+            access,
+            offset: address_offset.into(),
+        },
         Decoded::NotEmulatable(refused) => Htinst::NotEmulatable(refused),
         Decoded::NoMemoryAccess { .. } => Htinst::Unusable,
     };
@@ -94,7 +97,7 @@ fn r58_the_page_table_pseudo_instructions_are_no_accesses() {
 #[test]
 fn r58_anything_outside_the_standard_counts_as_zero() {
     let lw = 0x0000_2503;
-    assert!(matches!(decode_htinst(lw), Htinst::Access(_)));
+    assert!(matches!(decode_htinst(lw), Htinst::Access { .. }));
     for (htinst, why) in [
         (0, "zero"),
         (lw | 1 << 33, "bits above 31"),

@@ -260,3 +260,52 @@ fn assembled_accesses_without_emulation_decode_to_their_kind() {
         assert_eq!(decode(instruction), expected, "{bits:x}");
     }
 }
+
+/// The address operands against the assembler's: each row is an instruction as it stands in memory, its base and offset.
+#[test]
+fn r75_the_address_is_base_and_immediate() {
+    for (bits, base, offset) in [
+        (0x0005_8503, 11, 0),     // lb a0, 0(a1)
+        (0xffb5_8503, 11, -5),    // lb a0, -5(a1)
+        (0x7ff5_b503, 11, 2047),  // ld a0, 2047(a1)
+        (0x8005_b503, 11, -2048), // ld a0, -2048(a1)
+        (0x00b5_3423, 10, 8),     // sd a1, 8(a0)
+        (0xfeb5_3fa3, 10, -1),    // sd a1, -1(a0)
+        (0x80b5_3023, 10, -2048), // sd a1, -2048(a0)
+        (0x0000_3503, 0, 0),      // ld a0, 0(zero)
+        (0x4188, 11, 0),          // c.lw a0, 0(a1)
+        (0x5dec, 11, 124),        // c.lw a1, 124(a1)
+        (0x41c8, 11, 4),          // c.lw a0, 4(a1)
+        (0x61a8, 11, 64),         // c.ld a0, 64(a1)
+        (0x7de8, 11, 248),        // c.ld a0, 248(a1)
+        (0xc1c8, 11, 4),          // c.sw a0, 4(a1)
+        (0xfde8, 11, 248),        // c.sd a0, 248(a1)
+        (0x4512, 2, 4),           // c.lwsp a0, 4(sp)
+        (0x557e, 2, 252),         // c.lwsp a0, 252(sp)
+        (0x6522, 2, 8),           // c.ldsp a0, 8(sp)
+        (0x757e, 2, 504),         // c.ldsp a0, 504(sp)
+        (0xc22a, 2, 4),           // c.swsp a0, 4(sp)
+        (0xdfaa, 2, 252),         // c.swsp a0, 252(sp)
+        (0xe42a, 2, 8),           // c.sdsp a0, 8(sp)
+        (0xffaa, 2, 504),         // c.sdsp a0, 504(sp)
+        (0x81c8, 11, 1),          // c.lbu a0, 1(a1)
+        (0x81a8, 11, 2),          // c.lbu a0, 2(a1)
+        (0x81e8, 11, 3),          // c.lbu a0, 3(a1)
+        (0x85a8, 11, 2),          // c.lhu a0, 2(a1)
+        (0x85e8, 11, 2),          // c.lh a0, 2(a1)
+        (0x89c8, 11, 1),          // c.sb a0, 1(a1)
+        (0x8da8, 11, 2),          // c.sh a0, 2(a1)
+    ] {
+        let instruction = Instruction::from_bits(bits);
+        assert!(
+            matches!(decode(instruction), Decoded::Access(_)),
+            "{bits:x}"
+        );
+        let found = AddressOperands::of(instruction);
+        assert_eq!(
+            (found.base.index(), found.offset),
+            (base, offset),
+            "{bits:x}"
+        );
+    }
+}

@@ -48,7 +48,7 @@ impl Deviations {
 }
 
 /// The deviations that make a difference here.
-const KNOWN: [Deviation; 23] = [
+const KNOWN: [Deviation; 24] = [
     Deviation::FetchCauses,
     Deviation::FetchChecksRead,
     Deviation::SumIgnored,
@@ -61,6 +61,7 @@ const KNOWN: [Deviation; 23] = [
     Deviation::RedirectLeavesHtval,
     Deviation::WideGpa,
     Deviation::ImplicitIsLoad,
+    Deviation::HtinstFollowsAccess,
     Deviation::ReservedIgnored,
     Deviation::PbmtReservedAllowed,
     Deviation::NapotAfterUpdate,

@@ -6,6 +6,7 @@
 use differential::{Instruction, World};
 use guest_mem::cause;
 use guest_mem::csr::{HSTATUS_SPVP, STATUS_MXR, STATUS_SUM};
+use guest_mem::fault::{HTINST_PAGE_TABLE_READ, HTINST_PAGE_TABLE_WRITE};
 use guest_mem::translate::{
     Access, EntryMemory, GRegime, GTables, Purpose, VsCsrs, VsRegime, WalkTrace, translate,
     translate_observed, trap_of,
@@ -71,6 +72,12 @@ impl Walk {
                 && trap.scause == cause::STORE_GUEST_PAGE
             {
                 trap.scause = cause::LOAD_GUEST_PAGE;
+            }
+            if deviations.has(Deviation::HtinstFollowsAccess) && implicit && trap.htinst != 0 {
+                trap.htinst = match purpose {
+                    Purpose::Store => HTINST_PAGE_TABLE_WRITE,
+                    _ => HTINST_PAGE_TABLE_READ,
+                };
             }
             trap
         };
