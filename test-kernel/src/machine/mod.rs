@@ -30,6 +30,9 @@ pub use stepping::{forget, trace};
 /// Harts that the shim has a stack for; others sleep for ever.
 pub const MAX_HARTS: usize = 8;
 
+/// `menvcfg.DTE`: Ssdbltrp is on.
+pub const DOUBLE_TRAPS: u64 = 1 << 59;
+
 /// The memory that PMP refuses HS-mode, as firmware's own is refused: RAM below the program.
 pub const HOLE: Range<u64> = 0x8000_0000..0x8020_0000;
 

@@ -8,13 +8,14 @@ use guest_mem::{AccessKind, FaultKind, GuestMemory, GuestPrivilege, Gva, LoadedV
 use crate::deviation::Deviation::{
     FetchCauses, HtinstFollowsAccess, PbmtReservedAllowed, ReservedIgnored, UpdateIgnoresG,
 };
+use crate::deviation::HENVCFG_ADUE;
 use crate::harness::{Expect, Outcome, Test, act_as_supervisor, cases, check, fail, one_in, skip};
 use crate::library::in_both_forms;
 use crate::oracle::{Oracle, mark};
 use crate::sight::{RESERVED, Sight};
 use crate::tables::World;
 use crate::tables::bits::{A, D, G, N, R, SUPERVISOR, U, USER, V, W};
-use crate::{arena, raw};
+use crate::{arena, csr, raw};
 
 cases![
     r51_non_leaf_entries_with_leaf_bits_are_refused,
@@ -229,6 +230,17 @@ fn r55_clear_a_and_d_bits_are_updated_or_refused_by_one_policy_a_stage(t: &mut T
 }
 
 fn r55_r64_the_g_stage_guards_the_update_of_a_page_table(t: &mut Test) -> Outcome {
+    // Where the guest's A/D policy is a choice (Svade beside Svadu), it starts out as the guest's own.
+    let before = csr::henvcfg::read();
+    // SAFETY: the A/D policy of a guest that is the test's.
+    unsafe { csr::henvcfg::set(HENVCFG_ADUE) };
+    let outcome = the_g_stage_guards_the_update(t);
+    // SAFETY: as it was.
+    unsafe { csr::henvcfg::write(before) };
+    outcome
+}
+
+fn the_g_stage_guards_the_update(t: &mut Test) -> Outcome {
     let oracle = Oracle::measure()?;
     if oracle.vs.ad != AdPolicy::Update {
         skip!(

@@ -29,8 +29,6 @@ cases![
 ];
 
 const GVA: u64 = 0x20_1000;
-/// `menvcfg.DTE`: Ssdbltrp is on.
-const DOUBLE_TRAPS: u64 = 1 << 59;
 
 /// Skips the test unless M-mode is the kernel's.
 fn standalone() -> Outcome {
@@ -245,7 +243,7 @@ fn r21_an_access_fault_without_firmware_is_marked_as_every_other(t: &mut Test) -
 /// Runs `body` with double traps on, or skips the test where there are none.
 fn with_double_traps(body: impl FnOnce() -> Outcome) -> Outcome {
     standalone()?;
-    machine::in_environment(DOUBLE_TRAPS, || {
+    machine::in_environment(machine::DOUBLE_TRAPS, || {
         // SAFETY: no trap comes before it is cleared again, and then only those that the tests are about.
         let has = unsafe {
             csr::sstatus::set(STATUS_SDT);
