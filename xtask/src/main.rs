@@ -22,6 +22,7 @@ mod progress;
 mod qemu;
 mod rules;
 mod run;
+mod screen;
 mod setup;
 mod size;
 mod test;
@@ -101,9 +102,13 @@ fn setup_all() -> anyhow::Result<()> {
     setup::toolchain::Toolchain::resolve()?;
     for qemu in qemu::resolve::for_testing(None)? {
         match qemu {
-            Ok(qemu) => progress::say(&format!("QEMU {} is ready", qemu.version)),
+            Ok((qemu, _)) => progress::say(&format!("QEMU {} is ready", qemu.version)),
             Err(reason) => progress::say(&format!("skipped: {reason}")),
         }
+    }
+    match setup::spike::Spike::get() {
+        Ok(_) => progress::say(&format!("{} is ready", setup::spike::Spike::name())),
+        Err(error) => progress::say(&format!("skipped: {error:#}")),
     }
     match guest::linux::Files::get(None, None) {
         Ok(_) => progress::say("Debian's riscv64 kernel and busybox are ready"),

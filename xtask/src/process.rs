@@ -2,7 +2,7 @@
 //!
 //! The kernel itself ends a child when xtask ends, whatever ended it (Ctrl-C, `kill -9`, a panic), so no exit path
 //! needs clean-up code. The signal is sent when the *thread* that started the child ends: children are started on
-//! the main thread only.
+//! the main thread, or on one that waits for them.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::workspace;
+use crate::{screen, workspace};
 
 /// Says on standard error what xtask is about to do.
 pub fn say(message: &str) {
@@ -15,7 +15,7 @@ pub fn say(message: &str) {
 /// Says `message`, runs a quiet, long step, and shows on a terminal that it is going on.
 pub fn step<T>(message: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     say(message);
-    if workspace::is_ci() || !std::io::stderr().is_terminal() {
+    if workspace::is_ci() || screen::is_kept_back() || !std::io::stderr().is_terminal() {
         return work();
     }
     let style =

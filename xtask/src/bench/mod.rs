@@ -12,7 +12,7 @@ mod standalone;
 
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -96,6 +96,13 @@ pub fn measure_on(
     Ok(measurements)
 }
 
+/// A run without firmware by a command of another simulator; gives how many measurements there were.
+pub fn run_standalone(command: Command) -> anyhow::Result<u64> {
+    let limit = Duration::from_secs(TIMEOUT);
+    let (measurements, _) = watched(command, Measure::Cycles, limit)?;
+    Ok(measurements.0.len() as u64)
+}
+
 /// One run of the program: what it measured, and all it printed.
 fn one_run(
     qemu: &Qemu,
@@ -120,9 +127,18 @@ fn one_run(
     if measure != Measure::Ticks {
         command.args(["-icount", "shift=0"]);
     }
+    let limit = Duration::from_secs(options.timeout.unwrap_or(TIMEOUT));
+    watched(command, measure, limit)
+}
+
+/// What a command's run measured, and all it printed.
+fn watched(
+    command: Command,
+    measure: Measure,
+    limit: Duration,
+) -> anyhow::Result<(Measurements, String)> {
     let mut reader = lines::Reader::new(measure);
     let mut screen = Vec::new();
-    let limit = Duration::from_secs(options.timeout.unwrap_or(TIMEOUT));
     let ended = session::run(
         command,
         Console::Unattended,

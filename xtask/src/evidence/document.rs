@@ -79,6 +79,11 @@ fn tests(text: &mut String, record: &Record<Group>) {
 fn long_run(text: &mut String, long: Long, record: Option<&Record<Group>>, test: &Record<Group>) {
     let (title, usual_command) = match long {
         Long::Machines => ("The tests on further boards", "test --machine all"),
+        Long::Qemus => (
+            "The tests on every QEMU of Debian, in full",
+            "test --qemu all",
+        ),
+        Long::Simulator => ("The tests on Spike alone", "test --machine spike-isa"),
         Long::Exhaustive => ("Fault injection with every case", "test --exhaustive"),
         Long::Differential => (
             "The differential test with more cases",

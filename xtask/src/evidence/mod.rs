@@ -64,6 +64,10 @@ pub struct Mutant {
 pub enum Long {
     /// The tests on every board, `spike` included.
     Machines,
+    /// The tests on every QEMU that Debian has, each in full.
+    Qemus,
+    /// The tests on the reference simulator alone.
+    Simulator,
     /// Fault injection with every case.
     Exhaustive,
     /// The differential test with more cases.
@@ -75,8 +79,10 @@ pub enum Long {
 }
 
 impl Long {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::Machines,
+        Self::Qemus,
+        Self::Simulator,
         Self::Exhaustive,
         Self::Differential,
         Self::Hostile,
@@ -87,6 +93,8 @@ impl Long {
     const fn name(self) -> &'static str {
         match self {
             Self::Machines => "machines",
+            Self::Qemus => "qemus",
+            Self::Simulator => "simulator",
             Self::Exhaustive => "exhaustive",
             Self::Differential => "differential",
             Self::Hostile => "hostile",

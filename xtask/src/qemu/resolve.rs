@@ -1,17 +1,15 @@
 //! Which QEMU runs: the one that the user names, the one of `PATH`, else the release's package unpacked under `target/`.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use super::package::{self, Package};
+use super::package::{self, PROGRAM, Package};
 use crate::process;
 use crate::setup::debian::Release;
-
-/// The program.
-const PROGRAM: &str = "qemu-system-riscv64";
 
 /// A QEMU that can be started.
 #[derive(Clone, Debug)]
@@ -52,10 +50,11 @@ impl Qemu {
     /// The QEMU of a package, unpacked when it is not there yet.
     fn unpacked(package: &Package, release: &Release) -> anyhow::Result<Self> {
         let folder = package.unpacked(release)?;
+        let start = package::start(&folder)?;
         let qemu = Self {
-            program: folder.join("usr/bin").join(PROGRAM),
-            environment: package::environment(&folder)?,
-            arguments: vec!["-L".into(), folder.join("usr/share/qemu").into()],
+            program: start.program,
+            environment: start.environment,
+            arguments: start.arguments,
             version: String::new(),
         };
         qemu.ask_version()
@@ -72,6 +71,9 @@ impl Qemu {
 
 /// The QEMU to run guests with.
 pub fn for_running(named: Option<&Path>) -> anyhow::Result<Qemu> {
+    if named == Some(Path::new(ALL)) {
+        bail!("`--qemu {ALL}` is for `cargo xtask test`: name one to run guests on");
+    }
     if let Some(program) = named {
         return Qemu::at(program.to_owned())
             .with_context(|| format!("--qemu {}", program.display()));
@@ -88,37 +90,83 @@ pub fn for_running(named: Option<&Path>) -> anyhow::Result<Qemu> {
     })
 }
 
-/// A QEMU to run the target tests on, or why it cannot be had.
-pub type Candidate = Result<Qemu, String>;
+/// The value of `--qemu` that stands for every QEMU that Debian has.
+pub const ALL: &str = "all";
 
-/// The QEMUs to run the target tests on: the one that the user names; else the one that guests run on, and on
-/// Debian 12 both its own 7.2 and the 10.0 of its backports.
-pub fn for_testing(named: Option<&Path>) -> anyhow::Result<Vec<Candidate>> {
-    let mut found = vec![for_running(named)?];
-    let mut skipped = Vec::new();
-    if named.is_none() {
-        let release = Release::of_this_machine().filter(|release| release.number == Some(12));
-        for (series, package) in [
-            ("10.0", &package::BOOKWORM_BACKPORTS),
-            ("7.2", &package::BOOKWORM),
-        ] {
-            if found.iter().any(|qemu| is_of_series(&qemu.version, series)) {
-                continue;
-            }
-            match &release {
-                Some(release) => match Qemu::unpacked(package, release) {
-                    Ok(qemu) => found.push(qemu),
-                    Err(error) => skipped.push(format!("QEMU {series}: {error:#}")),
-                },
-                None => skipped.push(format!("QEMU {series}: this is not Debian 12, whose package xtask takes; `--qemu PATH` names another")),
-            }
-        }
+/// How much of the tests runs on a QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Every test.
+    Full,
+    /// Those that take seconds.
+    Short,
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "",
+            Self::Short => ", in short",
+        })
     }
-    Ok(found
-        .into_iter()
-        .map(Ok)
-        .chain(skipped.into_iter().map(Err))
-        .collect())
+}
+
+/// A QEMU to run the target tests on, with how much of them, or why it cannot be had.
+pub type Candidate = Result<(Qemu, Extent), String>;
+
+/// The QEMUs to run the target tests on: the one that the user names; else the one that guests run on and each that a release of
+/// Debian has, some of them in short unless the user asks for [`ALL`].
+pub fn for_testing(named: Option<&Path>) -> anyhow::Result<Vec<Candidate>> {
+    let all_in_full = named.is_some_and(|named| named == Path::new(ALL));
+    if let (Some(_), false) = (named, all_in_full) {
+        return Ok(vec![Ok((for_running(named)?, Extent::Full))]);
+    }
+    let mut found = vec![for_running(None)?];
+    let mut candidates = vec![Ok((found[0].clone(), Extent::Full))];
+    let release = Release::of_this_machine();
+    for package in &package::ALL {
+        if found.iter().any(|qemu| is_package(&qemu.version, package)) {
+            continue;
+        }
+        let extent = if package.is_tested_in_full || all_in_full {
+            Extent::Full
+        } else {
+            Extent::Short
+        };
+        let series = package.series;
+        let skipped = |reason: String| Err(format!("QEMU {series} of Debian: {reason}"));
+        if let Some(reason) = package.left_out
+            && !all_in_full
+        {
+            let reason = format!("{reason}; `--qemu all` runs it");
+            candidates.push(skipped(reason));
+            continue;
+        }
+        candidates.push(match &release {
+            Some(release) => match Qemu::unpacked(package, release) {
+                Ok(qemu) => {
+                    found.push(qemu.clone());
+                    Ok((qemu, extent))
+                }
+                Err(error) => skipped(format!("{error:#}")),
+            },
+            None => skipped(
+                "this is not Debian, whose packages xtask takes; `--qemu PATH` names another"
+                    .into(),
+            ),
+        });
+    }
+    Ok(candidates)
+}
+
+/// Whether a QEMU of `version` is the one of the package. That of Debian 13 goes on within its series, past the one of the
+/// backports.
+fn is_package(version: &str, package: &Package) -> bool {
+    let others = package::ALL.iter();
+    let is_other = others
+        .filter(|other| other.series.len() > package.series.len())
+        .any(|other| is_of_series(version, other.series));
+    is_of_series(version, package.series) && !is_other
 }
 
 /// Whether `version` is of `series`: `7.2.22` is of `7.2`, `7.20` is not.
@@ -151,6 +199,27 @@ mod tests {
         let text = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright ...";
         assert_eq!(parse_version(text).as_deref(), Some("7.2.22"));
         assert_eq!(parse_version("bash: no such command"), None);
+    }
+
+    #[test]
+    fn each_version_that_debian_has_is_that_of_one_package() {
+        for (version, expected) in [
+            ("7.2.22", Some("7.2")),
+            ("10.0.2", Some("10.0.2")),
+            ("10.0.13", Some("10.0")),
+            ("10.0.20", Some("10.0")),
+            ("11.1.3", Some("11.1")),
+            ("9.1.0", None),
+        ] {
+            let mut packages = package::ALL.iter();
+            let of = packages.find(|package| is_package(version, package));
+            assert_eq!(of.map(|package| package.series), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn guests_run_on_one_qemu_and_not_on_all() {
+        assert!(for_running(Some(Path::new(ALL))).is_err());
     }
 
     #[test]

@@ -58,6 +58,26 @@ impl Apt {
         Self::new(folder, &lines, &options)
     }
 
+    /// An apt in `folder` for packages of other releases that run on this machine, whose installed packages do not fit them.
+    pub fn for_other_release(
+        folder: &Path,
+        release: &Release,
+        suites: &[&str],
+    ) -> anyhow::Result<Self> {
+        let sources = machine_sources(folder)?;
+        let main = main_site(&sources, release)?;
+        let lines: Vec<_> = suites
+            .iter()
+            .map(|suite| source_line(main, suite))
+            .collect();
+        let mut options = vec!["Dir::State::status=/dev/null".to_owned()];
+        // Of a release and its backports, the latter is asked for.
+        if let Some(suite) = suites.last() {
+            options.push(format!("APT::Default-Release={suite}"));
+        }
+        Self::new(folder, &lines, &options)
+    }
+
     fn new(folder: &Path, lines: &[String], options: &[String]) -> anyhow::Result<Self> {
         ensure!(
             Path::new(KEYRING).exists(),
@@ -98,12 +118,14 @@ impl Apt {
     }
 
     fn get(&self) -> Command {
-        let mut command = Command::new("apt-get");
+        let mut command = self.program("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
         command
-            .env("LC_ALL", "C")
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .arg("-qq")
-            .current_dir(&self.folder);
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
+        command.env("LC_ALL", "C").current_dir(&self.folder);
         for option in &self.options {
             command.args(["-o", option]);
         }
@@ -134,6 +156,26 @@ impl Apt {
         package_files(&self.folder.join("cache/archives"))
     }
 
+    /// Fetches `packages` and all that they depend on, whatever is installed here. Gives the package files.
+    pub fn download_with_dependencies(&self, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
+        let mut command = self.program("apt-cache");
+        command.args(["depends", "--recurse"]);
+        for kind in [
+            "recommends",
+            "suggests",
+            "conflicts",
+            "breaks",
+            "replaces",
+            "enhances",
+        ] {
+            command.arg(format!("--no-{kind}"));
+        }
+        let listed = process::output(command.args(packages))?;
+        let all = packages_in(&listed);
+        ensure!(!all.is_empty(), "apt knows none of {}", packages.join(", "));
+        self.download(&all)
+    }
+
     /// Fetches `packages` alone. Gives the package files.
     pub fn download(&self, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
         process::output(self.get().arg("download").args(packages))?;
@@ -153,6 +195,15 @@ pub fn unpack(files: &[PathBuf], folder: &Path) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// The packages in what `apt-cache depends` lists: each begins a line of its own, virtual ones in angle brackets.
+fn packages_in(listed: &str) -> Vec<&str> {
+    let is_package = |line: &&str| line.starts_with(|first: char| first.is_ascii_alphanumeric());
+    let mut packages: Vec<_> = listed.lines().filter(is_package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
 }
 
 fn package_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -257,6 +308,13 @@ mod tests {
             main_site(&sources, &bookworm).unwrap(),
             "https://mirror.invalid/debian"
         );
+    }
+
+    #[test]
+    fn the_packages_that_others_depend_on_are_listed_once_and_virtual_ones_are_left_out() {
+        let listed = "qemu-system-riscv\n  Depends: libc6\n |Depends: <qemu>\nlibc6\n<qemu>\n  PreDepends: x\nlibc6\n";
+        assert_eq!(packages_in(listed), ["libc6", "qemu-system-riscv"]);
+        assert_eq!(packages_in(""), [""; 0]);
     }
 
     #[test]

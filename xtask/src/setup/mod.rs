@@ -5,6 +5,7 @@
 
 pub mod apt;
 pub mod debian;
+pub mod spike;
 pub mod toolchain;
 
 use std::ffi::OsString;

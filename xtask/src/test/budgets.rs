@@ -3,12 +3,17 @@
 use super::tally::Tally;
 use crate::bench::{self, Measure};
 use crate::qemu::resolve;
+use crate::screen::show;
 use crate::{artifacts, cli, progress};
 
 /// Counts on the QEMU that guests run on: instructions are the same on every one without quirks.
 pub fn run(machine: &cli::Machine) -> anyhow::Result<Tally> {
     let program = artifacts::build_bench()?;
-    let qemu = resolve::for_running(machine.qemu.as_deref())?;
+    let named = machine
+        .qemu
+        .as_deref()
+        .filter(|_| !machine.has_every_qemu());
+    let qemu = resolve::for_running(named)?;
     let message = format!("bench, instructions, on QEMU {}", qemu.version);
     let mut tally = Tally::default();
     let measured = progress::step(&message, || {
@@ -20,7 +25,7 @@ pub fn run(machine: &cli::Machine) -> anyhow::Result<Tally> {
                 let name = format!("budget of {}", outcome.name);
                 match outcome.failure() {
                     Some(reason) => {
-                        println!("test {name} ... FAILED: {reason}");
+                        show!("test {name} ... FAILED: {reason}");
                         tally.fail(&name, &reason);
                     }
                     None if outcome.asserted => tally.pass_aloud(&name),

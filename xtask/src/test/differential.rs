@@ -4,13 +4,13 @@
 //! The one idea: seeds are fixed, so that every run of the tests runs the same cases; another seed, or more cases, are one
 //! option away, and a disagreement prints the options that repeat it.
 
-use std::io;
-
 use super::host;
+use super::simulator::{self, Cases};
 use super::tally::Tally;
 use super::target::{self, Target};
 use crate::qemu::resolve::Candidate;
 use crate::qemu::{Board, Qemu};
+use crate::screen::{Screen, show};
 use crate::{artifacts, cli, workspace};
 
 /// Seeds and their numbers of cases, for the common processor under firmware. A few in ten thousand are left out on a machine.
@@ -21,6 +21,9 @@ const FURTHER_CASES: [(u64, u64); 1] = [(3, 40_000)];
 
 /// The same for a QEMU on which a third of the cases come out as its deviations have it, and not as specified.
 const DEVIATING_CASES: [(u64, u64); 1] = [(1, 20_000)];
+
+/// A seed and its number of cases, for a QEMU on which the tests run in their short form.
+const SHORT_CASES: (u64, u64) = (1, 5_000);
 
 /// The cases of an unattended run of the tests, on all targets together, that agree or come out as a listed deviation has it.
 const ENOUGH: u64 = 200_000;
@@ -45,7 +48,7 @@ pub fn run(
     total: &mut Tally,
 ) -> anyhow::Result<()> {
     let seeds: &[(u64, u64)] = if qemu.major_version().is_none_or(|major| major < FAITHFUL) {
-        println!(
+        show!(
             "differential: fewer cases on QEMU {}: a third of them come out as its deviations have it",
             qemu.version
         );
@@ -61,6 +64,20 @@ pub fn run(
         let tally = boot(qemu, target, options, cases, &arguments)?;
         total.add(&name(qemu, target, seed, cases), tally);
     }
+    Ok(())
+}
+
+/// The short form: the first cases of the fixed seed.
+pub fn run_short(
+    qemu: &Qemu,
+    target: &Target,
+    options: &cli::Machine,
+    total: &mut Tally,
+) -> anyhow::Result<()> {
+    let (seed, cases) = SHORT_CASES;
+    let arguments = format!("cases={cases} seed={seed}");
+    let tally = boot(qemu, target, options, cases, &arguments)?;
+    total.add(&name(qemu, target, seed, cases), tally);
     Ok(())
 }
 
@@ -100,19 +117,28 @@ pub fn run_alone(
 ) -> anyhow::Result<()> {
     let seed = options.seed.unwrap_or(USUAL_SEED);
     let mut variables = vec![("", cases), ("_SEED", seed)];
-    let mut arguments = format!("cases={cases} seed={seed}");
+    let mut more = String::new();
     if let Some(case) = options.case {
         variables.push(("_CASE", case));
-        arguments += &format!(" case={case}");
+        more += &format!(" case={case}");
     }
     if let Some(keep) = options.keep {
         variables.push(("_KEEP", keep));
-        arguments += &format!(" keep={keep:#x}");
+        more += &format!(" keep={keep:#x}");
     }
+    let arguments = format!("cases={cases} seed={seed}{more}");
     total.add("host", host::run_differential(&variables)?);
+    if options.has_simulator() {
+        let cases = Cases {
+            number: cases,
+            seed,
+            more: more.clone(),
+        };
+        simulator::run_differential(&cases, &options.machine, total)?;
+    }
     for candidate in candidates {
         match candidate {
-            Ok(qemu) => {
+            Ok((qemu, _)) => {
                 for target in target::targets(&qemu, options) {
                     let tally = boot(&qemu, &target, &options.machine, cases, &arguments)?;
                     total.add(&name(&qemu, &target, seed, cases), tally);
@@ -150,7 +176,7 @@ fn boot(
         &program,
         &options,
         Some(arguments),
-        &mut io::stdout(),
+        &mut Screen,
     )
 }
 

@@ -8,6 +8,7 @@ use super::target::{self, ALL_FEATURES};
 use crate::guest::linux;
 use crate::qemu::{CPU, Qemu};
 use crate::run::{Expected, Found, Plan};
+use crate::screen::show;
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress};
 
@@ -186,6 +187,33 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
+/// Runs the tour, Linux and those of [`short_runs`] on `qemu`.
+pub fn run_short(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    let tour = cli::Run {
+        guest: "tour".into(),
+        machine: machine.clone(),
+        ..cli::Run::default()
+    };
+    one("run tour", Plan::new(&tour)?, qemu, &mut tally);
+    for (name, plan) in short_runs(qemu, machine)? {
+        one(&name, plan, qemu, &mut tally);
+    }
+    const LINUX: &str = "run linux --smoke";
+    match linux::Files::get(None, None) {
+        Ok(_) => {
+            let options = cli::Run {
+                guest: "linux".into(),
+                smoke: true,
+                ..tour
+            };
+            one(LINUX, Plan::new(&options)?, qemu, &mut tally);
+        }
+        Err(error) => tally.skip(LINUX, &format!("{error:#}")),
+    }
+    Ok(tally)
+}
+
 /// Runs that find out within seconds whether the hypervisor is broken.
 pub fn short_runs(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Vec<(String, Plan)>> {
     let machine = cli::Machine {
@@ -330,8 +358,8 @@ fn checked(
             tally.pass_aloud(name);
         }
         Err(error) => {
-            println!("{screen}");
-            println!("test {name} ... FAILED: {error:#}");
+            show!("{screen}");
+            show!("test {name} ... FAILED: {error:#}");
             tally.fail(name, &format!("{error:#}"));
         }
     }

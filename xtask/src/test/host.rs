@@ -7,6 +7,7 @@ use anyhow::Context;
 use rustix::process::Signal;
 
 use super::tally::Tally;
+use crate::screen::show;
 use crate::{process, workspace};
 
 /// Runs all of them and counts.
@@ -33,7 +34,7 @@ pub fn tests_of(cargo: &mut Command) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     for line in BufReader::new(output).lines() {
         let line = line.context("what `cargo test` prints")?;
-        println!("{line}");
+        show!("{line}");
         count(&line, &mut tally);
     }
     // A test binary that died printed no result; nor did one that did not compile.

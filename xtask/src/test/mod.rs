@@ -8,23 +8,30 @@ mod differential;
 mod elf;
 pub mod end_to_end;
 pub mod host;
+mod parts;
+mod simulator;
 pub mod tally;
 pub mod target;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use parts::Part;
 use tally::Tally;
 
 use crate::cli::Boards;
 use crate::elf_check::Elsewhere;
 use crate::evidence::{Long, Record};
-use crate::qemu::resolve::Candidate;
-use crate::{artifacts, cli, loom, qemu};
+use crate::qemu::resolve::{self, Candidate, Extent};
+use crate::{artifacts, cli, loom};
 
 /// The command.
 pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     // First what may fail for want of a network: nobody waits minutes to hear of it.
-    let candidates = qemu::resolve::for_testing(options.machine.qemu.as_deref())?;
+    let candidates = match options.boards() {
+        [] => Vec::new(),
+        _ => resolve::for_testing(options.machine.qemu.as_deref())?,
+    };
     let mut total = Tally::default();
     if let Some(cases) = options.differential {
         differential::run_alone(options, cases, candidates, &mut total)?;
@@ -34,8 +41,6 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
         run_exhaustive(options, candidates, &mut total)?;
         return end_of_long_run(options, total);
     }
-    total.add("host", host::run()?);
-    total.add("loom", loom::tests()?);
     let kernel = artifacts::build_test_kernel()?;
     let hypervisor = artifacts::build_hypervisor()?;
     total.add(
@@ -46,24 +51,7 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
         "linked hypervisor",
         elf::run("hypervisor", &hypervisor, Elsewhere::Forbidden)?,
     );
-    for candidate in candidates {
-        match candidate {
-            Ok(qemu) => {
-                for target in target::targets(&qemu, options) {
-                    let name = format!("target, QEMU {} {target}", qemu.version);
-                    total.add(
-                        &name,
-                        target::run(&qemu, &target, &kernel, &options.machine)?,
-                    );
-                    differential::run(&qemu, &target, &options.machine, &mut total)?;
-                }
-                let name = format!("runs, QEMU {}", qemu.version);
-                total.add(&name, end_to_end::run(&qemu, &options.machine)?);
-            }
-            Err(reason) => total.add_skipped("target", &reason),
-        }
-    }
-    total.add("budgets", budgets::run(&options.machine)?);
+    parts::run(parts_of(options, &candidates, &kernel), &mut total)?;
     if options.machine.is_usual() && matches!(options.boards, None | Some(Boards::All)) {
         differential::were_enough(&mut total);
     }
@@ -71,8 +59,84 @@ pub fn run(options: &cli::Test) -> anyhow::Result<ExitCode> {
     Ok(end(&total))
 }
 
+/// What runs side by side, the longest first.
+fn parts_of<'a>(
+    options: &'a cli::Test,
+    candidates: &'a [Candidate],
+    kernel: &'a Path,
+) -> Vec<Part<'a>> {
+    let machine = &options.machine;
+    let qemus = || {
+        candidates
+            .iter()
+            .filter_map(|candidate| candidate.as_ref().ok())
+    };
+    let mut parts = Vec::new();
+    // Runs write the same files for their guests: one after the other.
+    if qemus().count() > 0 {
+        parts.push(Part::new("runs", move |total| {
+            for (qemu, extent) in qemus() {
+                let tally = match extent {
+                    Extent::Full => end_to_end::run(qemu, machine)?,
+                    Extent::Short => end_to_end::run_short(qemu, machine)?,
+                };
+                total.add(&format!("runs, QEMU {}{extent}", qemu.version), tally);
+            }
+            Ok(())
+        }));
+    }
+    for (qemu, extent) in qemus() {
+        for target in target::targets(qemu, options) {
+            if *extent == Extent::Short && !target.is_first {
+                continue;
+            }
+            let name = format!("target, QEMU {} {target}{extent}", qemu.version);
+            parts.push(Part::new(name.clone(), move |total| match extent {
+                Extent::Full => {
+                    total.add(&name, target::run(qemu, &target, kernel, machine)?);
+                    differential::run(qemu, &target, machine, total)
+                }
+                Extent::Short => {
+                    total.add(&name, target::run_short(qemu, &target, kernel, machine)?);
+                    differential::run_short(qemu, &target, machine, total)
+                }
+            }));
+        }
+    }
+    if options.has_simulator() {
+        parts.extend(simulator::parts(machine));
+    }
+    parts.push(Part::new("host", |total| {
+        total.add("host", host::run()?);
+        Ok(())
+    }));
+    parts.push(Part::new("loom", |total| {
+        total.add("loom", loom::tests()?);
+        Ok(())
+    }));
+    if !options.boards().is_empty() {
+        parts.push(Part::new("budgets", |total| {
+            total.add("budgets", budgets::run(machine)?);
+            Ok(())
+        }));
+    }
+    for reason in candidates
+        .iter()
+        .filter_map(|candidate| candidate.as_ref().err())
+    {
+        parts.push(Part::new("what cannot be run", |total| {
+            total.add_skipped("target", reason);
+            Ok(())
+        }));
+    }
+    parts
+}
+
 /// Leaves what the tests saw for the evidence, if they ran on everything that they are meant for.
 fn leave_record(options: &cli::Test, total: &Tally) -> anyhow::Result<()> {
+    if options.machine.has_every_qemu() && options.boards.is_none() {
+        return Long::Qemus.leave("test --qemu all", 0, total.groups.clone());
+    }
     if !options.machine.is_usual() {
         return Ok(());
     }
@@ -81,6 +145,7 @@ fn leave_record(options: &cli::Test, total: &Tally) -> anyhow::Result<()> {
     match options.boards {
         None => Record::leave("test", groups),
         Some(Boards::Spike | Boards::All) => Long::Machines.leave(&command, 0, groups),
+        Some(Boards::SpikeIsa) => Long::Simulator.leave(&command, 0, groups),
         Some(Boards::Virt | Boards::VirtM) => Ok(()),
     }
 }
@@ -119,7 +184,7 @@ fn run_exhaustive(
     let kernel = artifacts::build_test_kernel()?;
     for candidate in candidates {
         match candidate {
-            Ok(qemu) => {
+            Ok((qemu, _)) => {
                 for target in target::targets(&qemu, options) {
                     let name = format!("fault injection, QEMU {} {target}", qemu.version);
                     let tally = target::run_exhaustive(&qemu, &target, &kernel, &options.machine)?;

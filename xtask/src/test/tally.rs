@@ -1,6 +1,7 @@
 //! The count of tests: what passed and failed, and in words what failed, deviated or was skipped.
 
 use crate::evidence::Group;
+use crate::screen::show;
 
 /// Results of tests.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl Tally {
 
     /// Counts a test that passed and says so.
     pub fn pass_aloud(&mut self, name: &str) {
-        println!("test {name} ... ok");
+        show!("test {name} ... ok");
         self.pass();
     }
 
@@ -63,7 +64,7 @@ impl Tally {
 
     /// Adds the results of the group called `name`.
     pub fn add(&mut self, name: &str, group: Self) {
-        println!("{name}: {} passed, {} failed", group.passed, group.failed);
+        show!("{name}: {} passed, {} failed", group.passed, group.failed);
         self.passed += group.passed;
         self.failed += group.failed;
         let notes_of = |kind: &str| {
@@ -89,6 +90,15 @@ impl Tally {
         );
     }
 
+    /// Adds another total, whose groups have been shown.
+    pub fn merge(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.notes.extend(other.notes);
+        self.counted.extend(other.counted);
+        self.groups.extend(other.groups);
+    }
+
     /// Adds a group of which nothing could be run.
     pub fn add_skipped(&mut self, name: &str, reason: &str) {
         let mut group = Self::default();
@@ -98,10 +108,10 @@ impl Tally {
 
     /// Prints the notes and, as the last line, the total.
     pub fn print(&self) {
-        println!();
+        show!();
         for note in &self.notes {
-            println!("{note}");
+            show!("{note}");
         }
-        println!("{} passed, {} failed", self.passed, self.failed);
+        show!("{} passed, {} failed", self.passed, self.failed);
     }
 }

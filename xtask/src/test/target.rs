@@ -8,16 +8,18 @@ use std::fmt;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use super::tally::Tally;
 use crate::qemu::session::{self, Console, Ended};
 use crate::qemu::{Board, CPU, Machine, Qemu};
+use crate::screen::Screen;
 use crate::size::ByteSize;
 use crate::{artifacts, cli};
 
 /// Time limit of the test kernel, in seconds.
-const TIMEOUT: u64 = 300;
+const TIMEOUT: u64 = 600;
 
 /// What QEMU can do beside its default, and the kernel has tests for.
 const FEATURES: &str = "svinval=true,svnapot=true,svpbmt=true";
@@ -82,6 +84,9 @@ const FAIL_ON_PURPOSE: (&str, &str) = (
     "self_test_fails_as_asked",
 );
 
+/// The boot argument by which the kernel is asked for a small run, which under firmware is not the usual one.
+const SMALL: &str = "small";
+
 /// The boot arguments by which the kernel is asked for all of fault injection and for nothing else.
 const EXHAUSTIVE: &str = "exhaustive only=injected";
 /// Time limit of that, in seconds.
@@ -95,7 +100,7 @@ pub fn run(
     kernel: &Path,
     options: &cli::Machine,
 ) -> anyhow::Result<Tally> {
-    let mut tally = boot(qemu, target, kernel, options, None, &mut std::io::stdout())?;
+    let mut tally = boot(qemu, target, kernel, options, None, &mut Screen)?;
     let (argument, name) = FAIL_ON_PURPOSE;
     let quietly = &mut std::io::sink();
     let failing = if target.board.is_without_firmware() {
@@ -129,6 +134,17 @@ pub fn run(
     Ok(tally)
 }
 
+/// Boots `kernel` on the target for the small run that simulators get.
+pub fn run_short(
+    qemu: &Qemu,
+    target: &Target,
+    kernel: &Path,
+    options: &cli::Machine,
+) -> anyhow::Result<Tally> {
+    let output = &mut Screen;
+    start(qemu, target, kernel, options, Some(SMALL), output)
+}
+
 /// Boots `kernel` on the target for all of fault injection, which takes long, and for nothing else.
 pub fn run_exhaustive(
     qemu: &Qemu,
@@ -140,7 +156,7 @@ pub fn run_exhaustive(
         timeout: options.timeout.or(Some(EXHAUSTIVE_TIMEOUT)),
         ..options.clone()
     };
-    let output = &mut std::io::stdout();
+    let output = &mut Screen;
     boot(qemu, target, kernel, &options, Some(EXHAUSTIVE), output)
 }
 
@@ -214,15 +230,22 @@ fn start(
     append: Option<&str>,
     output: &mut dyn Write,
 ) -> anyhow::Result<Tally> {
+    let command = machine(target, kernel, options, append).command(qemu);
+    watch(command, limit(options), target.board, output)
+}
+
+/// Runs a command whose console speaks the protocol, and counts its tests.
+pub fn watch(
+    command: Command,
+    limit: Duration,
+    board: Board,
+    output: &mut dyn Write,
+) -> anyhow::Result<Tally> {
     let mut report = Report::default();
-    let ended = session::run(
-        machine(target, kernel, options, append).command(qemu),
-        Console::Unattended,
-        Some(limit(options)),
-        output,
-        |line| report.line(line),
-    )?;
-    Ok(report.finish(ended, target.board))
+    let ended = session::run(command, Console::Unattended, Some(limit), output, |line| {
+        report.line(line);
+    })?;
+    Ok(report.finish(ended, board))
 }
 
 fn machine(
