@@ -58,6 +58,8 @@ pub const SSTATUS_SDT: u64 = 1 << 24;
 
 /// `hstatus.SPV`.
 pub const HSTATUS_SPV: u64 = 1 << 7;
+/// `hstatus.VTW`: `wfi` of the guest's supervisor traps.
+pub const HSTATUS_VTW: u64 = 1 << 21;
 /// `hstatus.VSXL` for a 64-bit guest.
 pub const HSTATUS_VSXL_64: u64 = 2 << 32;
 

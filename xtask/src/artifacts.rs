@@ -25,7 +25,9 @@ pub fn build_all() -> anyhow::Result<()> {
     build_misbehaving_guests()?;
     build_hostile_guest()?;
     build_extensions_guest()?;
-    build_handover_guest()?;
+    for guest in STEPPING_GUESTS {
+        build_guest(guest)?;
+    }
     Ok(())
 }
 
@@ -96,9 +98,12 @@ pub fn build_extensions_guest() -> anyhow::Result<PathBuf> {
     Ok(build("extensions", None)?.join("extensions"))
 }
 
-/// Builds the guest that looks at what its harts start with; gives its ELF file.
-pub fn build_handover_guest() -> anyhow::Result<PathBuf> {
-    Ok(build("handover", None)?.join("handover"))
+/// The guests of one program whose last line counts their steps.
+pub const STEPPING_GUESTS: [&str; 3] = ["handover", "sbi-tests", "wakes"];
+
+/// Builds one of them; gives its ELF file.
+pub fn build_guest(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(build(name, None)?.join(name))
 }
 
 /// Builds the hostile guest; gives its ELF file.

@@ -5,26 +5,43 @@
 //! without it.
 
 use guest_mem::inject::Injection;
-use guest_mem::{Fault, Resolution};
+use guest_mem::{Fault, GuestPrivilege, Resolution};
 
+use crate::vcpu::waiting::Waiting;
 use crate::vcpu::{Next, Vcpu};
 
-/// An exit with cause 22.
+/// An exit with cause 22. `hstatus.VTW` makes one of the instructions that wait (R72).
 pub fn virtual_instruction(vcpu: &mut Vcpu<'_>) -> Next {
-    refuse(vcpu, "an instruction of the H extension or of a hidden CSR")
+    let bits = match vcpu.fetch() {
+        Ok(instruction) => instruction.bits(),
+        Err(fault) => return give_fetch_fault(vcpu, fault),
+    };
+    let supervisor = vcpu.privilege() == GuestPrivilege::Supervisor;
+    if let Some(waiting) = Waiting::decode(bits, supervisor) {
+        vcpu.context.pc = vcpu.context.pc.wrapping_add(Waiting::BYTES);
+        return match waiting {
+            Waiting::ForInterrupt => Next::Wait,
+            Waiting::ForStore => Next::Resume,
+        };
+    }
+    refuse(
+        vcpu,
+        bits,
+        "an instruction of the H extension or of a hidden CSR",
+    )
 }
 
 /// An exit with cause 2, which the firmware redirects here (R25).
 pub fn illegal_instruction(vcpu: &mut Vcpu<'_>) -> Next {
-    refuse(vcpu, "an illegal instruction")
-}
-
-fn refuse(vcpu: &mut Vcpu<'_>, what: &str) -> Next {
     // `stval` may hold the instruction, or 0, or on QEMU 7.2 an earlier one; what is at the pc is what was refused.
     let bits = match vcpu.fetch() {
         Ok(instruction) => instruction.bits(),
         Err(fault) => return give_fetch_fault(vcpu, fault),
     };
+    refuse(vcpu, bits, "an illegal instruction")
+}
+
+fn refuse(vcpu: &mut Vcpu<'_>, bits: u32, what: &str) -> Next {
     vcpu.complain(format_args!(
         "{what} ({bits:08x}): illegal instruction injected"
     ));

@@ -4,6 +4,7 @@
 //! enters the guest and handles its exit, over and over.
 
 pub mod stuck;
+pub mod waiting;
 
 #[cfg(target_os = "none")]
 mod context;

@@ -110,7 +110,7 @@ pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: S
     let mut context = Context {
         pc: start.address,
         sstatus: csr::read!("sstatus") | csr::SSTATUS_SPP,
-        hstatus: csr::HSTATUS_SPV | csr::HSTATUS_VSXL_64,
+        hstatus: csr::HSTATUS_SPV | csr::HSTATUS_VTW | csr::HSTATUS_VSXL_64,
         units: grant.units(),
         ..Context::default()
     };

@@ -20,6 +20,7 @@ use crate::{console, csr, exit, power, report};
 use super::context::Context;
 use super::grant::Grant;
 use super::timer::Timer;
+use super::waiting::Until;
 use super::{reset, stuck};
 
 /// The library's view of this hart.
@@ -32,7 +33,9 @@ pub enum Next {
     Resume,
     /// It stops, until somebody starts it.
     Stop,
-    /// It waits for an interrupt, and then goes on, or starts anew.
+    /// It waits for an interrupt, and then goes on.
+    Wait,
+    /// It is suspended until an interrupt, and then goes on, or starts anew.
     Suspend(Option<Start>),
     /// The guest ends.
     End(Ending),
@@ -147,6 +150,10 @@ impl<'v> Vcpu<'v> {
                 unsafe { self.context.enter() };
                 Ok(exit::handle(self))
             }
+            Next::Wait => {
+                self.wait(Until::Interrupt)?;
+                Ok(Next::Resume)
+            }
             Next::Suspend(start) => {
                 self.suspend(start)?;
                 Ok(Next::Resume)
@@ -235,8 +242,8 @@ impl<'v> Vcpu<'v> {
         }
     }
 
-    /// Does what other harts asked for.
-    fn serve_requests(&mut self) {
+    /// Does what other harts asked for, and gives it.
+    fn serve_requests(&mut self) -> Request {
         // SAFETY: both registers only say what is pending. The request is read after the interrupt is cleared, so that one
         // that comes meanwhile interrupts again.
         unsafe { csr::clear!("sip", csr::SSI) };
@@ -248,6 +255,7 @@ impl<'v> Vcpu<'v> {
         if requests.contains(Request::DEVICE_INTERRUPTS) {
             self.update_device_interrupts();
         }
+        requests
     }
 
     /// Shows the guest the state of its external interrupt line.
@@ -278,15 +286,26 @@ impl<'v> Vcpu<'v> {
         }
     }
 
-    /// Waits for an interrupt of the guest's. A suspension that does not retain registers ends in a reset, which keeps what is
+    /// Waits in the host. I12: what is asked of this hart from now on, or is pending already, ends its `wfi`, so no wake-up is
+    /// lost between a look and the next sleep.
+    fn wait(&mut self, until: Until) -> Result<(), Over> {
+        let mut arrived = false;
+        loop {
+            // Not vsip and vsie: QEMU 7.2 does not show a timer interrupt of the guest's own there.
+            let (pending, enabled) = (csr::read!("hip"), csr::read!("hie"));
+            if until.is_over(pending & csr::VS_INTERRUPTS, enabled, arrived) {
+                return Ok(());
+            }
+            arrived |= self.sleep()?.contains(Request::SOFTWARE_INTERRUPT);
+        }
+    }
+
+    /// Suspends the hart until an interrupt of the guest's (R72). A suspension that does not retain registers ends in a reset, which keeps what is
     /// pending: the interrupt that woke the hart is still to be taken.
     fn suspend(&mut self, resume: Option<Start>) -> Result<(), Over> {
         let state = self.state();
         state.set(State::Suspended);
-        // Not vsip and vsie: QEMU 7.2 does not show a timer interrupt of the guest's own there.
-        while csr::read!("hip") & csr::read!("hie") & csr::VS_INTERRUPTS == 0 {
-            self.sleep()?;
-        }
+        self.wait(Until::InterruptOrArrival)?;
         if let Some(start) = resume {
             state.set(State::ResumePending);
             let pending = reset::Pending::save(&self.vm.grant);
@@ -297,8 +316,8 @@ impl<'v> Vcpu<'v> {
         Ok(())
     }
 
-    /// Waits in the host until something happens, and does what the host has to do about it.
-    fn sleep(&mut self) -> Result<(), Over> {
+    /// Waits in the host until something happens, and does what the host has to do about it. Gives what other harts asked for.
+    fn sleep(&mut self) -> Result<Request, Over> {
         self.check_over()?;
         // SAFETY: `wfi` has no effect on memory. What is pending and enabled wakes it also with interrupts off.
         let wait = || unsafe { asm!("wfi", options(nostack)) };
@@ -309,7 +328,6 @@ impl<'v> Vcpu<'v> {
                 return Err(self.end(Ending::TimeLimit));
             }
         }
-        self.serve_requests();
-        Ok(())
+        Ok(self.serve_requests())
     }
 }

@@ -54,6 +54,19 @@ pub const OF_HYPERVISOR: &[Mutant] = &[
             "fences.forget_here(page);",
         )],
     ),
+    by_guests(
+        "a tick of the host ends the guest's wfi",
+        "vcpu/reset.rs",
+        &[("csr::HSTATUS_SPV | csr::HSTATUS_VTW", "csr::HSTATUS_SPV")],
+    ),
+    by_guests(
+        "an interrupt that is disabled does not resume a suspended hart",
+        "vcpu/run.rs",
+        &[(
+            "self.wait(Until::InterruptOrArrival)",
+            "self.wait(Until::Interrupt)",
+        )],
+    ),
     // What nobody may bring down.
     by_guests(
         "a hart mask of the guest's can bring the host down",

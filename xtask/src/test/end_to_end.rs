@@ -1,5 +1,5 @@
-//! Whole runs, as a user makes them: the tour, what a hart starts with, guests that misbehave, thousands of hostile ones, and
-//! Debian's Linux with programs of its userland.
+//! Whole runs, as a user makes them: the tour, what a hart starts with and what wakes it, RustSBI's own tests, guests that
+//! misbehave, thousands of hostile ones, and Debian's Linux with programs of its userland.
 
 use anyhow::{bail, ensure};
 
@@ -17,6 +17,9 @@ const VECTOR: &str = "rv64,h=true,v=true";
 
 /// A processor with what a profile demands and no more; QEMU has that model from version 10 on.
 const PROFILE: &str = "rva23s64";
+
+/// A processor whose supervisor has no timer of its own.
+const NO_SSTC: &str = "rv64,h=true,sstc=false";
 
 /// A processor with most extensions that a QEMU knows which has no name for all.
 const MOST_FEATURES: &str = "rv64,h=true,v=true,Zfh=true,zbkb=true,zbkc=true,zbkx=true,zknd=true,zkne=true,zknh=true,\
@@ -149,13 +152,23 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
         one_that_deceives(deceiving, Plan::new(&options)?, qemu, &mut tally);
     }
 
-    // R71: the same program shows what the firmware hands over, and what the hypervisor does.
-    for (bare, harts) in [(true, 2), (false, 1), (false, 2)] {
-        let (name, plan) = handover(bare, harts, CPU, machine)?;
+    for stepping in [
+        // R71: the same program shows what the firmware hands over, and what the hypervisor does.
+        Stepping::new("handover", 2).bare(),
+        Stepping::new("handover", 1),
+        Stepping::new("handover", 2),
+        Stepping::new("handover", 2).on(most_features(qemu)),
+        // RustSBI's own tests.
+        Stepping::new("sbi-tests", 1),
+        Stepping::new("sbi-tests", 2),
+        Stepping::new("sbi-tests", 4),
+        // R72, also where the guest's timer is the hypervisor's.
+        Stepping::new("wakes", 2),
+        Stepping::new("wakes", 2).on(NO_SSTC),
+    ] {
+        let (name, plan) = stepping.plan(machine)?;
         one(&name, plan, qemu, &mut tally);
     }
-    let (name, plan) = handover(false, 2, most_features(qemu), machine)?;
-    one(&name, plan, qemu, &mut tally);
 
     let profile = has_profile(qemu).then_some(PROFILE);
     for cpu in [most_features(qemu), VECTOR].into_iter().chain(profile) {
@@ -221,38 +234,67 @@ pub fn short_runs(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Vec<(St
         ..machine.clone()
     };
     Ok(vec![
-        handover(false, 2, CPU, &machine)?,
+        Stepping::new("handover", 2).plan(&machine)?,
+        Stepping::new("wakes", 2).plan(&machine)?,
         hostile(60, 2, CPU, &machine)?,
         extensions(most_features(qemu), &machine)?,
         extensions(VECTOR, &machine)?,
     ])
 }
 
-/// The run of the guest that looks at what its harts start with.
-fn handover(
+/// A run of a guest whose last line counts its steps.
+struct Stepping {
+    guest: &'static str,
     bare: bool,
     harts: u32,
-    cpu: &str,
-    machine: &cli::Machine,
-) -> anyhow::Result<(String, Plan)> {
-    let options = cli::Run {
-        guest: artifacts::build_handover_guest()?,
-        memory: Some(ByteSize::mebibytes(64)),
-        harts: Some(harts),
-        bare,
-        machine: cli::Machine {
-            cpu: Some(cpu.into()),
-            ..machine.clone()
-        },
-        ..cli::Run::default()
-    };
-    let plan = Plan::new(&options)?.expecting(Expected {
-        end: SURVIVES.end.filter(|_| !bare),
-        ..SURVIVES
-    });
-    let bare = if bare { " --bare" } else { "" };
-    let name = format!("run handover{bare} --harts {harts} --cpu {cpu}");
-    Ok((name, plan.unattended()))
+    cpu: &'static str,
+}
+
+impl Stepping {
+    const fn new(guest: &'static str, harts: u32) -> Self {
+        Self {
+            guest,
+            bare: false,
+            harts,
+            cpu: CPU,
+        }
+    }
+
+    const fn bare(self) -> Self {
+        Self { bare: true, ..self }
+    }
+
+    const fn on(self, cpu: &'static str) -> Self {
+        Self { cpu, ..self }
+    }
+
+    /// Its name, and the run.
+    fn plan(self, machine: &cli::Machine) -> anyhow::Result<(String, Plan)> {
+        let Self {
+            guest,
+            bare,
+            harts,
+            cpu,
+        } = self;
+        let options = cli::Run {
+            guest: artifacts::build_guest(guest)?,
+            memory: Some(ByteSize::mebibytes(64)),
+            harts: Some(harts),
+            bare,
+            machine: cli::Machine {
+                cpu: Some(cpu.into()),
+                ..machine.clone()
+            },
+            ..cli::Run::default()
+        };
+        let plan = Plan::new(&options)?.expecting(Expected {
+            end: SURVIVES.end.filter(|_| !bare),
+            ..SURVIVES
+        });
+        let bare = if bare { " --bare" } else { "" };
+        let name = format!("run {guest}{bare} --harts {harts} --cpu {cpu}");
+        Ok((name, plan.unattended()))
+    }
 }
 
 /// The run of hostile guests.

@@ -25,6 +25,8 @@ pub struct Machine {
     pub cache_blocks: [Option<u64>; 2],
     /// Ticks of `time` in a second.
     pub timebase_frequency: u64,
+    /// The command line.
+    pub arguments: &'static str,
     /// The first 8 bytes of `rng-seed`, as one number.
     pub seed: Option<u64>,
 }
@@ -60,6 +62,10 @@ impl Machine {
             cache_blocks: ["riscv,cbom-block-size", "riscv,cboz-block-size"]
                 .map(|name| cells(&first_hart, name, 0..1)),
             timebase_frequency: cells(&cpus, "timebase-frequency", 0..1)?,
+            arguments: root
+                .child("chosen")
+                .and_then(|chosen| text(&chosen, "bootargs"))
+                .unwrap_or(""),
             seed: root
                 .child("chosen")
                 .and_then(|chosen| cells(&chosen, "rng-seed", 0..2)),
@@ -72,6 +78,13 @@ impl Machine {
         names
             .filter_map(|name| core::str::from_utf8(name).ok())
             .filter(|name| !name.is_empty())
+    }
+
+    /// The number that the command line gives as `name=N`.
+    pub fn argument(&self, name: &str) -> Option<u64> {
+        let mut words = self.arguments.split_whitespace();
+        let value = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+        value.parse().ok()
     }
 
     /// Whether the ISA string lists a multi-letter extension.
