@@ -76,7 +76,7 @@ impl fmt::Display for GuestError {
 
 /// All that is known of a guest before it is made.
 pub struct Recipe {
-    machine: &'static Machine<'static>,
+    machine: &'static Machine,
     bundle: Bundle<'static>,
     kernel: Kernel<'static>,
     plan: LoadPlan<'static>,
@@ -89,12 +89,13 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Finds out what there is to run on the machine's harts `host_harts`, and what it can be given.
+    /// Finds out what there is to run on the machine, and what it can be given.
     ///
     /// # Errors
     ///
     /// [`GuestError`]; there is nothing to run then.
-    pub fn new(machine: &'static Machine<'static>, host_harts: &[u64]) -> Result<Self, GuestError> {
+    pub fn new(machine: &'static Machine) -> Result<Self, GuestError> {
+        let host_harts = machine.harts.as_slice();
         let bundle = bundle(machine)?;
         let kernel = Kernel::parse(bundle.kernel, RAM_BASE).map_err(GuestError::Kernel)?;
         let memory = bundle.memory.unwrap_or(DEFAULT_MEMORY);
@@ -108,8 +109,8 @@ impl Recipe {
         }
         let mut ids = [0; MAX_HARTS];
         ids[..harts].copy_from_slice(&host_harts[..harts]);
-        let grant =
-            Grant::probe(machine.isa).map_err(|error| GuestError::Ram(RamError::Tables(error)))?;
+        let grant = Grant::probe(machine.isa.as_str())
+            .map_err(|error| GuestError::Ram(RamError::Tables(error)))?;
         Ok(Self {
             machine,
             bundle,
@@ -195,21 +196,21 @@ impl Recipe {
             self.harts,
             self.plan.entry
         );
-        let extensions = features::guest_extensions(self.machine.isa, &self.grant.granted);
-        let withheld = features::withheld(self.machine.isa, &extensions);
+        let extensions = features::guest_extensions(self.machine.isa.as_str(), &self.grant.granted);
+        let withheld = features::withheld(self.machine.isa.as_str(), &extensions);
         log::info!("withheld from it: {}", withheld.join(" "));
     }
 
     /// What the guest is told of its machine: what it was granted, and nothing else.
     fn device_tree(&self, vm: &Vm, seed: Option<u64>) -> Result<alloc::vec::Vec<u8>, GuestError> {
         let machine = self.machine;
-        let extensions = features::guest_extensions(machine.isa, &vm.grant.granted);
+        let extensions = features::guest_extensions(machine.isa.as_str(), &vm.grant.granted);
         let block = |name, bytes| if extensions.contains(&name) { bytes } else { 0 };
         GuestMachine {
             memory: RAM_BASE.value()..RAM_BASE.value() + vm.ram.byte_len(),
             harts: vm.harts() as u32,
             isa: &features::isa_string(&extensions),
-            mmu_type: machine.mmu_type,
+            mmu_type: machine.mmu.name(),
             timebase_frequency: machine.timebase_frequency,
             cache_management_block: block("zicbom", machine.cache_block_bytes.management),
             cache_zero_block: block("zicboz", machine.cache_block_bytes.zero),
@@ -237,7 +238,7 @@ pub unsafe fn unmake(vm: Box<Vm>) {
     }
 }
 
-fn bundle(machine: &Machine<'static>) -> Result<Bundle<'static>, GuestError> {
+fn bundle(machine: &Machine) -> Result<Bundle<'static>, GuestError> {
     match machine.initrd {
         Some(range) => Bundle::parse(loaded_bytes(range)).map_err(GuestError::Bundle),
         None if TOUR.is_empty() => Err(GuestError::NoImage),

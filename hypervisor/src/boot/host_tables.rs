@@ -58,7 +58,7 @@ pub fn image() -> Range {
 }
 
 /// Builds the table and answers the value of `satp` that turns it on.
-pub fn build(machine: &Machine<'_>) -> Result<u64, MapError> {
+pub fn build(machine: &Machine) -> Result<u64, MapError> {
     let mut memory = HostTables;
     let table = PageTable::new(&mut memory, Stage::Host)?;
     let read_write = Flags::READ | Flags::WRITE;
@@ -73,6 +73,18 @@ pub fn build(machine: &Machine<'_>) -> Result<u64, MapError> {
     }
     for &range in ram.free_ranges() {
         identity(&table, range, read_write)?;
+    }
+
+    // A loader may have reserved the bundle, so that no operating system writes over it; here it is read.
+    let bundle = machine.initrd.unwrap_or_default().outward();
+    for page in (bundle.start..bundle.end).step_by(FRAME as usize) {
+        if table.lookup(&memory, page).is_none() {
+            let page = Range {
+                start: page,
+                end: page + FRAME,
+            };
+            identity(&table, page, Flags::READ)?;
+        }
     }
 
     let image = image_parts();

@@ -1,43 +1,26 @@
 //! What the firmware's device tree says of the machine.
 //!
-//! The one idea: everything is read once, early, into plain values; nothing later goes back to the tree.
+//! The one idea: everything is read once, early, into plain values, and nothing later goes back to the tree. What a tree has
+//! more of than there is room for costs the rest, with a [`Note`], and never the machine.
+//!
+//! Nothing is read of serial ports: the hypervisor speaks through the firmware's console (SBI), whatever that drives.
 
 use core::fmt;
 
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
 
-use crate::memory::frames::Range;
+use super::blob;
+use super::isa::Isa;
+use crate::memory::frames::{FRAME, Range};
+use crate::memory::page_table::Stage;
+use crate::memory::ranges::RangeSet;
 
 /// Harts used at most, one a vCPU.
 pub const MAX_HARTS: usize = 8;
 
-/// Entries kept of each list of ranges.
-const MAX_RANGES: usize = 16;
-
-/// A short list of ranges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ranges {
-    ranges: [Range; MAX_RANGES],
-    len: usize,
-}
-
-impl Ranges {
-    /// Adds a range; answers whether there was room for it.
-    pub fn push(&mut self, range: Range) -> bool {
-        let Some(slot) = self.ranges.get_mut(self.len) else {
-            return false;
-        };
-        *slot = range;
-        self.len += 1;
-        true
-    }
-
-    /// The ranges, in the order they were added.
-    pub fn as_slice(&self) -> &[Range] {
-        &self.ranges[..self.len]
-    }
-}
+/// Ranges of RAM, and of reservations in it, that a machine may have.
+pub const MAX_RANGES: usize = 64;
 
 /// The harts that can run, by the machine's numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,40 +30,75 @@ pub struct Harts {
 }
 
 impl Harts {
-    /// The numbers, in the order of the device tree.
+    /// The numbers: the boot hart's, and then the others in the order of the device tree.
     pub fn as_slice(&self) -> &[u64] {
         &self.ids[..self.len]
+    }
+
+    fn push(&mut self, id: u64) -> bool {
+        let Some(slot) = self.ids.get_mut(self.len) else {
+            return false;
+        };
+        *slot = id;
+        self.len += 1;
+        true
+    }
+}
+
+/// Address translation of a hart, in the order of strength.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mmu {
+    /// 39-bit addresses.
+    Sv39,
+    /// 48-bit addresses.
+    Sv48,
+    /// 57-bit addresses.
+    Sv57,
+}
+
+impl Mmu {
+    /// The value of `mmu-type`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sv39 => "riscv,sv39",
+            Self::Sv48 => "riscv,sv48",
+            Self::Sv57 => "riscv,sv57",
+        }
     }
 }
 
 /// The machine, as far as the hypervisor cares.
 #[derive(Clone, Copy, Debug)]
-pub struct Machine<'a> {
-    /// RAM.
-    pub memory: Ranges,
+pub struct Machine {
+    /// RAM that the hypervisor can map.
+    pub memory: RangeSet<MAX_RANGES>,
     /// The part of it that belongs to somebody else (firmware).
-    pub reserved: Ranges,
+    pub reserved: RangeSet<MAX_RANGES>,
     /// The harts.
     pub harts: Harts,
-    /// `riscv,isa` of the first hart.
-    pub isa: &'a str,
-    /// `mmu-type` of the first hart.
-    pub mmu_type: &'a str,
+    /// What all these harts have of the instruction set.
+    pub isa: Isa,
+    /// What all these harts have of address translation.
+    pub mmu: Mmu,
     /// Ticks of `time` in a second.
     pub timebase_frequency: u64,
-    /// Block sizes of Zicbom and Zicboz, in bytes; 0 if the tree does not say.
+    /// Block sizes of the cache-block extensions that `isa` lists.
     pub cache_block_bytes: CacheBlocks,
     /// The bundle that the loader put into memory.
     pub initrd: Option<Range>,
+    /// What of the machine is not used.
+    pub notes: Notes,
 }
 
-/// Cache-block sizes in bytes, 0 where the tree has none.
+/// Cache-block sizes in bytes, 0 where the machine does not have the extension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheBlocks {
-    /// `riscv,cbom-block-size`.
+    /// `riscv,cbom-block-size`, of Zicbom.
     pub management: u32,
-    /// `riscv,cboz-block-size`.
+    /// `riscv,cboz-block-size`, of Zicboz.
     pub zero: u32,
+    /// `riscv,cbop-block-size`, of Zicbop.
+    pub prefetch: u32,
 }
 
 /// Why the device tree is of no use.
@@ -90,8 +108,17 @@ pub enum MachineError {
     NotADeviceTree,
     /// Something that every machine has is not there.
     Missing(&'static str),
-    /// More ranges than there is room for.
-    TooManyRanges(&'static str),
+    /// A property that must not be misunderstood is not of its form.
+    Malformed(&'static str),
+    /// No hart can run a guest. The reason is that of the hart which comes closest.
+    NoHart(Unfit),
+    /// The hart that the firmware started cannot run a guest.
+    BootHart {
+        /// Its number.
+        id: u64,
+        /// The reason.
+        why: Unfit,
+    },
 }
 
 impl fmt::Display for MachineError {
@@ -99,120 +126,471 @@ impl fmt::Display for MachineError {
         match self {
             Self::NotADeviceTree => f.write_str("a1 does not point to a device tree"),
             Self::Missing(what) => write!(f, "the device tree has no {what}"),
-            Self::TooManyRanges(what) => write!(f, "the device tree has too many ranges of {what}"),
+            Self::Malformed(what) => write!(f, "the device tree has a malformed {what}"),
+            Self::NoHart(why) => write!(f, "no hart of this machine can run a guest: {why}"),
+            Self::BootHart { id, why } => {
+                write!(
+                    f,
+                    "the firmware started hart {id}, which cannot run a guest: {why}"
+                )
+            }
         }
     }
 }
 
-impl<'a> Machine<'a> {
-    /// Reads the device tree in `blob`.
-    pub fn from_device_tree(blob: &'a [u8]) -> Result<Self, MachineError> {
-        let tree = Fdt::new(blob).map_err(|_| MachineError::NotADeviceTree)?;
-        let root = tree.root();
-        let cpus = root.child("cpus").ok_or(MachineError::Missing("cpus"))?;
-        let first = cpus
-            .children()
-            .find(is_hart)
-            .ok_or(MachineError::Missing("cpu"))?;
-        let timebase = integer(&cpus, "timebase-frequency")
-            .or_else(|| integer(&first, "timebase-frequency"))
-            .ok_or(MachineError::Missing("timebase-frequency"))?;
-        Ok(Self {
-            memory: memory(root)?,
-            reserved: reserved(&tree)?,
-            harts: harts(&cpus),
-            isa: text(&first, "riscv,isa").ok_or(MachineError::Missing("riscv,isa"))?,
-            mmu_type: text(&first, "mmu-type").unwrap_or("riscv,sv39"),
-            timebase_frequency: timebase,
-            cache_block_bytes: CacheBlocks {
-                management: integer(&first, "riscv,cbom-block-size").unwrap_or(0) as u32,
-                zero: integer(&first, "riscv,cboz-block-size").unwrap_or(0) as u32,
-            },
-            initrd: initrd(&root),
+/// Why a hart cannot run a guest. The later, the closer it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unfit {
+    /// It is not in the device tree.
+    Unknown,
+    /// Its `status` says so.
+    Disabled,
+    /// No ISA is given, or not a 64-bit one.
+    NoIsa,
+    /// It has no address translation.
+    NoMmu,
+    /// It has no hypervisor extension.
+    NoHypervisor,
+}
+
+impl Unfit {
+    const ALL: [Self; 5] = [
+        Self::Unknown,
+        Self::Disabled,
+        Self::NoIsa,
+        Self::NoMmu,
+        Self::NoHypervisor,
+    ];
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "it is not in the device tree",
+            Self::Disabled => "the device tree disables it",
+            Self::NoIsa => "no 64-bit ISA is given",
+            Self::NoMmu => "no address translation",
+            Self::NoHypervisor => "no hypervisor extension",
         })
     }
 }
 
-fn is_hart(node: &FdtNode<'_>) -> bool {
-    let usable = text(node, "status").is_none_or(|status| status == "okay" || status == "ok");
-    text(node, "device_type") == Some("cpu") && usable
+/// Something of the machine that is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// RAM in more ranges than there is room for.
+    MemoryRanges {
+        /// The bytes of the others.
+        bytes: u64,
+    },
+    /// RAM at addresses that the hypervisor's page table does not reach.
+    MemoryOutOfReach {
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// Reservations in more ranges than there is room for: what lies between some of them is given up, too.
+    ReservedRanges {
+        /// The bytes between them.
+        bytes: u64,
+    },
+    /// Harts that cannot run a guest.
+    Harts {
+        /// How many.
+        count: u64,
+        /// The reason.
+        why: Unfit,
+    },
+    /// Harts that could run a guest, but are too many.
+    MoreHarts {
+        /// How many.
+        count: u64,
+    },
+    /// More extensions than there is room for.
+    Isa,
+    /// An extension whose block size is not given, or not the same on each hart.
+    NoBlockSize {
+        /// The extension.
+        extension: &'static str,
+    },
 }
 
-fn text<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a str> {
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MIB: u64 = 1 << 20;
+        match self {
+            Self::MemoryRanges { bytes } => write!(
+                f,
+                "the memory has more than {MAX_RANGES} ranges: {} MiB are not used",
+                bytes / MIB
+            ),
+            Self::MemoryOutOfReach { bytes } => write!(
+                f,
+                "{} MiB of memory lie above {} GiB and are not used",
+                bytes / MIB,
+                Stage::Host.address_end() >> 30
+            ),
+            Self::ReservedRanges { bytes } => write!(
+                f,
+                "the reserved memory has more than {MAX_RANGES} ranges: {} KiB between them are not used either",
+                bytes >> 10
+            ),
+            Self::Harts { count, why } => write!(f, "harts that are not used: {count} ({why})"),
+            Self::MoreHarts { count } => {
+                write!(
+                    f,
+                    "harts that are not used: {count} (more than {MAX_HARTS})"
+                )
+            }
+            Self::Isa => {
+                f.write_str("the harts have too many extensions: the last ones are not used")
+            }
+            Self::NoBlockSize { extension } => {
+                write!(
+                    f,
+                    "{extension} is not used: the device tree has no one block size for it"
+                )
+            }
+        }
+    }
+}
+
+/// Notes, in the order of the device tree's reading. Each kind comes once, so there is room for all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Notes {
+    notes: [Option<Note>; 16],
+}
+
+impl Notes {
+    fn push(&mut self, note: Note) {
+        if let Some(slot) = self.notes.iter_mut().find(|slot| slot.is_none()) {
+            *slot = Some(note);
+        }
+    }
+
+    /// The notes.
+    pub fn iter(&self) -> impl Iterator<Item = Note> + '_ {
+        self.notes.iter().flatten().copied()
+    }
+}
+
+impl Machine {
+    /// Reads the device tree in `blob`. `boot_hart` is the hart that runs this, or `None` if any will do.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError`], if no guest can run on such a machine.
+    pub fn from_device_tree(blob: &[u8], boot_hart: Option<u64>) -> Result<Self, MachineError> {
+        let tree = blob::parse(blob).ok_or(MachineError::NotADeviceTree)?;
+        let root = tree.root();
+        let cpus = root.child("cpus").ok_or(MachineError::Missing("cpus"))?;
+        let mut notes = Notes::default();
+        let used = UsedHarts::find(&cpus, boot_hart, &mut notes)?;
+        let timebase_frequency = integer(&cpus, "timebase-frequency")
+            .or_else(|| {
+                let mut of_harts = cpus.children();
+                of_harts.find_map(|cpu| integer(&cpu, "timebase-frequency"))
+            })
+            .filter(|&frequency| frequency > 0)
+            .ok_or(MachineError::Missing("timebase-frequency"))?;
+        let memory = memory(&root, &mut notes)?;
+        Ok(Self {
+            reserved: reserved(&tree, &memory, &mut notes)?,
+            memory,
+            harts: used.harts,
+            isa: used.isa,
+            mmu: used.mmu,
+            timebase_frequency,
+            cache_block_bytes: used.blocks,
+            initrd: initrd(&root),
+            notes,
+        })
+    }
+}
+
+/// One hart of the tree.
+#[derive(Clone, Copy)]
+struct Hart {
+    id: u64,
+    isa: Isa,
+    mmu: Mmu,
+    blocks: CacheBlocks,
+}
+
+impl Hart {
+    /// Reads the node of a hart.
+    fn read(node: &FdtNode<'_>, id: u64) -> Result<Self, Unfit> {
+        if !is_available(node) {
+            return Err(Unfit::Disabled);
+        }
+        let isa = isa(node).ok_or(Unfit::NoIsa)?;
+        let mmu = match text(node, "mmu-type") {
+            Some("riscv,sv57") => Mmu::Sv57,
+            Some("riscv,sv48") => Mmu::Sv48,
+            Some("riscv,none") => return Err(Unfit::NoMmu),
+            // The weakest is right for all that have the hypervisor extension.
+            _ => Mmu::Sv39,
+        };
+        if !isa.lists("h") {
+            return Err(Unfit::NoHypervisor);
+        }
+        let block = |name| {
+            let given = integer(node, name).and_then(|bytes| u32::try_from(bytes).ok());
+            let implied = isa.lists("zic64b").then_some(64);
+            given
+                .filter(|bytes| bytes.is_power_of_two())
+                .or(implied)
+                .unwrap_or(0)
+        };
+        Ok(Self {
+            id,
+            isa,
+            mmu,
+            blocks: CacheBlocks {
+                management: block("riscv,cbom-block-size"),
+                zero: block("riscv,cboz-block-size"),
+                prefetch: block("riscv,cbop-block-size"),
+            },
+        })
+    }
+}
+
+/// The harts that are used, and what they have in common.
+struct UsedHarts {
+    harts: Harts,
+    isa: Isa,
+    mmu: Mmu,
+    blocks: CacheBlocks,
+}
+
+impl UsedHarts {
+    fn find(
+        cpus: &FdtNode<'_>,
+        boot_hart: Option<u64>,
+        notes: &mut Notes,
+    ) -> Result<Self, MachineError> {
+        let harts = || {
+            let nodes = cpus.children();
+            nodes.filter_map(|node| {
+                let is_cpu = text(&node, "device_type") == Some("cpu");
+                let id = hart_id(cpus, &node).filter(|_| is_cpu)?;
+                Some((id, Hart::read(&node, id)))
+            })
+        };
+        let first = match boot_hart {
+            Some(id) => {
+                let node = harts().find(|&(other, _)| other == id);
+                let hart = node.map_or(Err(Unfit::Unknown), |(_, hart)| hart);
+                hart.map_err(|why| MachineError::BootHart { id, why })?
+            }
+            None => harts().find_map(|(_, hart)| hart.ok()).ok_or_else(|| {
+                let closest = harts().filter_map(|(_, hart)| hart.err()).max();
+                closest.map_or(MachineError::Missing("cpu"), MachineError::NoHart)
+            })?,
+        };
+        let mut used = Self {
+            harts: Harts::default(),
+            isa: first.isa,
+            mmu: first.mmu,
+            blocks: first.blocks,
+        };
+        used.harts.push(first.id);
+        let (mut unfit, mut more) = ([0; Unfit::ALL.len()], 0);
+        for (id, hart) in harts().filter(|&(id, _)| id != first.id) {
+            match hart {
+                Ok(hart) if used.harts.push(id) => used.join(&hart),
+                Ok(_) => more += 1,
+                Err(why) => unfit[why as usize] += 1,
+            }
+        }
+        for (why, count) in Unfit::ALL
+            .into_iter()
+            .zip(unfit)
+            .filter(|(_, count)| *count > 0)
+        {
+            notes.push(Note::Harts { count, why });
+        }
+        if more > 0 {
+            notes.push(Note::MoreHarts { count: more });
+        }
+        if used.isa.is_cut() {
+            notes.push(Note::Isa);
+        }
+        used.drop_extensions_without_size(notes);
+        Ok(used)
+    }
+
+    /// Keeps what this hart has, too.
+    fn join(&mut self, hart: &Hart) {
+        self.isa = self.isa.common(&hart.isa);
+        self.mmu = self.mmu.min(hart.mmu);
+        let same = |a, b| if a == b { a } else { 0 };
+        self.blocks = CacheBlocks {
+            management: same(self.blocks.management, hart.blocks.management),
+            zero: same(self.blocks.zero, hart.blocks.zero),
+            prefetch: same(self.blocks.prefetch, hart.blocks.prefetch),
+        };
+    }
+
+    /// An extension is of no use to a guest that cannot be told its block size.
+    fn drop_extensions_without_size(&mut self, notes: &mut Notes) {
+        for (extension, bytes) in [
+            ("zicbom", &mut self.blocks.management),
+            ("zicboz", &mut self.blocks.zero),
+            ("zicbop", &mut self.blocks.prefetch),
+        ] {
+            if !self.isa.lists(extension) {
+                *bytes = 0;
+            } else if *bytes == 0 {
+                self.isa = self.isa.without(extension);
+                notes.push(Note::NoBlockSize { extension });
+            }
+        }
+    }
+}
+
+/// Whether `status` lets a node be used.
+fn is_available(node: &FdtNode<'_>) -> bool {
+    let is_there = node
+        .properties()
+        .any(|property| property.name() == "status");
+    !is_there || matches!(text(node, "status"), Some("okay" | "ok"))
+}
+
+/// The ISA of a hart. Where both forms are given, the new one counts, as it does for Linux.
+fn isa(node: &FdtNode<'_>) -> Option<Isa> {
+    let extensions = value(node, "riscv,isa-extensions");
+    if let (Some(base), Some(extensions)) = (text(node, "riscv,isa-base"), extensions) {
+        return Isa::from_list(base, || {
+            let names = extensions.split(|&byte| byte == 0);
+            names.filter_map(|name| core::str::from_utf8(name).ok())
+        });
+    }
+    Isa::from_string(text(node, "riscv,isa")?)
+}
+
+fn hart_id(cpus: &FdtNode<'_>, node: &FdtNode<'_>) -> Option<u64> {
+    let reg = value(node, "reg")?;
+    // A node for several threads has a number for each: the first is the hart's.
+    let cells = integer(cpus, "#address-cells").unwrap_or(1).clamp(1, 2) as usize;
+    number(reg.get(..4 * cells)?)
+}
+
+fn value<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a [u8]> {
     let property = node.properties().find(|property| property.name() == name)?;
     property.value_as().ok()
 }
 
+fn text<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a str> {
+    let text = value(node, name)?.strip_suffix(&[0])?;
+    core::str::from_utf8(text).ok()
+}
+
 /// A property of one or two cells.
 fn integer(node: &FdtNode<'_>, name: &str) -> Option<u64> {
-    let property = node.properties().find(|property| property.name() == name)?;
-    match *property.value() {
+    number(value(node, name)?)
+}
+
+fn number(cells: &[u8]) -> Option<u64> {
+    match *cells {
         [a, b, c, d] => Some(u64::from(u32::from_be_bytes([a, b, c, d]))),
         [a, b, c, d, e, f, g, h] => Some(u64::from_be_bytes([a, b, c, d, e, f, g, h])),
         _ => None,
     }
 }
 
-fn push_reg(
-    ranges: &mut Ranges,
-    node: FdtNode<'_>,
-    what: &'static str,
-) -> Result<(), MachineError> {
-    let Ok(Some(regs)) = node.reg() else {
-        return Ok(());
+/// The ranges of `reg`; `None` if it is not of the form that the parent's cells ask for.
+fn ranges<'a>(node: FdtNode<'a>) -> Option<impl Iterator<Item = Range> + 'a> {
+    let regs = node.reg().ok()?;
+    // What runs past the top of the address space ends there.
+    let range = |start: u64, len| Range {
+        start,
+        end: start.saturating_add(len),
     };
-    for reg in regs {
-        let (Ok(start), Ok(len)) = (reg.address::<u64>(), reg.size::<u64>()) else {
+    let is_readable = regs.is_none_or(|mut regs| {
+        regs.all(|reg| reg.address::<u64>().is_ok() && reg.size::<u64>().is_ok())
+    });
+    let regs = node.reg().ok()?.filter(|_| is_readable);
+    is_readable.then(|| {
+        regs.into_iter()
+            .flatten()
+            .filter_map(move |reg| Some(range(reg.address().ok()?, reg.size().ok()?)))
+            .filter(|range| !range.is_empty())
+    })
+}
+
+fn memory(root: &FdtNode<'_>, notes: &mut Notes) -> Result<RangeSet<MAX_RANGES>, MachineError> {
+    // Nothing is put at address 0, which is no pointer.
+    const REACH: Range = Range {
+        start: FRAME,
+        end: Stage::Host.address_end(),
+    };
+    let mut memory = RangeSet::new();
+    let (mut out_of_reach, mut no_room, mut is_there) = (0, 0, false);
+    let nodes = root.children();
+    for node in nodes.filter(|node| text(node, "device_type") == Some("memory")) {
+        if !is_available(&node) {
             continue;
-        };
-        if let Some(range) = Range::from_len(start, len).filter(|range| !range.is_empty())
-            && !ranges.push(range)
-        {
-            return Err(MachineError::TooManyRanges(what));
+        }
+        for range in ranges(node).ok_or(MachineError::Malformed("reg of memory"))? {
+            is_there = true;
+            let within = Range {
+                start: range.start.max(REACH.start),
+                end: range.end.min(REACH.end),
+            };
+            out_of_reach += range.end.saturating_sub(range.start.max(REACH.end));
+            if !memory.insert(within) {
+                no_room += within.len();
+            }
         }
     }
-    Ok(())
+    if out_of_reach > 0 {
+        notes.push(Note::MemoryOutOfReach {
+            bytes: out_of_reach,
+        });
+    }
+    if no_room > 0 {
+        notes.push(Note::MemoryRanges { bytes: no_room });
+    }
+    match (is_there, memory.as_slice().is_empty()) {
+        (false, _) => Err(MachineError::Missing("memory")),
+        (true, true) => Err(MachineError::Missing("memory within reach")),
+        (true, false) => Ok(memory),
+    }
 }
 
-fn memory(root: FdtNode<'_>) -> Result<Ranges, MachineError> {
-    let mut ranges = Ranges::default();
-    for node in root.children() {
-        if text(&node, "device_type") == Some("memory") {
-            push_reg(&mut ranges, node, "memory")?;
+/// The reservations that lie in RAM: those of the header, and the nodes that have a place. A node without `reg` asks an
+/// operating system to choose one, and nothing is there yet.
+///
+/// All that has a place is left alone and is not mapped, whether the tree says `no-map` or `reusable`: what is reusable belongs
+/// to a driver, which the hypervisor does not have.
+fn reserved(
+    tree: &Fdt<'_>,
+    memory: &RangeSet<MAX_RANGES>,
+    notes: &mut Notes,
+) -> Result<RangeSet<MAX_RANGES>, MachineError> {
+    let mut reserved = RangeSet::new();
+    let mut given_up = 0;
+    let mut reserve = |range| {
+        if memory.touches(range) {
+            given_up += reserved.cover(range);
         }
-    }
-    if ranges.as_slice().is_empty() {
-        return Err(MachineError::Missing("memory"));
-    }
-    Ok(ranges)
-}
-
-fn reserved(tree: &Fdt<'_>) -> Result<Ranges, MachineError> {
-    let mut ranges = Ranges::default();
+    };
     for entry in tree.memory_reservations() {
-        if let Some(range) = Range::from_len(entry.address(), entry.size())
-            && !ranges.push(range)
-        {
-            return Err(MachineError::TooManyRanges("reserved memory"));
-        }
+        reserve(Range {
+            start: entry.address(),
+            end: entry.address().saturating_add(entry.size()),
+        });
     }
     if let Some(parent) = tree.root().child("reserved-memory") {
-        for node in parent.children() {
-            push_reg(&mut ranges, node, "reserved memory")?;
+        for node in parent.children().filter(is_available) {
+            let ranges = ranges(node).ok_or(MachineError::Malformed("reg of reserved memory"))?;
+            ranges.for_each(&mut reserve);
         }
     }
-    Ok(ranges)
-}
-
-fn harts(cpus: &FdtNode<'_>) -> Harts {
-    let mut harts = Harts::default();
-    for node in cpus.children().filter(is_hart) {
-        if let (Some(id), Some(slot)) = (integer(&node, "reg"), harts.ids.get_mut(harts.len)) {
-            *slot = id;
-            harts.len += 1;
-        }
+    if given_up > 0 {
+        notes.push(Note::ReservedRanges { bytes: given_up });
     }
-    harts
+    Ok(reserved)
 }
 
 fn initrd(root: &FdtNode<'_>) -> Option<Range> {
@@ -225,141 +603,6 @@ fn initrd(root: &FdtNode<'_>) -> Option<Range> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::vec::Vec;
-    use vm_fdt::{FdtReserveEntry, FdtWriter};
-
-    /// A machine like QEMU's, with the parts that `change` adds to each node's properties.
-    fn tree(build: impl FnOnce(&mut FdtWriter)) -> Vec<u8> {
-        let reserved = [FdtReserveEntry::new(0x8000_0000, 0x1000).unwrap()];
-        let mut fdt = FdtWriter::new_with_mem_reserv(&reserved).unwrap();
-        let root = fdt.begin_node("").unwrap();
-        fdt.property_u32("#address-cells", 2).unwrap();
-        fdt.property_u32("#size-cells", 2).unwrap();
-        build(&mut fdt);
-        fdt.end_node(root).unwrap();
-        fdt.finish().unwrap()
-    }
-
-    fn node(fdt: &mut FdtWriter, name: &str, properties: impl FnOnce(&mut FdtWriter)) {
-        let node = fdt.begin_node(name).unwrap();
-        properties(fdt);
-        fdt.end_node(node).unwrap();
-    }
-
-    fn cpu(fdt: &mut FdtWriter, id: u32, status: &str) {
-        node(fdt, &std::format!("cpu@{id:x}"), |fdt| {
-            fdt.property_string("device_type", "cpu").unwrap();
-            fdt.property_u32("reg", id).unwrap();
-            fdt.property_string("status", status).unwrap();
-            fdt.property_string("riscv,isa", "rv64imafdch_zicboz")
-                .unwrap();
-            fdt.property_string("mmu-type", "riscv,sv48").unwrap();
-            fdt.property_u32("riscv,cboz-block-size", 64).unwrap();
-        });
-    }
-
-    fn cpus(fdt: &mut FdtWriter) {
-        node(fdt, "cpus", |fdt| {
-            fdt.property_u32("#address-cells", 1).unwrap();
-            fdt.property_u32("#size-cells", 0).unwrap();
-            fdt.property_u32("timebase-frequency", 10_000_000).unwrap();
-            cpu(fdt, 0, "disabled");
-            cpu(fdt, 3, "okay");
-            cpu(fdt, 1, "okay");
-            node(fdt, "cpu-map", |_| {});
-        });
-    }
-
-    fn memory(fdt: &mut FdtWriter, start: u64, len: u64) {
-        node(fdt, &std::format!("memory@{start:x}"), |fdt| {
-            fdt.property_string("device_type", "memory").unwrap();
-            fdt.property_array_u64("reg", &[start, len]).unwrap();
-        });
-    }
-
-    #[test]
-    fn a_machine_is_read_from_its_device_tree() {
-        let blob = tree(|fdt| {
-            memory(fdt, 0x8000_0000, 0x1000_0000);
-            memory(fdt, 0x1_0000_0000, 0x4000);
-            cpus(fdt);
-            node(fdt, "reserved-memory", |fdt| {
-                fdt.property_u32("#address-cells", 2).unwrap();
-                fdt.property_u32("#size-cells", 2).unwrap();
-                fdt.property_null("ranges").unwrap();
-                node(fdt, "mmode_resv0@80000000", |fdt| {
-                    fdt.property_array_u64("reg", &[0x8000_0000, 0x8_0000])
-                        .unwrap();
-                });
-            });
-            node(fdt, "chosen", |fdt| {
-                fdt.property_u32("linux,initrd-start", 0x8400_0000).unwrap();
-                fdt.property_u64("linux,initrd-end", 0x8400_1234).unwrap();
-            });
-        });
-        let machine = Machine::from_device_tree(&blob).unwrap();
-        let range = |start, end| Range { start, end };
-        assert_eq!(
-            machine.memory.as_slice(),
-            [
-                range(0x8000_0000, 0x9000_0000),
-                range(0x1_0000_0000, 0x1_0000_4000)
-            ]
-        );
-        assert_eq!(
-            machine.reserved.as_slice(),
-            [
-                range(0x8000_0000, 0x8000_1000),
-                range(0x8000_0000, 0x8008_0000)
-            ]
-        );
-        assert_eq!(machine.harts.as_slice(), [3, 1]);
-        assert_eq!(
-            (machine.isa, machine.mmu_type),
-            ("rv64imafdch_zicboz", "riscv,sv48")
-        );
-        assert_eq!(machine.timebase_frequency, 10_000_000);
-        assert_eq!(
-            machine.cache_block_bytes,
-            CacheBlocks {
-                management: 0,
-                zero: 64
-            }
-        );
-        assert_eq!(machine.initrd, Some(range(0x8400_0000, 0x8400_1234)));
-    }
-
-    #[test]
-    fn a_machine_without_a_bundle_has_none() {
-        let blob = tree(|fdt| {
-            memory(fdt, 0x8000_0000, 0x1000_0000);
-            cpus(fdt);
-        });
-        assert_eq!(Machine::from_device_tree(&blob).unwrap().initrd, None);
-    }
-
-    #[test]
-    fn what_every_machine_has_is_missed() {
-        let no_memory = tree(cpus);
-        let no_harts = tree(|fdt| {
-            memory(fdt, 0x8000_0000, 0x1000);
-            node(fdt, "cpus", |_| {});
-        });
-        let many = tree(|fdt| {
-            for index in 0..20 {
-                memory(fdt, index << 32, 0x1000);
-            }
-            cpus(fdt);
-        });
-        for (blob, error) in [
-            (no_memory, MachineError::Missing("memory")),
-            (no_harts, MachineError::Missing("cpu")),
-            (many, MachineError::TooManyRanges("memory")),
-            (Vec::from([0; 64]), MachineError::NotADeviceTree),
-        ] {
-            assert_eq!(Machine::from_device_tree(&blob).unwrap_err(), error);
-        }
-    }
-}
+mod boards;
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 //! The one idea: until the host's own page table is on and the trap vector stands, nothing is done that could fault, and
 //! only one hart runs.
 
+mod blob;
+pub mod isa;
 pub mod machine;
 pub mod operator;
 

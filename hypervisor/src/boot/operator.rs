@@ -4,8 +4,10 @@
 //! *mark*, some random text, on the command line (`/chosen/bootargs`, `mark=TEXT`), and the hypervisor writes it before each
 //! line of its own (I18). The mark stays in the hypervisor's memory; no guest ever sees it.
 
-use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::fdt::FdtNode;
 use dtoolkit::{Node, Property};
+
+use super::blob;
 
 /// Bytes of the longest mark.
 pub const LONGEST_MARK: usize = 64;
@@ -22,7 +24,7 @@ pub struct Operator<'a> {
 impl<'a> Operator<'a> {
     /// Reads the device tree in `blob`. What is not there, or makes no sense, is `None`.
     pub fn from_device_tree(blob: &'a [u8]) -> Self {
-        let Ok(tree) = Fdt::new(blob) else {
+        let Some(tree) = blob::parse(blob) else {
             return Self::default();
         };
         let root = tree.root();

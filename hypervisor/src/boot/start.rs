@@ -9,11 +9,10 @@ use spin::Once;
 
 use crate::boot::hart_local::{self, HartLocal};
 use crate::boot::host_tables;
-use crate::boot::machine::{MAX_HARTS, Machine, MachineError};
+use crate::boot::machine::{Machine, MachineError};
 use crate::boot::operator::Operator;
 use crate::console;
 use crate::csr;
-use crate::features;
 use crate::guest::Recipe;
 use crate::memory::frames::Range;
 use crate::memory::host;
@@ -33,7 +32,7 @@ pub(super) static STARTING: AtomicPtr<HartLocal> = AtomicPtr::new(core::ptr::nul
 const PATIENCE: u64 = 10;
 
 /// What the boot found out, for the hart that sets up the guest.
-static MACHINE: Once<Machine<'static>> = Once::new();
+static MACHINE: Once<Machine> = Once::new();
 
 /// What every hart's guest is given.
 static GRANT: Once<Grant> = Once::new();
@@ -49,33 +48,23 @@ pub(super) extern "C" fn primary(hart_id: u64, device_tree: *const u8) -> ! {
         "guest-mem hypervisor {} on hart {hart_id}",
         env!("CARGO_PKG_VERSION")
     );
-    let machine = blob.and_then(Machine::from_device_tree);
+    let machine = blob.and_then(|blob| Machine::from_device_tree(blob, Some(hart_id)));
     let machine = match machine {
         Ok(machine) => MACHINE.call_once(|| machine),
         Err(error) => power::give_up(format_args!("{error}")),
     };
-    if !features::lists(machine.isa, "h") {
-        power::give_up(format_args!(
-            "this machine has no hypervisor extension ({})",
-            machine.isa
-        ));
+    for note in machine.notes.iter() {
+        log::warn!("{note}");
     }
     let blob = blob.map_or(Range::default(), |blob| Range {
         start: blob.as_ptr() as u64,
         end: blob.as_ptr() as u64 + blob.len() as u64,
     });
     let bundle = machine.initrd.unwrap_or_default();
-    let mut taken = machine.reserved;
-    for range in [host_tables::image(), blob, bundle] {
-        if !taken.push(range) {
-            power::give_up(format_args!(
-                "{}",
-                MachineError::TooManyRanges("reserved memory")
-            ));
-        }
-    }
+    let own = [host_tables::image(), blob, bundle];
+    let taken = machine.reserved.as_slice().iter().chain(&own);
     // SAFETY: called once, first; `taken` is all that firmware, loader and this image use of the RAM.
-    let memory = unsafe { host::initialize(machine.memory.as_slice(), taken.as_slice()) };
+    let memory = unsafe { host::initialize(machine.memory.as_slice(), taken) };
     if memory.is_err() {
         power::give_up(format_args!("this machine has too little memory"));
     }
@@ -124,19 +113,7 @@ fn new_hart(index: usize, id: u64, satp: u64) -> &'static HartLocal {
 extern "C" fn run_guest() -> ! {
     let machine = MACHINE.get().expect("the boot hart has set it");
     let local = HartLocal::current();
-    let others = machine
-        .harts
-        .as_slice()
-        .iter()
-        .copied()
-        .filter(|&id| id != local.id);
-    let mut harts = [local.id; MAX_HARTS];
-    let mut count = 1;
-    for (slot, id) in harts[1..].iter_mut().zip(others) {
-        *slot = id;
-        count += 1;
-    }
-    let recipe = match Recipe::new(machine, &harts[..count]) {
+    let recipe = match Recipe::new(machine) {
         Ok(recipe) => recipe,
         Err(error) => power::give_up(format_args!("{error}")),
     };

@@ -8,8 +8,9 @@ use guest_mem::Spa;
 /// Bytes of a frame.
 pub const FRAME: u64 = 4096;
 
-/// Free ranges remembered at most. Firmware, image, bundle and device tree cut the RAM into a few pieces.
-const RANGES: usize = 32;
+/// Free ranges remembered at most. A machine may have 64 ranges of RAM, and 64 reservations in them; each of those, and the
+/// image, the bundle and the device tree, cuts a range into two. The rest is for what allocations leave.
+const RANGES: usize = 192;
 
 /// A range of machine memory: `[start, end)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +60,9 @@ impl Range {
 /// The frames that were never handed out.
 #[derive(Clone, Debug)]
 pub struct FrameAllocator {
+    /// The first `len` are there, none of them empty.
     ranges: [Range; RANGES],
+    len: usize,
 }
 
 impl FrameAllocator {
@@ -67,6 +70,7 @@ impl FrameAllocator {
     pub const fn new() -> Self {
         Self {
             ranges: [Range { start: 0, end: 0 }; RANGES],
+            len: 0,
         }
     }
 
@@ -76,9 +80,18 @@ impl FrameAllocator {
         if range.is_empty() {
             return;
         }
-        if let Some(slot) = self.ranges.iter_mut().find(|slot| slot.is_empty()) {
+        if let Some(slot) = self.ranges.get_mut(self.len) {
             *slot = range;
+            self.len += 1;
         }
+    }
+
+    /// Takes the range at `index` out of the list; the last one comes in its place.
+    fn remove(&mut self, index: usize) -> Range {
+        self.len -= 1;
+        let range = self.ranges[index];
+        self.ranges[index] = self.ranges[self.len];
+        range
     }
 
     /// Takes every frame that `range` touches out of the free memory.
@@ -87,12 +100,14 @@ impl FrameAllocator {
             return;
         }
         let taken = range.outward();
-        for index in 0..RANGES {
+        let mut index = 0;
+        while index < self.len {
             let free = self.ranges[index];
-            if free.is_empty() || taken.end <= free.start || free.end <= taken.start {
+            if taken.end <= free.start || free.end <= taken.start {
+                index += 1;
                 continue;
             }
-            self.ranges[index] = Range::default();
+            self.remove(index);
             for rest in [
                 Range {
                     start: free.start,
@@ -121,23 +136,26 @@ impl FrameAllocator {
             let piece = Range::from_len(start, len)?;
             (piece.end <= free.end).then_some(piece)
         };
-        let (free, piece) = self
-            .ranges
-            .iter_mut()
-            .filter_map(|free| piece_of(free).map(|piece| (free, piece)))
-            .min_by_key(|(free, _)| free.len())?;
-        let before = Range {
+        let (index, piece) = self.ranges[..self.len]
+            .iter()
+            .enumerate()
+            .filter_map(|(index, free)| Some((index, piece_of(free)?)))
+            .min_by_key(|&(index, _)| self.ranges[index].len())?;
+        let free = self.remove(index);
+        self.add(Range {
+            start: piece.end,
+            end: free.end,
+        });
+        self.add(Range {
             start: free.start,
             end: piece.start,
-        };
-        free.start = piece.end;
-        self.add(before);
+        });
         Some(Spa::new(piece.start))
     }
 
     /// The free ranges, in no order.
     pub fn free_ranges(&self) -> impl Iterator<Item = &Range> {
-        self.ranges.iter().filter(|range| !range.is_empty())
+        self.ranges[..self.len].iter()
     }
 
     /// Bytes that are free.
@@ -212,6 +230,23 @@ mod tests {
             left -= FRAME + BLOCK;
             assert_eq!(frames.free_bytes(), left);
         }
+    }
+
+    #[test]
+    fn the_reservations_of_a_large_machine_lose_nothing() {
+        const GIB: u64 = 1 << 30;
+        let mut frames = FrameAllocator::new();
+        for index in 1..=64 {
+            frames.add(range(2 * index * GIB, (2 * index + 1) * GIB));
+        }
+        for index in 1..=64 {
+            let middle = 2 * index * GIB + GIB / 2;
+            frames.reserve(range(middle, middle + 1));
+        }
+        for at in [1, 2, 3] {
+            frames.reserve(range(2 * GIB + at * 0x10000, 2 * GIB + at * 0x10000 + 1));
+        }
+        assert_eq!(frames.free_bytes(), 64 * GIB - 67 * FRAME);
     }
 
     #[test]

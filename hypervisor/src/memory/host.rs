@@ -109,7 +109,10 @@ unsafe impl GlobalAlloc for Heap {
 /// # Errors
 ///
 /// Too little memory for a heap.
-pub unsafe fn initialize(free: &[Range], taken: &[Range]) -> Result<(), MapError> {
+pub unsafe fn initialize<'a>(
+    free: &[Range],
+    taken: impl Iterator<Item = &'a Range>,
+) -> Result<(), MapError> {
     let (heap, ram) = {
         let mut frames = FRAMES.lock();
         for &range in free {

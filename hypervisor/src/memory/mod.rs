@@ -7,4 +7,5 @@ pub mod frames;
 #[cfg(target_os = "none")]
 pub mod host;
 pub mod page_table;
+pub mod ranges;
 pub mod returned;

@@ -62,6 +62,11 @@ impl Stage {
             Self::Guest => 41,
         }
     }
+
+    /// One past the last address that can be mapped.
+    pub const fn address_end(self) -> u64 {
+        1 << self.usable_bits()
+    }
 }
 
 /// The value of `satp.MODE` for Sv39, and of `hgatp.MODE` for Sv39x4.

@@ -132,6 +132,13 @@ impl Apt {
         command
     }
 
+    /// The package that `package` depends on and whose name begins with `prefix` and contains a version.
+    pub fn dependency(&self, package: &str, prefix: &str) -> anyhow::Result<String> {
+        let text = process::output(self.program("apt-cache").args(["depends", package]))?;
+        versioned_dependency(&text, prefix)
+            .with_context(|| format!("{package} depends on no {prefix}VERSION"))
+    }
+
     /// Fetches `packages` and what they depend on, as far as it is not installed here, preferring `suite`.
     /// Gives the package files.
     pub fn download_missing(
@@ -204,6 +211,17 @@ fn packages_in(listed: &str) -> Vec<&str> {
     packages.sort_unstable();
     packages.dedup();
     packages
+}
+
+/// Finds a line `  Depends: NAME` of `apt-cache depends` whose name has a digit behind `prefix`.
+fn versioned_dependency(text: &str, prefix: &str) -> Option<String> {
+    text.lines()
+        .filter_map(|line| line.trim_start().strip_prefix("Depends: "))
+        .find(|name| {
+            let rest = name.strip_prefix(prefix);
+            rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        })
+        .map(str::to_owned)
 }
 
 fn package_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -315,6 +333,14 @@ mod tests {
         let listed = "qemu-system-riscv\n  Depends: libc6\n |Depends: <qemu>\nlibc6\n<qemu>\n  PreDepends: x\nlibc6\n";
         assert_eq!(packages_in(listed), ["libc6", "qemu-system-riscv"]);
         assert_eq!(packages_in(""), [""; 0]);
+    }
+
+    #[test]
+    fn the_dependency_with_a_version_is_found() {
+        let text = "linux-image-riscv64\n  Depends: linux-base-riscv64\n  Depends: linux-image-7.2.13+deb14-riscv64\n";
+        let image = Some("linux-image-7.2.13+deb14-riscv64".to_owned());
+        assert_eq!(versioned_dependency(text, "linux-image-"), image);
+        assert_eq!(versioned_dependency(text, "linux-base-"), None);
     }
 
     #[test]

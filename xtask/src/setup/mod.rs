@@ -1,9 +1,10 @@
 //! What xtask sets up when it is missing: the bare-metal target of the compiler ([`toolchain`]) and packages of
-//! Debian ([`debian`], [`apt`]), unpacked below `target/tools` ([`once`]).
+//! Debian ([`debian`], [`apt`]), unpacked below `target/tools` ([`once`]). [`boards`] are device trees from there.
 //!
 //! Nothing outside `target/` is changed, except that rustup is asked for the target. No step needs root.
 
 pub mod apt;
+pub mod boards;
 pub mod debian;
 pub mod spike;
 pub mod toolchain;

@@ -8,11 +8,22 @@ use rustix::process::Signal;
 
 use super::tally::Tally;
 use crate::screen::show;
+use crate::setup::boards;
 use crate::{process, workspace};
 
 /// Runs all of them and counts.
 pub fn run() -> anyhow::Result<Tally> {
-    tests_of(workspace::cargo().args(["test", "--workspace", "--no-fail-fast"]))
+    let boards = boards::device_trees();
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--workspace", "--no-fail-fast"]);
+    if let Ok(folder) = &boards {
+        cargo.env(boards::VARIABLE, folder);
+    }
+    let mut tally = tests_of(&mut cargo)?;
+    if let Err(error) = boards {
+        tally.skip("device trees of real boards", &format!("{error:#}"));
+    }
+    Ok(tally)
 }
 
 /// Runs the differential test alone. `wishes` are its environment variables, by what comes after the common beginning.
