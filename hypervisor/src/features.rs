@@ -262,8 +262,7 @@ pub fn isa_string(extensions: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    const ISA: &str =
-        "rv64imafdcvh_zicbom_zicboz_zicntr_zicsr_zifencei_zihpm_zba_zvbb_zve64d_ssaia_sstc_svadu_svpbmt_shtvala";
+    const ISA: &str = "rv64imafdcvh_zicbom_zicboz_zicntr_zicsr_zifencei_zihpm_zba_zvbb_zve64d_ssaia_sstc_svadu_svpbmt_shtvala";
 
     const ALL: Granted = Granted {
         environment: Henvcfg::all(),
@@ -317,7 +316,7 @@ mod tests {
 
     #[test]
     fn r86_a_promise_of_s_mode_needs_the_one_for_vs_mode() {
-        let isa = "rv64i_shvstvala_sstvala_sstvecd_ssu64xl";
+        let isa = "rv64i_zicsr_zifencei_shvstvala_sstvala_sstvecd_ssu64xl";
         let extensions = guest_extensions(isa, &Granted::default());
         assert_eq!(
             isa_string(&extensions),

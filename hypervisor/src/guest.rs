@@ -10,13 +10,17 @@ use core::fmt;
 use guest_mem::guest_physical::Reader;
 use guest_mem::probe::MachineProfile;
 use guest_mem::{AccessError, Gpa, GuestMemory, sync_instructions};
+use spin::Mutex;
 
 use crate::boot::hart_local::HartLocal;
 use crate::boot::machine::{MAX_HARTS, Machine};
+use crate::clock::Clock;
 use crate::csr;
 use crate::device_tree::{DeviceTreeError, GuestMachine};
 use crate::devices::{BusError, Wiring};
+use crate::entropy::{self, Entropy};
 use crate::features;
+use crate::image::plan::DEVICE_TREE_ROOM;
 use crate::image::{Bundle, BundleError, Content, Kernel, KernelError, LoadPlan, PlanError};
 use crate::memory::frames::{FRAME, Range};
 use crate::memory::host::{self, HostTables};
@@ -77,6 +81,8 @@ impl fmt::Display for GuestError {
 /// All that is known of a guest before it is made.
 pub struct Recipe {
     machine: &'static Machine,
+    clock: Clock,
+    entropy: Mutex<Entropy>,
     bundle: Bundle<'static>,
     kernel: Kernel<'static>,
     plan: LoadPlan<'static>,
@@ -94,7 +100,7 @@ impl Recipe {
     /// # Errors
     ///
     /// [`GuestError`]; there is nothing to run then.
-    pub fn new(machine: &'static Machine) -> Result<Self, GuestError> {
+    pub fn new(machine: &'static Machine, clock: Clock) -> Result<Self, GuestError> {
         let host_harts = machine.harts.as_slice();
         let bundle = bundle(machine)?;
         let kernel = Kernel::parse(bundle.kernel, RAM_BASE).map_err(GuestError::Kernel)?;
@@ -111,8 +117,14 @@ impl Recipe {
         ids[..harts].copy_from_slice(&host_harts[..harts]);
         let grant = Grant::probe(machine.isa.as_str())
             .map_err(|error| GuestError::Ram(RamError::Tables(error)))?;
+        if machine.rng_seed.as_slice().is_empty() && bundle.series.is_none() {
+            log::warn!("no rng-seed from the firmware: the guest's comes from timing alone");
+        }
+        let entropy = Entropy::new(machine.rng_seed.as_slice(), entropy::timing());
         Ok(Self {
             machine,
+            clock,
+            entropy: Mutex::new(entropy),
             bundle,
             kernel,
             plan,
@@ -145,7 +157,8 @@ impl Recipe {
         self.machine.timebase_frequency
     }
 
-    /// Makes the guest and loads it. A `seed` is what it finds as `rng-seed`, 8 bytes, the highest first.
+    /// Makes the guest and loads it. A `seed` is what it finds as `rng-seed`, 8 bytes, the highest first; without one it finds
+    /// random bytes.
     ///
     /// # Errors
     ///
@@ -166,7 +179,7 @@ impl Recipe {
             ram,
             self.grant,
             self.profile,
-            self.machine.timebase_frequency,
+            self.clock,
             self.host_harts(),
         )
         .map_err(GuestError::Devices)?;
@@ -203,6 +216,10 @@ impl Recipe {
 
     /// What the guest is told of its machine: what it was granted, and nothing else.
     fn device_tree(&self, vm: &Vm, seed: Option<u64>) -> Result<alloc::vec::Vec<u8>, GuestError> {
+        let seed = match seed {
+            Some(seed) => seed.to_be_bytes().to_vec(),
+            None => self.entropy.lock().seed().to_vec(),
+        };
         let machine = self.machine;
         let extensions = features::guest_extensions(machine.isa.as_str(), &vm.grant.granted);
         let block = |name, bytes| if extensions.contains(&name) { bytes } else { 0 };
@@ -214,12 +231,13 @@ impl Recipe {
             timebase_frequency: machine.timebase_frequency,
             cache_management_block: block("zicbom", machine.cache_block_bytes.management),
             cache_zero_block: block("zicboz", machine.cache_block_bytes.zero),
+            cache_prefetch_block: block("zicbop", machine.cache_block_bytes.prefetch),
             wiring: Wiring::VIRT,
             command_line: self.bundle.command_line,
             initrd: self.plan.initrd.clone(),
-            rng_seed: seed.map(u64::to_be_bytes).as_ref().map(|seed| &seed[..]),
+            rng_seed: &seed,
         }
-        .to_device_tree()
+        .to_device_tree(DEVICE_TREE_ROOM)
         .map_err(GuestError::DeviceTree)
     }
 }

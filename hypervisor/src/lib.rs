@@ -12,8 +12,10 @@
 extern crate alloc;
 
 pub mod boot;
+pub mod clock;
 pub mod device_tree;
 pub mod devices;
+pub mod entropy;
 pub mod features;
 pub mod image;
 pub mod memory;

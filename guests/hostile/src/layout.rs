@@ -19,7 +19,7 @@ pub const DEVICES: [u64; 12] = [
     PLIC + 0x2000,
     PLIC + 0x2080,
     PLIC + 0x20_0000,
-    PLIC + 0x20_0004,
+    PLIC + 0x20_1000,
     PLIC + 0x20_1004,
     UART,
     UART + 1,
@@ -30,6 +30,9 @@ pub const DEVICES: [u64; 12] = [
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
+
+/// Bytes that the device tree has, and is aligned to.
+const DEVICE_TREE_ROOM: u64 = 0x1_0000;
 
 unsafe extern "C" {
     static __image_end: u8;
@@ -55,13 +58,21 @@ impl Layout {
     /// The layout on this machine.
     pub fn new(machine: &Machine, device_tree: u64) -> Self {
         let image_end = &raw const __image_end as u64;
-        let tables = image_end..image_end + 16 * PAGE;
+        let behind_tree = device_tree + DEVICE_TREE_ROOM;
+        // The hypervisor puts the tree right behind the image, QEMU at the top of RAM.
+        let (start, end) = if device_tree - image_end < machine.ram.end.saturating_sub(behind_tree)
+        {
+            (behind_tree, machine.ram.end)
+        } else {
+            (image_end, device_tree & !(PAGE - 1))
+        };
+        let tables = start..start + 16 * PAGE;
         Self {
             ram: machine.ram.clone(),
             seam: machine.ram.start + (machine.ram.end - machine.ram.start) / 4 * 3,
             device_tree,
             code: tables.end,
-            free: tables.end + 2 * PAGE..device_tree & !(PAGE - 1),
+            free: tables.end + 2 * PAGE..end,
             tables,
         }
     }

@@ -36,8 +36,10 @@ pub fn devices(seed: u64) {
         for source in 1..32 {
             ((PLIC + 4 * source) as *mut u32).write_volatile(7);
         }
-        ((PLIC + 0x2000) as *mut u32).write_volatile(u32::MAX);
-        ((PLIC + 0x20_0000) as *mut u32).write_volatile(5);
+        for context in 0..2 {
+            ((PLIC + 0x2000 + 0x80 * context) as *mut u32).write_volatile(u32::MAX);
+            ((PLIC + 0x20_0000 + 0x1000 * context) as *mut u32).write_volatile(5);
+        }
     }
 }
 

@@ -32,6 +32,18 @@ const FLOATING_POINT_ON: u64 = 1 << 13;
 const PLIC: u64 = 0x0c00_0000;
 const UART_SOURCE: u64 = 10;
 
+/// A Goldfish clock, and its registers.
+const RTC: u64 = 0x0010_1000;
+const RTC_SOURCE: u64 = 11;
+const RTC_TIME_LOW: u64 = 0x00;
+const RTC_TIME_HIGH: u64 = 0x04;
+const RTC_ALARM_LOW: u64 = 0x08;
+const RTC_ALARM_HIGH: u64 = 0x0c;
+const RTC_IRQ_ENABLED: u64 = 0x10;
+const RTC_CLEAR_INTERRUPT: u64 = 0x1c;
+/// 2024-01-01, in nanoseconds since 1970.
+const RTC_2024: u64 = 1_704_067_200_000_000_000;
+
 fn get(register: u64) -> u8 {
     // SAFETY: a load from a device register.
     unsafe { ((UART + register) as *const u8).read_volatile() }
@@ -258,12 +270,8 @@ fn interrupts(report: &mut Report<'_>, hart: u64) {
         format_args!("{:?}", char::from(back)),
     );
 
-    // On the hypervisor's machine a hart has one context; QEMU's has an M-mode one before each.
-    let context = if report.machine.under_hypervisor {
-        hart
-    } else {
-        2 * hart + 1
-    };
+    // Each hart's M-mode has a context before that of its S-mode.
+    let context = 2 * hart + 1;
     let word = |offset: u64| (PLIC + offset) as *mut u32;
     let priority = word(4 * UART_SOURCE);
     let enable = word(0x2000 + 0x80 * context);
@@ -296,6 +304,67 @@ fn interrupts(report: &mut Report<'_>, hart: u64) {
         "its interrupt comes through the interrupt controller",
         came && u64::from(source) == UART_SOURCE && reason == IIR_THRE && again == 0,
         format_args!("claimed {source}, reason {reason:#x}, then {again}"),
+    );
+}
+
+/// The real-time clock goes on as `time` does, and its alarm interrupts.
+fn clock(report: &mut Report<'_>, hart: u64) {
+    let get = |register: u64| {
+        // SAFETY: a load from a device register.
+        u64::from(unsafe { ((RTC + register) as *const u32).read_volatile() })
+    };
+    let set = |register: u64, value: u64| {
+        // SAFETY: a store to a device register.
+        unsafe { ((RTC + register) as *mut u32).write_volatile(value as u32) };
+    };
+    let now = || {
+        let low = get(RTC_TIME_LOW);
+        get(RTC_TIME_HIGH) << 32 | low
+    };
+    let ticks = report.machine.timebase_frequency;
+    let before = now();
+    wait_until(ticks / 50, || false);
+    let passed = (now() - before) / 1_000_000;
+    report.step(
+        "the real-time clock goes on, from the time of day",
+        before > RTC_2024 && (20..20_000).contains(&passed),
+        format_args!("{} s since 1970, {passed} ms in 20", before / 1_000_000_000),
+    );
+
+    let context = 2 * hart + 1;
+    let word = |offset: u64| (PLIC + offset) as *mut u32;
+    let (enable, claim) = (
+        word(0x2000 + 0x80 * context),
+        word(0x20_0004 + 0x1000 * context),
+    );
+    let taken_before = taken(interrupt::EXTERNAL);
+    let due = now() + 5_000_000;
+    // SAFETY: stores to device registers, and CSR bits that only decide whether interrupts come.
+    unsafe {
+        word(4 * RTC_SOURCE).write_volatile(1);
+        enable.write_volatile(1 << RTC_SOURCE);
+        word(0x20_0000 + 0x1000 * context).write_volatile(0);
+        csr_set!("sie", 1u64 << interrupt::EXTERNAL);
+        csr_set!("sstatus", 2u64);
+    }
+    set(RTC_IRQ_ENABLED, 1);
+    set(RTC_ALARM_HIGH, due >> 32);
+    set(RTC_ALARM_LOW, due);
+    let came = wait_until(10 * ticks, || taken(interrupt::EXTERNAL) > taken_before);
+    let late = now().wrapping_sub(due);
+    // SAFETY: loads and stores of device registers; claim and complete are each one access.
+    let source = unsafe {
+        let source = claim.read_volatile();
+        set(RTC_IRQ_ENABLED, 0);
+        set(RTC_CLEAR_INTERRUPT, 1);
+        claim.write_volatile(source);
+        enable.write_volatile(0);
+        source
+    };
+    report.step(
+        "its alarm interrupts when it is due",
+        came && u64::from(source) == RTC_SOURCE && late < 1 << 63,
+        format_args!("claimed {source}, {} ms late", late / 1_000_000),
     );
 }
 
@@ -342,5 +411,6 @@ pub fn visit(report: &mut Report<'_>, hart: u64) {
     loads(report);
     stores(report);
     interrupts(report, hart);
+    clock(report, hart);
     refused(report);
 }

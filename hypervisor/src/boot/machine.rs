@@ -86,6 +86,10 @@ pub struct Machine {
     pub cache_block_bytes: CacheBlocks,
     /// The bundle that the loader put into memory.
     pub initrd: Option<Range>,
+    /// Random bytes that the firmware made for this boot.
+    pub rng_seed: RngSeed,
+    /// Where a Goldfish clock is.
+    pub rtc: Option<u64>,
     /// What of the machine is not used.
     pub notes: Notes,
 }
@@ -99,6 +103,38 @@ pub struct CacheBlocks {
     pub zero: u32,
     /// `riscv,cbop-block-size`, of Zicbop.
     pub prefetch: u32,
+}
+
+/// The bytes of `rng-seed`, as many as there is room for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct RngSeed {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl RngSeed {
+    fn of(root: &FdtNode<'_>) -> Self {
+        let chosen = root.child("chosen");
+        let given = chosen.and_then(|chosen| value(&chosen, "rng-seed"));
+        let mut seed = Self::default();
+        for (slot, byte) in seed.bytes.iter_mut().zip(given.unwrap_or_default()) {
+            *slot = *byte;
+            seed.len += 1;
+        }
+        seed
+    }
+
+    /// The bytes; none where the firmware made none.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl fmt::Debug for RngSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nobody shall read them in a log.
+        write!(f, "{} bytes", self.len)
+    }
 }
 
 /// Why the device tree is of no use.
@@ -302,6 +338,8 @@ impl Machine {
             timebase_frequency,
             cache_block_bytes: used.blocks,
             initrd: initrd(&root),
+            rng_seed: RngSeed::of(&root),
+            rtc: rtc(&root),
             notes,
         })
     }
@@ -600,6 +638,19 @@ fn initrd(root: &FdtNode<'_>) -> Option<Range> {
         end: integer(&chosen, "linux,initrd-end")?,
     };
     (!range.is_empty()).then_some(range)
+}
+
+/// The address of a clock that the hypervisor can read, if the bus it is on has the addresses of the harts.
+fn rtc(root: &FdtNode<'_>) -> Option<u64> {
+    let soc = root.child("soc")?;
+    let has_same_addresses = value(&soc, "ranges")?.is_empty();
+    let mut clocks = soc.children().filter(|node| {
+        let compatible = value(node, "compatible").unwrap_or_default();
+        let mut compatible = compatible.split(|&byte| byte == 0);
+        compatible.any(|name| name == b"google,goldfish-rtc") && is_available(node)
+    });
+    let place = ranges(clocks.next()?)?.next()?;
+    has_same_addresses.then_some(place.start)
 }
 
 #[cfg(test)]

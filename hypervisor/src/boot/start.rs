@@ -11,6 +11,7 @@ use crate::boot::hart_local::{self, HartLocal};
 use crate::boot::host_tables;
 use crate::boot::machine::{Machine, MachineError};
 use crate::boot::operator::Operator;
+use crate::clock::{self, Clock};
 use crate::console;
 use crate::csr;
 use crate::guest::Recipe;
@@ -34,6 +35,9 @@ const PATIENCE: u64 = 10;
 /// What the boot found out, for the hart that sets up the guest.
 static MACHINE: Once<Machine> = Once::new();
 
+/// The time of day.
+static CLOCK: Once<Clock> = Once::new();
+
 /// What every hart's guest is given.
 static GRANT: Once<Grant> = Once::new();
 
@@ -53,6 +57,12 @@ pub(super) extern "C" fn primary(hart_id: u64, device_tree: *const u8) -> ! {
         Ok(machine) => MACHINE.call_once(|| machine),
         Err(error) => power::give_up(format_args!("{error}")),
     };
+    let time = match machine.rtc {
+        // SAFETY: the device tree says that the clock is there, and translation is off.
+        Some(base) => unsafe { clock::read_goldfish(base) },
+        None => 0,
+    };
+    CLOCK.call_once(|| Clock::new(machine.timebase_frequency, csr::read!("time"), time));
     for note in machine.notes.iter() {
         log::warn!("{note}");
     }
@@ -113,7 +123,8 @@ fn new_hart(index: usize, id: u64, satp: u64) -> &'static HartLocal {
 extern "C" fn run_guest() -> ! {
     let machine = MACHINE.get().expect("the boot hart has set it");
     let local = HartLocal::current();
-    let recipe = match Recipe::new(machine) {
+    let clock = CLOCK.get().expect("the boot hart has set it");
+    let recipe = match Recipe::new(machine, *clock) {
         Ok(recipe) => recipe,
         Err(error) => power::give_up(format_args!("{error}")),
     };

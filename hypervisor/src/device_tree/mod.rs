@@ -13,17 +13,26 @@ use core::ops::Range;
 
 use vm_fdt::FdtWriter;
 
-use crate::devices::{Wiring, plic, uart};
+use crate::devices::{Wiring, finisher, plic, rtc, uart};
 
 /// The rate that the serial port's divisor divides. No bit is ever timed, but drivers compute with it.
 const UART_CLOCK_HZ: u32 = 3_686_400;
 
 /// `riscv,cpu-intc`: the number of the supervisor external interrupt (`scause` 9).
 const SUPERVISOR_EXTERNAL: u32 = 9;
+/// The number of M-mode's, which no hart of a guest has. Its context counts all the same.
+const MACHINE_EXTERNAL: u32 = 11;
 
 const PHANDLE_PLIC: u32 = 1;
+const PHANDLE_FINISHER: u32 = 2;
 /// The interrupt controller of hart n has phandle `PHANDLE_HART + n`.
-const PHANDLE_HART: u32 = 2;
+const PHANDLE_HART: u32 = 3;
+
+/// Free bytes behind the tree's strings, which `totalsize` counts: a boot loader edits the tree where it is.
+pub const SLACK: usize = 0x4000;
+
+/// Where `totalsize` is in a tree's header.
+const TOTAL_SIZE: Range<usize> = 4..8;
 
 /// What a guest is told of its machine.
 #[derive(Clone, Debug)]
@@ -42,6 +51,8 @@ pub struct GuestMachine<'a> {
     pub cache_management_block: u32,
     /// Bytes that `cbo.zero` works on; 0 where `isa` has no Zicboz.
     pub cache_zero_block: u32,
+    /// Bytes that `prefetch.i`, `prefetch.r` and `prefetch.w` work on; 0 where `isa` has no Zicbop.
+    pub cache_prefetch_block: u32,
     /// Where the devices are.
     pub wiring: Wiring,
     /// The kernel's command line.
@@ -49,28 +60,69 @@ pub struct GuestMachine<'a> {
     /// The initial RAM disk in guest-physical addresses.
     pub initrd: Option<Range<u64>>,
     /// Entropy for the guest's random-number generator.
-    pub rng_seed: Option<&'a [u8]>,
+    pub rng_seed: &'a [u8],
 }
 
 /// The machine cannot be described.
 #[derive(Debug)]
-pub struct DeviceTreeError(vm_fdt::Error);
+pub enum DeviceTreeError {
+    /// The writer of the tree says so.
+    Writer(vm_fdt::Error),
+    /// The tree is longer than the room for it.
+    TooLong {
+        /// Its bytes, with [`SLACK`].
+        len: usize,
+        /// The bytes of the room.
+        room: usize,
+        /// The bytes of the command line in it.
+        command_line: usize,
+    },
+}
 
 impl From<vm_fdt::Error> for DeviceTreeError {
     fn from(error: vm_fdt::Error) -> Self {
-        Self(error)
+        Self::Writer(error)
     }
 }
 
 impl fmt::Display for DeviceTreeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no device tree for the guest: {}", self.0)
+        match self {
+            Self::Writer(error) => write!(f, "no device tree for the guest: {error}"),
+            Self::TooLong {
+                len,
+                room,
+                command_line,
+            } => write!(
+                f,
+                "the guest's device tree has {len} bytes, {room} at most: its command line has {command_line}"
+            ),
+        }
     }
 }
 
 impl GuestMachine<'_> {
-    /// The flattened device tree.
-    pub fn to_device_tree(&self) -> Result<Vec<u8>, DeviceTreeError> {
+    /// The flattened device tree, with [`SLACK`] free bytes in it.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceTreeError`], also if the tree has more than `room` bytes.
+    pub fn to_device_tree(&self, room: u64) -> Result<Vec<u8>, DeviceTreeError> {
+        let mut tree = self.packed_device_tree()?;
+        let (len, room) = (tree.len() + SLACK, room as usize);
+        if len > room {
+            return Err(DeviceTreeError::TooLong {
+                len,
+                room,
+                command_line: self.command_line.len(),
+            });
+        }
+        tree.resize(len, 0);
+        tree[TOTAL_SIZE].copy_from_slice(&(len as u32).to_be_bytes());
+        Ok(tree)
+    }
+
+    fn packed_device_tree(&self) -> Result<Vec<u8>, DeviceTreeError> {
         let mut fdt = FdtWriter::new()?;
         let root = fdt.begin_node("")?;
         fdt.property_u32("#address-cells", 2)?;
@@ -81,6 +133,8 @@ impl GuestMachine<'_> {
         self.memory(&mut fdt)?;
         self.cpus(&mut fdt)?;
         self.soc(&mut fdt)?;
+        self.finish(&mut fdt, "poweroff", finisher::PASS)?;
+        self.finish(&mut fdt, "reboot", finisher::RESET)?;
         fdt.end_node(root)?;
         Ok(fdt.finish()?)
     }
@@ -97,9 +151,7 @@ impl GuestMachine<'_> {
             fdt.property_u64("linux,initrd-start", initrd.start)?;
             fdt.property_u64("linux,initrd-end", initrd.end)?;
         }
-        if let Some(seed) = self.rng_seed {
-            fdt.property("rng-seed", seed)?;
-        }
+        fdt.property("rng-seed", self.rng_seed)?;
         fdt.end_node(node)?;
         Ok(())
     }
@@ -135,6 +187,7 @@ impl GuestMachine<'_> {
             for (name, bytes) in [
                 ("riscv,cbom-block-size", self.cache_management_block),
                 ("riscv,cboz-block-size", self.cache_zero_block),
+                ("riscv,cbop-block-size", self.cache_prefetch_block),
             ] {
                 if bytes != 0 {
                     fdt.property_u32(name, bytes)?;
@@ -160,6 +213,8 @@ impl GuestMachine<'_> {
         fdt.property_null("ranges")?;
         self.plic(fdt)?;
         self.uart(fdt)?;
+        self.finisher(fdt)?;
+        self.rtc(fdt)?;
         fdt.end_node(soc)?;
         Ok(())
     }
@@ -173,10 +228,12 @@ impl GuestMachine<'_> {
         fdt.property_u32("#interrupt-cells", 1)?;
         fdt.property_u32("#address-cells", 0)?;
         fdt.property_null("interrupt-controller")?;
-        // One entry a context, in order: context n is hart n in S-mode.
-        let contexts: Vec<u32> = (0..self.harts)
-            .flat_map(|hart| [PHANDLE_HART + hart, SUPERVISOR_EXTERNAL])
-            .collect();
+        // One entry a context, in order: a hart's M-mode and then its S-mode (`plic::supervisor_context`).
+        let of_hart = |hart| {
+            let phandle = PHANDLE_HART + hart;
+            [phandle, MACHINE_EXTERNAL, phandle, SUPERVISOR_EXTERNAL]
+        };
+        let contexts: Vec<u32> = (0..self.harts).flat_map(of_hart).collect();
         fdt.property_array_u32("interrupts-extended", &contexts)?;
         // Source 0 does not count.
         fdt.property_u32("riscv,ndev", plic::SOURCES - 1)?;
@@ -194,6 +251,41 @@ impl GuestMachine<'_> {
         fdt.property_u32("reg-io-width", 1)?;
         fdt.property_u32("interrupt-parent", PHANDLE_PLIC)?;
         fdt.property_u32("interrupts", self.wiring.uart_source)?;
+        fdt.end_node(node)?;
+        Ok(())
+    }
+}
+
+impl GuestMachine<'_> {
+    fn finisher(&self, fdt: &mut FdtWriter) -> Result<(), DeviceTreeError> {
+        let base = self.wiring.finisher.value();
+        let node = fdt.begin_node(&format!("test@{base:x}"))?;
+        let compatible = ["sifive,test1", "sifive,test0", "syscon"].map(String::from);
+        fdt.property_string_list("compatible", compatible.into())?;
+        fdt.property_array_u64("reg", &[base, finisher::WINDOW])?;
+        fdt.property_phandle(PHANDLE_FINISHER)?;
+        fdt.end_node(node)?;
+        Ok(())
+    }
+
+    /// How a system without SBI reset is ended: by `value` in the finisher.
+    fn finish(&self, fdt: &mut FdtWriter, name: &str, value: u32) -> Result<(), DeviceTreeError> {
+        let node = fdt.begin_node(name)?;
+        fdt.property_string("compatible", &format!("syscon-{name}"))?;
+        fdt.property_u32("regmap", PHANDLE_FINISHER)?;
+        fdt.property_u32("offset", 0)?;
+        fdt.property_u32("value", value)?;
+        fdt.end_node(node)?;
+        Ok(())
+    }
+
+    fn rtc(&self, fdt: &mut FdtWriter) -> Result<(), DeviceTreeError> {
+        let base = self.wiring.rtc.value();
+        let node = fdt.begin_node(&format!("rtc@{base:x}"))?;
+        fdt.property_string("compatible", "google,goldfish-rtc")?;
+        fdt.property_array_u64("reg", &[base, rtc::WINDOW])?;
+        fdt.property_u32("interrupt-parent", PHANDLE_PLIC)?;
+        fdt.property_u32("interrupts", self.wiring.rtc_source)?;
         fdt.end_node(node)?;
         Ok(())
     }
@@ -228,10 +320,11 @@ mod tests {
             timebase_frequency: 10_000_000,
             cache_management_block: 0,
             cache_zero_block: 64,
+            cache_prefetch_block: 0,
             wiring: Wiring::VIRT,
             command_line: "console=ttyS0 quiet",
             initrd: Some(0x8f00_0000..0x8f12_3456),
-            rng_seed: Some(&[1, 2, 3]),
+            rng_seed: &[1, 2, 3],
         }
     }
 
@@ -253,7 +346,7 @@ mod tests {
 
     #[test]
     fn every_property_has_the_form_its_binding_asks_for() {
-        let blob = machine().to_device_tree().unwrap();
+        let blob = machine().to_device_tree(DEVICE_TREE_ROOM).unwrap();
         let text = |text: &str| text.as_bytes().to_vec();
         let plic = "/soc/interrupt-controller@c000000";
         let uart = "/soc/serial@10000000";
@@ -281,19 +374,37 @@ mod tests {
             ),
             ("/cpus/cpu@1/mmu-type", text("riscv,sv57\0")),
             ("/cpus/cpu@1/riscv,cboz-block-size", cells(&[64])),
-            ("/cpus/cpu@0/interrupt-controller/phandle", cells(&[2])),
-            ("/cpus/cpu@1/interrupt-controller/phandle", cells(&[3])),
+            ("/cpus/cpu@0/interrupt-controller/phandle", cells(&[3])),
+            ("/cpus/cpu@1/interrupt-controller/phandle", cells(&[4])),
             (
                 &format!("{plic}/reg"),
                 cells(&[0, 0xc00_0000, 0, 0x60_0000]),
             ),
-            (&format!("{plic}/interrupts-extended"), cells(&[2, 9, 3, 9])),
+            (
+                &format!("{plic}/interrupts-extended"),
+                cells(&[3, 11, 3, 9, 4, 11, 4, 9]),
+            ),
             (&format!("{plic}/riscv,ndev"), cells(&[31])),
             (&format!("{plic}/phandle"), cells(&[1])),
             (&format!("{uart}/compatible"), text("ns16550a\0")),
             (&format!("{uart}/reg"), cells(&[0, 0x1000_0000, 0, 8])),
             (&format!("{uart}/interrupt-parent"), cells(&[1])),
             (&format!("{uart}/interrupts"), cells(&[10])),
+            ("/soc/test@100000/reg", cells(&[0, 0x10_0000, 0, 0x1000])),
+            (
+                "/soc/test@100000/compatible",
+                text("sifive,test1\0sifive,test0\0syscon\0"),
+            ),
+            ("/soc/test@100000/phandle", cells(&[2])),
+            ("/poweroff/compatible", text("syscon-poweroff\0")),
+            ("/poweroff/regmap", cells(&[2])),
+            ("/poweroff/offset", cells(&[0])),
+            ("/poweroff/value", cells(&[0x5555])),
+            ("/reboot/compatible", text("syscon-reboot\0")),
+            ("/reboot/value", cells(&[0x7777])),
+            ("/soc/rtc@101000/compatible", text("google,goldfish-rtc\0")),
+            ("/soc/rtc@101000/reg", cells(&[0, 0x10_1000, 0, 0x1000])),
+            ("/soc/rtc@101000/interrupts", cells(&[11])),
         ] {
             assert_eq!(value(&blob, path), Some(expected), "{path}");
         }
@@ -305,17 +416,16 @@ mod tests {
     fn what_the_guest_does_not_have_is_not_described() {
         let machine = GuestMachine {
             initrd: None,
-            rng_seed: None,
             cache_zero_block: 0,
             harts: 1,
             ..machine()
         };
-        let blob = machine.to_device_tree().unwrap();
+        let blob = machine.to_device_tree(DEVICE_TREE_ROOM).unwrap();
         for path in [
             "/chosen/linux,initrd-start",
             "/chosen/linux,initrd-end",
-            "/chosen/rng-seed",
             "/cpus/cpu@0/riscv,cboz-block-size",
+            "/cpus/cpu@0/riscv,cbop-block-size",
             "/cpus/cpu@1/reg",
         ] {
             assert_eq!(value(&blob, path), None, "{path}");
@@ -336,8 +446,56 @@ mod tests {
             command_line: &command_line,
             ..machine()
         };
-        let blob = machine.to_device_tree().unwrap();
-        assert!((blob.len() as u64) < DEVICE_TREE_ROOM);
+        let blob = machine.to_device_tree(DEVICE_TREE_ROOM).unwrap();
+        assert!(blob.len() as u64 <= DEVICE_TREE_ROOM);
+    }
+
+    #[test]
+    fn i17_a_boot_loader_finds_room_to_edit_the_tree_in_place() {
+        let blob = machine().to_device_tree(DEVICE_TREE_ROOM).unwrap();
+        let word = |at: usize| u32::from_be_bytes(blob[at..at + 4].try_into().unwrap()) as usize;
+        let (total, strings, strings_len) = (word(4), word(12), word(32));
+        assert_eq!(total, blob.len());
+        assert_eq!(total - (strings + strings_len), SLACK);
+        assert!(Fdt::new(&blob).is_ok());
+    }
+
+    #[test]
+    fn i17_a_tree_that_is_longer_than_its_room_is_refused() {
+        let line = |len| "x".repeat(len);
+        let room = DEVICE_TREE_ROOM as usize;
+        let tree = |command_line: &str| {
+            let machine = GuestMachine {
+                command_line,
+                ..machine()
+            };
+            machine.to_device_tree(DEVICE_TREE_ROOM)
+        };
+        let error = tree(&line(70_000)).unwrap_err();
+        assert!(matches!(
+            error,
+            DeviceTreeError::TooLong { command_line: 70_000, len, .. } if len > room
+        ));
+        assert!(format!("{error}").ends_with("65536 at most: its command line has 70000"));
+        // To the byte: one more is too long, in steps of the four that a property is rounded to.
+        let spare = room - tree("").unwrap().len();
+        assert_eq!(tree(&line(spare / 4 * 4)).unwrap().len(), room / 4 * 4);
+        assert!(tree(&line(spare + 4)).is_err());
+    }
+
+    #[test]
+    fn i17_each_block_extension_of_the_guest_has_its_size() {
+        let machine = GuestMachine {
+            cache_management_block: 64,
+            cache_zero_block: 32,
+            cache_prefetch_block: 128,
+            ..machine()
+        };
+        let blob = machine.to_device_tree(DEVICE_TREE_ROOM).unwrap();
+        for (name, bytes) in [("cbom", 64), ("cboz", 32), ("cbop", 128)] {
+            let path = format!("/cpus/cpu@1/riscv,{name}-block-size");
+            assert_eq!(value(&blob, &path), Some(cells(&[bytes])), "{name}");
+        }
     }
 
     #[test]
@@ -346,7 +504,7 @@ mod tests {
             command_line: "a\0b",
             ..machine()
         };
-        assert!(machine.to_device_tree().is_err());
+        assert!(machine.to_device_tree(DEVICE_TREE_ROOM).is_err());
     }
 
     #[test]
@@ -355,12 +513,13 @@ mod tests {
             plic: Gpa::new(0x2000_0000),
             uart: Gpa::new(0x3000_0000),
             uart_source: 4,
+            ..Wiring::VIRT
         };
         let blob = GuestMachine {
             wiring,
             ..machine()
         }
-        .to_device_tree()
+        .to_device_tree(DEVICE_TREE_ROOM)
         .unwrap();
         let interrupts = value(&blob, "/soc/serial@30000000/interrupts");
         assert_eq!(interrupts, Some(cells(&[4])));

@@ -1,4 +1,4 @@
-//! The devices of one guest, wired together: the serial port's interrupt line ends at the interrupt controller.
+//! The devices of one guest, wired together: the interrupt lines of serial port and clock end at the interrupt controller.
 //!
 //! The one idea: after everything that may move a line, the line is driven anew; who runs the vCPUs asks for the outputs
 //! and is told which of them changed, because the hart that has to be kicked is not always the one that made the access.
@@ -7,10 +7,12 @@ use guest_mem::{Gpa, Width};
 
 use super::Mmio;
 use super::bus::{Bus, BusError};
+use super::finisher::{self, Finish};
 use super::plic::{self, Plic};
+use super::rtc::{self, Rtc};
 use super::uart::{self, Uart};
 
-/// Where the devices are, in guest-physical addresses, and which source the serial port interrupts on.
+/// Where the devices are, in guest-physical addresses, and which sources they interrupt on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wiring {
     /// Base of the interrupt controller.
@@ -19,6 +21,12 @@ pub struct Wiring {
     pub uart: Gpa,
     /// The serial port's source number.
     pub uart_source: u32,
+    /// Base of the test finisher.
+    pub finisher: Gpa,
+    /// Base of the real-time clock.
+    pub rtc: Gpa,
+    /// The clock's source number.
+    pub rtc_source: u32,
 }
 
 impl Wiring {
@@ -27,6 +35,9 @@ impl Wiring {
         plic: Gpa::new(0x0c00_0000),
         uart: Gpa::new(0x1000_0000),
         uart_source: 10,
+        finisher: Gpa::new(0x0010_0000),
+        rtc: Gpa::new(0x0010_1000),
+        rtc_source: 11,
     };
 }
 
@@ -34,6 +45,8 @@ impl Wiring {
 enum Device {
     Plic,
     Uart,
+    Finisher,
+    Rtc,
 }
 
 /// One guest's devices.
@@ -44,6 +57,9 @@ pub struct Board<Output> {
     uart_source: u32,
     /// A typed byte that the serial port had no room for yet.
     waiting: Option<u8>,
+    rtc: Rtc,
+    rtc_source: u32,
+    finish: Option<Finish>,
     harts: usize,
     /// The external interrupts at the last [`Board::take_changed_interrupts`], a bit a hart.
     reported: u64,
@@ -56,12 +72,17 @@ impl<Output: FnMut(u8)> Board<Output> {
         let mut bus = Bus::new();
         bus.add(wiring.plic, plic::WINDOW, Device::Plic)?;
         bus.add(wiring.uart, uart::WINDOW, Device::Uart)?;
+        bus.add(wiring.finisher, finisher::WINDOW, Device::Finisher)?;
+        bus.add(wiring.rtc, rtc::WINDOW, Device::Rtc)?;
         Ok(Self {
             bus,
-            plic: Plic::new(harts),
+            plic: Plic::new(plic::contexts(harts)),
             uart: Uart::new(output),
             uart_source: wiring.uart_source,
             waiting: None,
+            rtc: Rtc::new(),
+            rtc_source: wiring.rtc_source,
+            finish: None,
             harts: harts.min(64),
             reported: 0,
         })
@@ -73,6 +94,8 @@ impl<Output: FnMut(u8)> Board<Output> {
         let value = match device {
             Device::Plic => self.plic.read(offset, width),
             Device::Uart => self.uart.read(offset, width),
+            Device::Finisher => 0,
+            Device::Rtc => self.rtc.read(offset, width),
         };
         self.drive_lines();
         Some(value)
@@ -84,6 +107,8 @@ impl<Output: FnMut(u8)> Board<Output> {
         match device {
             Device::Plic => self.plic.write(offset, width, value),
             Device::Uart => self.uart.write(offset, width, value),
+            Device::Finisher => self.finish = finisher::finish(offset, width, value),
+            Device::Rtc => self.rtc.write(offset, width, value),
         }
         self.drive_lines();
         Some(())
@@ -110,7 +135,28 @@ impl<Output: FnMut(u8)> Board<Output> {
 
     /// Whether the external interrupt of the guest's hart number `hart` is asserted.
     pub fn external_interrupt(&self, hart: usize) -> bool {
-        self.plic.external_interrupt(hart)
+        let context = plic::supervisor_context(hart);
+        self.plic.external_interrupt(context)
+    }
+
+    /// How the guest has asked to be ended since the last call.
+    pub fn take_finish(&mut self) -> Option<Finish> {
+        self.finish.take()
+    }
+
+    /// Whether an access at `gpa` wants to know the time, or an alarm does.
+    pub fn wants_time(&self, gpa: Option<Gpa>) -> bool {
+        let is_rtc = |gpa| {
+            let found = self.bus.find(gpa, Width::Byte);
+            matches!(found, Some((Device::Rtc, _)))
+        };
+        self.rtc.has_alarm() || gpa.is_some_and(is_rtc)
+    }
+
+    /// Tells the clock the time, in nanoseconds since 1970.
+    pub fn set_time(&mut self, nanoseconds: u64) {
+        self.rtc.set_host_time(nanoseconds);
+        self.drive_lines();
     }
 
     /// The harts (a bit each) whose external interrupt is not what it was at the last call.
@@ -126,6 +172,8 @@ impl<Output: FnMut(u8)> Board<Output> {
     fn drive_lines(&mut self) {
         let level = self.uart.interrupt_pending();
         self.plic.set_line(self.uart_source, level);
+        let alarm = self.rtc.interrupt_pending();
+        self.plic.set_line(self.rtc_source, alarm);
     }
 }
 
@@ -150,7 +198,7 @@ mod tests {
         let mut board = Board::new(Wiring::VIRT, 2, ignore).unwrap();
         let source = u64::from(Wiring::VIRT.uart_source);
         store(&mut board, PLIC + 4 * source, Width::Word, 1);
-        let enable = PLIC + layout::ENABLE + layout::ENABLE_STRIDE;
+        let enable = PLIC + layout::ENABLE + 3 * layout::ENABLE_STRIDE;
         store(&mut board, enable, Width::Word, 1 << source);
         store(&mut board, UART + register::IER, Width::Byte, 1);
         board
@@ -202,7 +250,7 @@ mod tests {
         assert_eq!(board.typed(|| None), Some(b'x'));
         assert_eq!(read_data(&mut board), None);
         // The interrupt was on its way already; when it is completed, no other follows.
-        let claim = Gpa::new(PLIC + layout::CONTEXT + layout::CONTEXT_STRIDE + layout::CLAIM);
+        let claim = Gpa::new(PLIC + layout::CONTEXT + 3 * layout::CONTEXT_STRIDE + layout::CLAIM);
         assert_eq!(board.read(claim, Width::Word), Some(10));
         board.write(claim, Width::Word, 10).unwrap();
         assert!(!board.external_interrupt(1));
@@ -228,7 +276,7 @@ mod tests {
         assert_eq!(board.take_changed_interrupts(), 0b10);
         assert_eq!(board.take_changed_interrupts(), 0, "told once");
 
-        let claim = Gpa::new(PLIC + layout::CONTEXT + layout::CONTEXT_STRIDE + layout::CLAIM);
+        let claim = Gpa::new(PLIC + layout::CONTEXT + 3 * layout::CONTEXT_STRIDE + layout::CLAIM);
         assert_eq!(board.read(claim, Width::Word), Some(10));
         assert_eq!(board.take_changed_interrupts(), 0b10);
         let data = Gpa::new(UART + register::DATA);
@@ -243,6 +291,55 @@ mod tests {
         assert_eq!(board.read(claim, Width::Word), Some(10));
         board.write(claim, Width::Word, 10).unwrap();
         assert!(board.external_interrupt(1), "nobody read the byte");
+    }
+
+    #[test]
+    fn i17_contexts_are_numbered_as_on_the_virt_machine() {
+        let source = u64::from(Wiring::VIRT.uart_source);
+        for context in 0..4 {
+            let ignore: fn(u8) = |_| {};
+            let mut board = Board::new(Wiring::VIRT, 2, ignore).unwrap();
+            store(&mut board, PLIC + 4 * source, Width::Word, 1);
+            let enable = PLIC + layout::ENABLE + context * layout::ENABLE_STRIDE;
+            store(&mut board, enable, Width::Word, 1 << source);
+            store(&mut board, UART + register::IER, Width::Byte, 1);
+            type_in(&mut board, b"x");
+            let interrupted = [0, 1].map(|hart| board.external_interrupt(hart));
+            assert_eq!(interrupted, [context == 1, context == 3], "{context}");
+        }
+    }
+
+    #[test]
+    fn the_clock_interrupts_through_the_controller() {
+        let mut board = board();
+        let rtc = Wiring::VIRT.rtc;
+        let source = u64::from(Wiring::VIRT.rtc_source);
+        assert!(board.wants_time(Some(rtc)) && !board.wants_time(Some(Gpa::new(UART))));
+        board.set_time(1000);
+        store(&mut board, PLIC + 4 * source, Width::Word, 1);
+        let enable = PLIC + layout::ENABLE + layout::ENABLE_STRIDE;
+        store(&mut board, enable, Width::Word, 1 << source);
+        for (register, value) in [
+            (rtc::register::IRQ_ENABLED, 1),
+            (rtc::register::ALARM_LOW, 2000),
+        ] {
+            store(&mut board, rtc.value() + register, Width::Word, value);
+        }
+        assert!(board.wants_time(None) && !board.external_interrupt(0));
+        board.set_time(2000);
+        assert!(board.external_interrupt(0) && !board.external_interrupt(1));
+        assert_eq!(board.take_changed_interrupts(), 1);
+    }
+
+    #[test]
+    fn i17_the_finisher_ends_the_guest_and_reads_as_zero() {
+        let mut board = board();
+        let finisher = Wiring::VIRT.finisher;
+        assert_eq!(board.read(finisher, Width::Word), Some(0));
+        assert_eq!(board.take_finish(), None);
+        store(&mut board, finisher.value(), Width::Word, 0x5555);
+        assert_eq!(board.take_finish(), Some(Finish::PowerOff));
+        assert_eq!(board.take_finish(), None, "told once");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 mod board;
 mod bus;
+pub mod finisher;
 pub mod plic;
+pub mod rtc;
 pub mod uart;
 
 use guest_mem::Width;

@@ -1,5 +1,6 @@
-//! A virtual platform-level interrupt controller, as the RISC-V PLIC specification 1.0.0 lays it out, with one S-mode
-//! context for each hart of the guest (context number = hart number).
+//! A virtual platform-level interrupt controller, as the RISC-V PLIC specification 1.0.0 lays it out. The contexts are numbered
+//! as on QEMU's `virt` machine, since some kernels have these numbers wired in: hart n has context 2n for M-mode, which a guest
+//! does not have, and context 2n + 1 for S-mode.
 //!
 //! The one idea: between a device's line and the pending bit stands a *gateway* that lets one request through and then
 //! waits for its completion, so that an interrupt in service never becomes pending again behind the handler's back.
@@ -40,6 +41,16 @@ pub mod layout {
     pub const CLAIM: u64 = 4;
 }
 
+/// The context of a hart's S-mode.
+pub const fn supervisor_context(hart: usize) -> usize {
+    2 * hart + 1
+}
+
+/// The contexts of so many harts.
+pub const fn contexts(harts: usize) -> usize {
+    2 * harts
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Context {
     enabled: u32,
@@ -68,7 +79,7 @@ enum Register {
 }
 
 impl Plic {
-    /// A controller after reset for as many harts as `contexts`: nothing enabled, nothing pending.
+    /// A controller after reset with so many contexts: nothing enabled, nothing pending.
     pub fn new(contexts: usize) -> Self {
         Self {
             priority: [0; SOURCES as usize],

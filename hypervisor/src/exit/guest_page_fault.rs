@@ -9,6 +9,7 @@ use guest_mem::instruction::{TrappedAccess, TrappedError, decode_trapped};
 use guest_mem::{AccessKind, Fault, Gpa, Resolution};
 
 use super::illegal::give_fetch_fault;
+use crate::devices::finisher::Finish;
 use crate::vcpu::{Next, Vcpu};
 use crate::vm::Ending;
 use crate::vm::guest_ram::PageInError;
@@ -102,6 +103,12 @@ fn emulate(vcpu: &mut Vcpu<'_>, fault: &Fault, gpa: Gpa) -> Next {
                 return refuse(vcpu, fault, gpa, format_args!("store where nothing is"));
             }
             store.complete_store(&mut vcpu.context);
+            if let Some(finish) = answer.finish {
+                if let Finish::Fail { code } = finish {
+                    log::info!("the guest says that it failed, with code {code}");
+                }
+                return Next::End(finish.into());
+            }
             answer.changed
         }
         // I14: devices carry out no misaligned access that leaves their page, and nothing is done of it. The guest may make

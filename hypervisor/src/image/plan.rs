@@ -1,20 +1,27 @@
 //! Where everything of a guest goes before its first instruction.
 //!
-//! The one idea: the kernel says where it wants to be; initial RAM disk and device tree go as high as they can, out of the
-//! way of a kernel that grows upwards; a plan with an overlap, or with a byte outside RAM, cannot be made.
+//! The one idea: the kernel says where it wants to be, and device tree and initial RAM disk go right above it, where boot loaders
+//! put them: a kernel that uses less than all of RAM (`mem=`) still reaches them, and a boot loader that moves itself to the top
+//! of RAM does not overwrite them. A plan with an overlap, or with a byte outside RAM, cannot be made.
 
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
 use guest_mem::Gpa;
-use guest_mem::address::PAGE_SIZE;
 
-use super::kernel::Kernel;
+use super::kernel::{Format, Kernel};
 
 /// Bytes kept for the device tree. Being its alignment too, the tree never crosses a 2 MiB boundary, which Linux's early
 /// mapping asks for.
 pub const DEVICE_TREE_ROOM: u64 = 0x1_0000;
+
+/// Bytes kept free above a kernel that does not say how much memory it uses beyond its file. Less where RAM has not so much.
+const UNKNOWN_MEMORY: u64 = 32 << 20;
+
+/// A kernel has its memory to the end of such a granule: Linux reserves its own in whole pages of 2 MiB, and takes no initial RAM
+/// disk that lies in the last one.
+const KERNEL_GRANULE: u64 = 2 << 20;
 
 /// What goes to one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,18 +127,12 @@ impl<'a> LoadPlan<'a> {
             .last()
             .map_or(ram_base.value(), |last| last.end);
 
-        let device_tree =
-            below(ram_end, DEVICE_TREE_ROOM, DEVICE_TREE_ROOM, floor).ok_or(PlanError::NoRoom {
-                what: "device tree",
-                len: DEVICE_TREE_ROOM,
-            })?;
-        let initrd = match initrd.filter(|bytes| !bytes.is_empty()) {
+        let initrd = initrd.filter(|bytes| !bytes.is_empty());
+        let len = initrd.map_or(0, |bytes| bytes.len() as u64);
+        let device_tree = place_device_tree(kernel.format, floor, len, ram_end)?;
+        let initrd = match initrd {
             Some(bytes) => {
-                let len = bytes.len() as u64;
-                let start = below(device_tree, len, PAGE_SIZE, floor).ok_or(PlanError::NoRoom {
-                    what: "initial RAM disk",
-                    len,
-                })?;
+                let start = device_tree + DEVICE_TREE_ROOM;
                 pieces.push(Piece {
                     gpa: Gpa::new(start),
                     content: Content::Bytes(bytes),
@@ -190,19 +191,50 @@ fn place_kernel<'a>(
     }
 }
 
-/// The highest multiple of `alignment` from which `len` bytes end at or below `ceiling`, unless it is below `floor`.
-fn below(ceiling: u64, len: u64, alignment: u64, floor: u64) -> Option<u64> {
-    let start = ceiling.checked_sub(len)? & !(alignment - 1);
-    (start >= floor).then_some(start)
+/// Where the device tree goes, above a kernel that ends at `floor`, so that an initial RAM disk of `initrd` bytes fits behind it.
+fn place_device_tree(
+    format: Format,
+    floor: u64,
+    initrd: u64,
+    ram_end: u64,
+) -> Result<u64, PlanError> {
+    let place = |gap: u64, alignment| {
+        let start = floor.checked_add(gap)?;
+        let start = start.checked_next_multiple_of(alignment)?;
+        let end = start.checked_add(DEVICE_TREE_ROOM)?;
+        Some((start, ram_end.checked_sub(end)?))
+    };
+    let largest_gap = match format {
+        Format::Flat => UNKNOWN_MEMORY,
+        // Their headers say how much memory they use.
+        Format::LinuxImage | Format::Elf => 0,
+    };
+    let gaps = (0..5).map(|halvings| largest_gap >> halvings).chain([0]);
+    let places = gaps
+        .map(|gap| place(gap, KERNEL_GRANULE))
+        // Where RAM ends before that, right behind the kernel.
+        .chain([place(0, DEVICE_TREE_ROOM)]);
+    let mut what = ("device tree", DEVICE_TREE_ROOM);
+    for (start, rest) in places.flatten() {
+        if rest >= initrd {
+            return Ok(start);
+        }
+        what = ("initial RAM disk", initrd);
+    }
+    let (what, len) = what;
+    Err(PlanError::NoRoom { what, len })
 }
 
 #[cfg(test)]
 mod tests {
     use alloc::vec;
 
+    use guest_mem::address::PAGE_SIZE;
+
     use super::super::kernel::tests::{RAM_BASE, elf_file, linux_image};
     use super::*;
 
+    const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
 
     fn plan<'a>(
@@ -232,8 +264,8 @@ mod tests {
         let initrd = vec![7; 5000];
         let plan = plan(&file, Some(&initrd), 64 * MIB).unwrap();
         assert_eq!(plan.entry, Gpa::new(0x8020_0000));
-        assert_eq!(plan.device_tree, Gpa::new(0x83ff_0000));
-        assert_eq!(plan.initrd, Some(0x83fe_e000..0x83fe_e000 + 5000));
+        assert_eq!(plan.device_tree, Gpa::new(0x8040_0000));
+        assert_eq!(plan.initrd, Some(0x8041_0000..0x8041_0000 + 5000));
         let piece = |gpa, content| Piece {
             gpa: Gpa::new(gpa),
             content,
@@ -241,7 +273,7 @@ mod tests {
         let expected = [
             piece(0x8020_0000, Content::Bytes(&file)),
             piece(0x8020_0080, Content::Zero(0x5000 - 128)),
-            piece(0x83fe_e000, Content::Bytes(&initrd)),
+            piece(0x8041_0000, Content::Bytes(&initrd)),
         ];
         assert!(plan.pieces().eq(expected));
     }
@@ -264,6 +296,37 @@ mod tests {
             assert!(plan.device_tree.is_aligned_to(DEVICE_TREE_ROOM));
         }
         assert!(fitted > 100);
+    }
+
+    #[test]
+    fn i17_what_is_loaded_lies_low_whatever_the_size_of_ram() {
+        let linux = linux_image(2 * MIB, 30 * MIB, 0);
+        let flat = vec![0x13; 5 * MIB as usize];
+        let initrd = vec![7; MIB as usize];
+        // In whole granules, or right behind the kernel if RAM ends.
+        let granules = plan(&linux, None, 128 * MIB).unwrap().device_tree;
+        assert!(granules.is_aligned_to(KERNEL_GRANULE));
+        // (kernel, RAM, the highest end): Linux with `mem=64M`; a boot loader that moves to the top and clears what is behind it.
+        for (file, ram_len, gap, end) in [
+            (&linux[..], 128 * MIB, 0, 64 * MIB),
+            (&linux, 1 << 40, 0, 64 * MIB),
+            (&flat, 128 * MIB, 32 * MIB, 64 * MIB),
+            (&flat, 1 << 40, 32 * MIB, 64 * MIB),
+            // With little RAM the gap shrinks, and in the end is none.
+            (&flat, 32 * MIB, 16 * MIB, 32 * MIB),
+            (&flat, 8 * MIB + 128 * KIB, 0, 8 * MIB + 128 * KIB),
+        ] {
+            let plan = plan(file, Some(&initrd), ram_len).unwrap();
+            let kernel_end = match file.len() == flat.len() {
+                true => 7 * MIB,
+                false => 32 * MIB,
+            };
+            let tree = plan.device_tree.value() - RAM_BASE.value();
+            assert!(tree >= kernel_end + gap && tree <= kernel_end + gap + 2 * MIB);
+            let initrd = plan.initrd.unwrap();
+            assert_eq!(initrd.start % PAGE_SIZE, 0);
+            assert!(initrd.end - RAM_BASE.value() <= end, "{ram_len:#x}");
+        }
     }
 
     #[test]

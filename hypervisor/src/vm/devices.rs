@@ -6,13 +6,16 @@
 use guest_mem::{Gpa, Width};
 use spin::Mutex;
 
+use crate::clock::Clock;
 use crate::console;
+use crate::devices::finisher::Finish;
 use crate::devices::{Board, BusError, Wiring};
 use crate::sbi::arguments::HartSet;
 
 /// All of them.
 pub struct Devices {
     board: Mutex<Board<fn(u8)>>,
+    clock: Clock,
 }
 
 /// What an access came to.
@@ -21,6 +24,8 @@ pub struct Answer<T> {
     pub value: Option<T>,
     /// The harts whose external interrupt is not what it was.
     pub changed: HartSet,
+    /// How the guest has asked to be ended.
+    pub finish: Option<Finish>,
 }
 
 impl Devices {
@@ -29,35 +34,45 @@ impl Devices {
     /// # Errors
     ///
     /// Never with addresses that do not overlap.
-    pub fn new(harts: usize) -> Result<Self, BusError> {
+    pub fn new(harts: usize, clock: Clock) -> Result<Self, BusError> {
         let output: fn(u8) = |byte| console::put_guest(&[byte]);
         Ok(Self {
             board: Mutex::new(Board::new(Wiring::VIRT, harts, output)?),
+            clock,
         })
     }
 
-    fn with<T>(&self, access: impl FnOnce(&mut Board<fn(u8)>) -> Option<T>) -> Answer<T> {
+    /// Carries out an access, at `gpa` if it is one of the guest's loads or stores.
+    fn with<T>(
+        &self,
+        gpa: Option<Gpa>,
+        access: impl FnOnce(&mut Board<fn(u8)>) -> Option<T>,
+    ) -> Answer<T> {
         let mut board = self.board.lock();
+        if board.wants_time(gpa) {
+            board.set_time(self.clock.now());
+        }
         let value = access(&mut board);
         Answer {
             value,
             changed: HartSet(board.take_changed_interrupts()),
+            finish: board.take_finish(),
         }
     }
 
     /// A load of the guest, zero-extended.
     pub fn read(&self, gpa: Gpa, width: Width) -> Answer<u64> {
-        self.with(|board| board.read(gpa, width))
+        self.with(Some(gpa), |board| board.read(gpa, width))
     }
 
     /// A store of the guest.
     pub fn write(&self, gpa: Gpa, width: Width, value: u64) -> Answer<()> {
-        self.with(|board| board.write(gpa, width, value))
+        self.with(Some(gpa), |board| board.write(gpa, width, value))
     }
 
     /// Gives the serial port what was typed: whatever `next` yields, until the port is full.
     pub fn type_in(&self, next: impl FnMut() -> Option<u8>) -> HartSet {
-        self.with(|board| {
+        self.with(None, |board| {
             board.type_in(next);
             Some(())
         })
@@ -66,7 +81,7 @@ impl Devices {
 
     /// The next typed byte for a guest that asks the SBI for it, of what the serial port holds and then of what `next` yields.
     pub fn typed(&self, next: impl FnOnce() -> Option<u8>) -> Answer<u8> {
-        self.with(|board| board.typed(next))
+        self.with(None, |board| board.typed(next))
     }
 
     /// Whether the external interrupt of hart `index` is asserted.

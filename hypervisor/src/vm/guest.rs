@@ -16,9 +16,11 @@ use super::hart_state::{HartState, State};
 use super::sleeper::Sleeper;
 use crate::boot::hart_local::HartLocal;
 use crate::boot::machine::MAX_HARTS;
+use crate::clock::Clock;
 use crate::console;
 use crate::csr;
 use crate::devices::BusError;
+use crate::devices::finisher::Finish;
 use crate::memory::host::HostTables;
 use crate::sbi::arguments::{FenceRange, HartSet};
 use crate::statistics::{Counter, Exits, MemoryUse};
@@ -70,6 +72,16 @@ impl Ending {
         Self::OutOfMemory,
         Self::TimeLimit,
     ];
+}
+
+impl From<Finish> for Ending {
+    fn from(finish: Finish) -> Self {
+        match finish {
+            Finish::PowerOff => Self::Shutdown,
+            Finish::Fail { .. } => Self::SystemFailure,
+            Finish::Reset => Self::Reboot,
+        }
+    }
 }
 
 impl fmt::Display for Ending {
@@ -126,7 +138,7 @@ impl Vm {
         ram: GuestRam<HostTables>,
         grant: Grant,
         profile: MachineProfile,
-        timebase_frequency: u64,
+        clock: Clock,
         host_harts: &[u64],
     ) -> Result<Self, BusError> {
         let harts = host_harts.len().min(MAX_HARTS);
@@ -136,8 +148,8 @@ impl Vm {
             name,
             ram,
             grant,
-            timebase_frequency,
-            devices: Devices::new(harts)?,
+            timebase_frequency: clock.frequency,
+            devices: Devices::new(harts, clock)?,
             memory_use: MemoryUse::default(),
             exits: Exits::default(),
             profile,

@@ -48,6 +48,12 @@ const STOPPED: Expected = Expected {
     ..LOST
 };
 
+/// How it ends a guest that says by the test finisher that it failed.
+const FAILED: Expected = Expected {
+    end: Some("shutdown after a system failure"),
+    ..LOST
+};
+
 /// The hypervisor gives a guest what the specification says and lives on until the guest shuts down.
 const SURVIVES: Expected = Expected {
     end: Some(Expected::SHUTDOWN),
@@ -56,11 +62,12 @@ const SURVIVES: Expected = Expected {
 };
 
 /// The guests that misbehave, and what must come of them.
-const MISBEHAVING: [(&str, Expected); 6] = [
+const MISBEHAVING: [(&str, Expected); 7] = [
     ("lost-vector", LOST),
     ("lost-table", LOST),
     ("lost-inside", LOST),
     ("all-stopped", STOPPED),
+    ("finisher", FAILED),
     ("bad-arguments", SURVIVES),
     ("random-code", SURVIVES),
 ];

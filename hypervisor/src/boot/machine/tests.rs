@@ -647,6 +647,39 @@ fn r80_no_serial_port_is_asked_for_and_any_is_accepted() {
 }
 
 #[test]
+fn the_seed_and_the_clock_are_found() {
+    let blob = |seed: &[u8], status: &str, ranges: &[u64]| {
+        with_root(|fdt| {
+            memory_node(fdt, 0x8000_0000, 0x1000_0000, None);
+            node(fdt, "chosen", |fdt| fdt.property("rng-seed", seed).unwrap());
+            node(fdt, "soc", |fdt| {
+                fdt.property_u32("#address-cells", 2).unwrap();
+                fdt.property_u32("#size-cells", 2).unwrap();
+                fdt.property_array_u64("ranges", ranges).unwrap();
+                node(fdt, "rtc@101000", |fdt| {
+                    fdt.property_array_u64("reg", &[0x10_1000, 0x1000]).unwrap();
+                    fdt.property_string("compatible", "google,goldfish-rtc")
+                        .unwrap();
+                    fdt.property_string("status", status).unwrap();
+                });
+            });
+        })
+    };
+    let machine = read(&blob(&[7; 48], "okay", &[]));
+    assert_eq!(machine.rng_seed.as_slice(), [7; 32]);
+    assert_eq!(machine.rtc, Some(0x10_1000));
+    assert_eq!(format!("{:?}", machine.rng_seed), "32 bytes");
+    let machine = read(&blob(&[1, 2], "disabled", &[]));
+    assert_eq!(
+        (machine.rng_seed.as_slice(), machine.rtc),
+        (&[1, 2][..], None)
+    );
+    assert_eq!(read(&blob(&[], "okay", &[0, 1 << 32, 1])).rtc, None);
+    let neither = read(&with_cpus(&[CPU]));
+    assert_eq!((neither.rng_seed.as_slice(), neither.rtc), (&[][..], None));
+}
+
+#[test]
 fn every_note_and_error_is_one_line() {
     let of_notes = [
         Note::MemoryRanges { bytes: 3 << 20 },
