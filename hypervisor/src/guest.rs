@@ -5,6 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use guest_mem::guest_physical::Reader;
@@ -57,6 +58,13 @@ pub enum GuestError {
     Ram(RamError),
     /// The devices overlap.
     Devices(BusError),
+    /// The image has more bytes than the machine has free.
+    TooLarge {
+        /// Bytes of the image.
+        image: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// The image cannot be written: the machine has too little memory.
     Load(AccessError),
 }
@@ -73,6 +81,10 @@ impl fmt::Display for GuestError {
             Self::DeviceTree(error) => write!(f, "{error}"),
             Self::Ram(error) => write!(f, "guest memory: {error}"),
             Self::Devices(error) => write!(f, "guest devices: {error}"),
+            Self::TooLarge { image, free } => write!(
+                f,
+                "the guest's image has {image} bytes, and {free} bytes of the machine are free"
+            ),
             Self::Load(error) => write!(f, "loading the guest: {error}"),
         }
     }
@@ -107,6 +119,17 @@ impl Recipe {
         let memory = bundle.memory.unwrap_or(DEFAULT_MEMORY);
         let plan =
             LoadPlan::new(&kernel, bundle.initrd, RAM_BASE, memory).map_err(GuestError::Plan)?;
+
+        let (image, free) = (plan.bytes(), host::free_bytes());
+        if image > free {
+            return Err(GuestError::TooLarge { image, free });
+        }
+        let loaded = machine.initrd.filter(|_| bundle.series.is_none());
+        if memory > free + loaded.map_or(0, |range| range.len()) {
+            log::warn!(
+                "the guest has {memory} bytes of RAM, and the machine has {free}: it is ended if it uses too many"
+            );
+        }
 
         let wanted = bundle.harts.unwrap_or(1).max(1);
         let harts = wanted.min(host_harts.len()).min(MAX_HARTS);
@@ -155,6 +178,19 @@ impl Recipe {
     /// Ticks of `time` in a second.
     pub fn timebase_frequency(&self) -> u64 {
         self.machine.timebase_frequency
+    }
+
+    /// Makes free memory of the bundle, after the only guest of this recipe was made; returns the machine's harts that run it.
+    pub fn release(self) -> Vec<u64> {
+        let (harts, machine) = (Vec::from(self.host_harts()), self.machine);
+        // What points into the bundle.
+        drop(self);
+        if let Some(loaded) = machine.initrd {
+            // SAFETY: the boot gave the range as loaded, and this was the only recipe.
+            let bytes = unsafe { host::release_loaded(loaded) };
+            log::info!("{} KiB of the bundle are free memory again", bytes >> 10);
+        }
+        harts
     }
 
     /// Makes the guest and loads it. A `seed` is what it finds as `rng-seed`, 8 bytes, the highest first; without one it finds
@@ -215,7 +251,7 @@ impl Recipe {
     }
 
     /// What the guest is told of its machine: what it was granted, and nothing else.
-    fn device_tree(&self, vm: &Vm, seed: Option<u64>) -> Result<alloc::vec::Vec<u8>, GuestError> {
+    fn device_tree(&self, vm: &Vm, seed: Option<u64>) -> Result<Vec<u8>, GuestError> {
         let seed = match seed {
             Some(seed) => seed.to_be_bytes().to_vec(),
             None => self.entropy.lock().seed().to_vec(),
@@ -271,8 +307,8 @@ fn bundle(machine: &Machine) -> Result<Bundle<'static>, GuestError> {
 
 /// What the loader put into memory.
 fn loaded_bytes(range: Range) -> &'static [u8] {
-    // SAFETY: the device tree says that the bundle is there; the frames were taken out of the free memory, so nobody writes
-    // to them, and memory is reached at its own address.
+    // SAFETY: the device tree says that the bundle is there; its frames are no free memory until `Recipe::release`, which takes
+    // all that points there with it. So nobody writes to them, and memory is reached at its own address.
     unsafe { core::slice::from_raw_parts(range.start as *const u8, range.len() as usize) }
 }
 

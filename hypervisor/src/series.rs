@@ -55,17 +55,17 @@ static SEED: AtomicU64 = AtomicU64::new(0);
 static IN_SERIES: AtomicBool = AtomicBool::new(false);
 
 /// The first hart: makes each guest, runs it with the other harts, and turns the machine off.
-pub fn lead(recipe: &Recipe) -> ! {
+pub fn lead(recipe: Recipe) -> ! {
     // What they take and give back until then is no guest's.
     while READY.load(Ordering::Acquire) < recipe.host_harts().len() - 1 {
         core::hint::spin_loop();
     }
     let is_good = match recipe.bundle().series {
-        Some(count) => series(recipe, count),
+        Some(count) => series(&recipe, count),
         None => {
-            let vm = make(recipe, None);
+            let vm = make(&recipe, None);
             recipe.announce();
-            let vm = run(recipe, vm);
+            let vm = run(&recipe.release(), vm);
             report::closing_line(&vm);
             vm.ending() == Some(Ending::Shutdown)
         }
@@ -113,12 +113,12 @@ fn make(recipe: &Recipe, seed: Option<u64>) -> Box<Vm> {
 }
 
 /// Runs a guest on all of its harts to its end, and gives it back when all of them have left it.
-fn run(recipe: &Recipe, vm: Box<Vm>) -> Box<Vm> {
+fn run(host_harts: &[u64], vm: Box<Vm>) -> Box<Vm> {
     let vm = Box::into_raw(vm);
     LEFT.store(0, Ordering::Relaxed);
     GUEST.store(vm, Ordering::Relaxed);
     ROUND.fetch_add(1, Ordering::Release);
-    let others = &recipe.host_harts()[1..];
+    let others = &host_harts[1..];
     for &id in others {
         sbi_rt::send_ipi(HartMask::from_mask_base(1, id as usize));
     }
@@ -197,7 +197,7 @@ impl Account {
         let mut vm = make(recipe, Some(seed));
         console::keep_first_line();
         vm.time_limit = Some(TimeLimit::new(ticks));
-        let vm = run(recipe, vm);
+        let vm = run(recipe.host_harts(), vm);
         let ending = vm.ending();
         self.count(&vm);
         // SAFETY: every hart has left it, with its memory unloaded.

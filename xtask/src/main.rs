@@ -29,6 +29,8 @@ mod test;
 mod workspace;
 
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -38,10 +40,21 @@ fn main() -> ExitCode {
     match command(cli::Xtask::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("xtask: {error:#}");
+            complain(format!("xtask: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says why it ends, but does not wait for ever for somebody who reads it.
+fn complain(error: String) {
+    let (done, said) = mpsc::channel();
+    std::thread::spawn(move || {
+        eprintln!("{error}");
+        // Nobody waits any more if that took too long.
+        let _ = done.send(());
+    });
+    let _ = said.recv_timeout(Duration::from_secs(2));
 }
 
 fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {

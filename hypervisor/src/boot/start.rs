@@ -71,10 +71,10 @@ pub(super) extern "C" fn primary(hart_id: u64, device_tree: *const u8) -> ! {
         end: blob.as_ptr() as u64 + blob.len() as u64,
     });
     let bundle = machine.initrd.unwrap_or_default();
-    let own = [host_tables::image(), blob, bundle];
+    let own = [host_tables::image(), blob];
     let taken = machine.reserved.as_slice().iter().chain(&own);
-    // SAFETY: called once, first; `taken` is all that firmware, loader and this image use of the RAM.
-    let memory = unsafe { host::initialize(machine.memory.as_slice(), taken) };
+    // SAFETY: called once, first; `taken` and the bundle are all that firmware, loader and this image use of the RAM.
+    let memory = unsafe { host::initialize(machine.memory.as_slice(), taken, bundle) };
     if memory.is_err() {
         power::give_up(format_args!("this machine has too little memory"));
     }
@@ -132,7 +132,7 @@ extern "C" fn run_guest() -> ! {
     for (index, &id) in recipe.host_harts().iter().enumerate().skip(1) {
         start(new_hart(index, id, local.satp), machine.timebase_frequency);
     }
-    series::lead(&recipe)
+    series::lead(recipe)
 }
 
 /// Starts another hart, and returns when it has come.

@@ -149,6 +149,16 @@ impl<'a> LoadPlan<'a> {
         })
     }
 
+    /// How many bytes have to be in memory before the guest begins: what is not zero, and the device tree's room.
+    pub fn bytes(&self) -> u64 {
+        let of = |piece: &Piece<'_>| match piece.content {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::Zero(_) => 0,
+        };
+        let pieces: u64 = self.pieces.iter().map(of).sum();
+        pieces.saturating_add(DEVICE_TREE_ROOM)
+    }
+
     /// What to write where, the device tree excepted: its contents depend on this plan.
     pub fn pieces(&self) -> impl Iterator<Item = Piece<'a>> + '_ {
         self.pieces.iter().copied()
@@ -276,6 +286,7 @@ mod tests {
             piece(0x8041_0000, Content::Bytes(&initrd)),
         ];
         assert!(plan.pieces().eq(expected));
+        assert_eq!(plan.bytes(), 128 + 5000 + DEVICE_TREE_ROOM);
     }
 
     #[test]

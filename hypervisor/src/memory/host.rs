@@ -103,8 +103,8 @@ unsafe impl GlobalAlloc for Heap {
 ///
 /// # Safety
 ///
-/// Called once, before anything allocates. Nobody else owns or uses the memory in `free` outside `taken`, and it stays
-/// mapped at its own addresses for good.
+/// Called once, before anything allocates. Nobody else owns or uses the memory in `free` outside `taken` and `loaded`, and it
+/// stays mapped at its own addresses for good; that in `loaded` is nobody else's, either, but holds what is needed for now.
 ///
 /// # Errors
 ///
@@ -112,6 +112,7 @@ unsafe impl GlobalAlloc for Heap {
 pub unsafe fn initialize<'a>(
     free: &[Range],
     taken: impl Iterator<Item = &'a Range>,
+    loaded: Range,
 ) -> Result<(), MapError> {
     let (heap, ram) = {
         let mut frames = FRAMES.lock();
@@ -121,7 +122,9 @@ pub unsafe fn initialize<'a>(
         for &range in taken {
             frames.never_used.reserve(range);
         }
+        // What was loaded is given back, see `release_loaded`.
         let ram = frames.never_used.clone();
+        frames.never_used.reserve(loaded);
         (frames.allocate(HEAP_BYTES / FRAME, FRAME), ram)
     };
     let heap = heap.ok_or(MapError::OutOfMemory)?;
@@ -131,6 +134,27 @@ pub unsafe fn initialize<'a>(
     assert!(claimed.is_some(), "the heap takes its memory");
     RAM.call_once(|| ram.free_ranges().copied().collect());
     Ok(())
+}
+
+/// Makes free memory of what the loader had put there: the whole frames of `loaded`, as far as they are RAM and not taken. Returns
+/// how many bytes that are.
+///
+/// # Safety
+///
+/// `loaded` was given to [`initialize`] as that, and nobody uses what is there any more. Called once.
+pub unsafe fn release_loaded(loaded: Range) -> u64 {
+    let Some(ram) = RAM.get() else {
+        return 0;
+    };
+    let mut frames = FRAMES.lock();
+    let before = frames.never_used.free_bytes();
+    for range in ram {
+        frames.never_used.add(Range {
+            start: range.start.max(loaded.start),
+            end: range.end.min(loaded.end),
+        });
+    }
+    frames.never_used.free_bytes() - before
 }
 
 /// Bytes of memory that nobody owns.

@@ -4,14 +4,16 @@
 //! a run by the lines that it saw.
 
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::{Read, Stdin, Write};
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::Signal;
+use rustix::termios::{OptionalActions, Termios};
 
 use crate::process;
 
@@ -35,14 +37,41 @@ pub enum Ended {
     TimedOut,
 }
 
-/// Ends the child on every path out of [`run`].
-struct Guard(Child);
+/// Pieces of the console that wait to be shown, at most: then QEMU waits.
+const WAITING: usize = 64;
+
+/// Ends the child on every path out of [`run`], and then puts the terminal back that it may have left raw.
+struct Guard {
+    child: Child,
+    _terminal: Option<Terminal<Stdin>>,
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
         // An error means that the child has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The settings of a terminal, which it has again when this is dropped.
+struct Terminal<T: AsFd> {
+    terminal: T,
+    settings: Termios,
+}
+
+impl<T: AsFd> Terminal<T> {
+    /// Takes note of them; `None` for what is no terminal.
+    fn new(terminal: T) -> Option<Self> {
+        let settings = rustix::termios::tcgetattr(&terminal).ok()?;
+        Some(Self { terminal, settings })
+    }
+}
+
+impl<T: AsFd> Drop for Terminal<T> {
+    fn drop(&mut self) {
+        // There is nobody to tell if the terminal is gone.
+        let _ = rustix::termios::tcsetattr(&self.terminal, OptionalActions::Now, &self.settings);
     }
 }
 
@@ -71,6 +100,10 @@ pub fn run_until(
 ) -> anyhow::Result<Option<Ended>> {
     let is_enough = Cell::new(false);
     let mut watch = |line: &str| is_enough.set(is_enough.get() || watch(line).is_break());
+    let terminal = match console {
+        Console::User => Terminal::new(std::io::stdin()),
+        Console::Unattended => None,
+    };
     match console {
         // QEMU gives the terminal its settings back on SIGTERM, not on SIGKILL.
         Console::User => process::end_with_xtask(&mut command, Signal::TERM),
@@ -84,8 +117,17 @@ pub fn run_until(
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {}", program.to_string_lossy()))?;
-    let mut child = Guard(child);
-    let pieces = read_in_background(child.0.stdout.take().expect("standard output is a pipe"));
+    let mut child = Guard {
+        child,
+        _terminal: terminal,
+    };
+    let pieces = read_in_background(
+        child
+            .child
+            .stdout
+            .take()
+            .expect("standard output is a pipe"),
+    );
     // A limit past the end of time is none.
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     let mut lines = Lines::default();
@@ -102,20 +144,20 @@ pub fn run_until(
                 screen.flush()?;
                 lines.push(&piece, &mut watch);
                 if is_enough.get() {
-                    end(&mut child.0, console);
+                    end(&mut child.child, console);
                     return Ok(None);
                 }
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
                 lines.finish(&mut watch);
-                end(&mut child.0, console);
+                end(&mut child.child, console);
                 return Ok(Some(Ended::TimedOut));
             }
         }
     }
     lines.finish(&mut watch);
-    let status = child.0.wait()?;
+    let status = child.child.wait()?;
     Ok(Some(if status.success() {
         Ended::ByItself
     } else {
@@ -143,7 +185,7 @@ fn end(child: &mut Child, console: Console) {
 
 /// Reads `source` to its end on a thread of its own, so that waiting for it can have a limit.
 fn read_in_background(mut source: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(WAITING);
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = source.read(&mut buffer) {
@@ -187,6 +229,9 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn shell(script: &str) -> Command {
@@ -251,6 +296,51 @@ mod tests {
         assert_eq!(ended.unwrap(), None);
         assert_eq!(seen, ["one", "two"]);
         assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_terminal_that_was_left_raw_is_put_back() {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        use rustix::termios::{LocalModes, tcgetattr, tcsetattr};
+
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&controller).unwrap();
+        unlockpt(&controller).unwrap();
+        let name = ptsname(&controller, Vec::new()).unwrap();
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+        let terminal = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+        let is_raw = || {
+            let modes = tcgetattr(&terminal).unwrap().local_modes;
+            !modes.intersects(LocalModes::ICANON | LocalModes::ECHO)
+        };
+        let kept = Terminal::new(&terminal).unwrap();
+        let mut raw = tcgetattr(&terminal).unwrap();
+        raw.make_raw();
+        tcsetattr(&terminal, OptionalActions::Now, &raw).unwrap();
+        assert!(is_raw());
+        drop(kept);
+        assert!(!is_raw());
+        assert!(Terminal::new(std::io::pipe().unwrap().0).is_none());
+    }
+
+    /// A console that never ends, and how much of it was read.
+    struct Endless(Arc<AtomicUsize>);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0.fetch_add(buffer.len(), Ordering::Relaxed);
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn a_console_that_is_not_shown_fills_no_memory() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let pieces = read_in_background(Endless(count.clone()));
+        assert!(pieces.recv().is_ok());
+        std::thread::sleep(Duration::from_millis(300));
+        // One was taken, and one waits for its place.
+        assert!(count.load(Ordering::Relaxed) <= (WAITING + 2) * 4096);
     }
 
     #[test]

@@ -4,15 +4,16 @@
 //! for every guest.
 
 mod mark;
+mod scratch;
+mod screen;
 mod verdict;
 
-use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 
 use crate::evidence::{Group, Long};
 use crate::guest::initramfs::{self, Then};
@@ -24,11 +25,16 @@ use crate::size::ByteSize;
 use crate::{artifacts, cli, progress, workspace};
 
 use mark::{Mark, Unmarked};
+use scratch::{Scratch, ensure_regular, read};
+use screen::Screen;
 pub use verdict::Expected;
 use verdict::Seen;
 
-/// What the hypervisor keeps for itself, beside the guest's memory.
+/// What the hypervisor keeps for itself, beside the guest's memory and the bundle.
 const HYPERVISOR_MEMORY: ByteSize = ByteSize::mebibytes(256);
+/// The largest bundle that QEMU's loader has room for: it goes 512 MiB above the hypervisor, and the machine's device tree 1 GiB
+/// above the start of RAM.
+const LARGEST_BUNDLE: ByteSize = ByteSize::mebibytes(500);
 /// Guest memory and harts where the user names none.
 const GUEST_MEMORY: ByteSize = ByteSize::mebibytes(512);
 const GUEST_HARTS: u32 = 2;
@@ -53,7 +59,8 @@ pub fn run(options: &cli::Run) -> anyhow::Result<ExitCode> {
         "starting {program} on QEMU {} with {} harts",
         qemu.version, plan.machine.harts
     ));
-    let result = plan.carry_out(&qemu, &mut std::io::stdout());
+    let mut screen = Screen::new(std::io::stdout(), plan.limit);
+    let result = plan.carry_out(&qemu, &mut screen);
     if options.guest.to_str() == Some("hostile") && options.machine.has_usual_programs() {
         let counted = result.as_ref().ok().map(|found| &found.counted);
         leave_record(options, &qemu, counted)?;
@@ -90,6 +97,8 @@ pub struct Plan {
     expected: Expected,
     /// What the hypervisor's lines begin with; `None` without a hypervisor.
     mark: Option<Mark>,
+    /// What QEMU loads and what was made for this run only.
+    scratch: Vec<Scratch>,
 }
 
 /// What a good run found.
@@ -190,6 +199,7 @@ impl Plan {
                 ..Expected::default()
             },
             mark: Some(mark),
+            scratch: Vec::new(),
         })
     }
 
@@ -222,18 +232,17 @@ impl Plan {
             Some(more) => format!("{} {more}", linux::COMMAND_LINE),
             None => linux::COMMAND_LINE.to_owned(),
         };
+        let initramfs = scratch(&initramfs::make(&read(&files.busybox)?, &then)?)?;
         let guest = Guest {
             name: "linux",
             kernel: &files.kernel,
-            initrd: Some(write(
-                "initramfs.cpio",
-                &initramfs::make(&read(&files.busybox)?, &then)?,
-            )?),
+            initrd: Some(initramfs.path()),
             cmdline: Some(&cmdline),
             series: None,
             drill: options.drill,
         };
         let mut plan = Self::guest(options, &guest)?;
+        plan.scratch.push(initramfs);
         if options.smoke {
             plan = plan.unattended();
             plan.expected.userspace_harts = Some(plan.machine.harts);
@@ -271,12 +280,11 @@ impl Plan {
         );
         let bios = options.machine.bios.clone();
         let mark = (!options.bare).then(Mark::random).transpose()?;
+        let mut scratch = Vec::new();
+        for image in [Some(guest.kernel), guest.initrd.as_deref(), bios.as_deref()] {
+            image.map(ensure_regular).transpose()?;
+        }
         let machine = if options.bare {
-            ensure!(
-                guest.kernel.is_file(),
-                "there is no guest image {}",
-                guest.kernel.display()
-            );
             Machine {
                 board: Board::Virt,
                 cpu: cpu(options),
@@ -289,13 +297,16 @@ impl Plan {
             }
         } else {
             let bundle = guest.bundle(harts, memory)?;
+            let file = self::scratch(&bundle)?;
+            let initrd = Some(file.path());
+            scratch.push(file);
             Machine {
                 board: Board::Virt,
                 cpu: cpu(options),
                 harts,
-                memory: ByteSize(memory.0.saturating_add(HYPERVISOR_MEMORY.0)),
+                memory: machine_memory(memory, bundle.len() as u64),
                 kernel: artifacts::build_hypervisor()?,
-                initrd: Some(bundle),
+                initrd,
                 append: mark.as_ref().map(Mark::argument),
                 bios,
             }
@@ -314,6 +325,7 @@ impl Plan {
             limit,
             expected,
             mark,
+            scratch,
         })
     }
 
@@ -374,10 +386,23 @@ struct Guest<'a> {
 }
 
 impl Guest<'_> {
-    /// Writes the guest's bundle.
-    fn bundle(&self, harts: u32, memory: ByteSize) -> anyhow::Result<PathBuf> {
+    /// The guest's bundle.
+    fn bundle(&self, harts: u32, memory: ByteSize) -> anyhow::Result<Vec<u8>> {
+        let initrd = self.initrd.as_deref();
+        let initrd_bytes = initrd.map_or(Ok(0), ensure_regular)?;
+        ensure!(
+            initrd_bytes < memory.0,
+            "an initial RAM disk of {initrd_bytes} bytes does not fit into {} bytes of guest memory (`--memory`)",
+            memory.0
+        );
+        let image_bytes = ensure_regular(self.kernel)?.saturating_add(initrd_bytes);
+        ensure!(
+            image_bytes <= LARGEST_BUNDLE.0,
+            "kernel and initial RAM disk have {image_bytes} bytes; QEMU's loader has room for {}",
+            LARGEST_BUNDLE.0
+        );
         let kernel = read(self.kernel)?;
-        let initrd = self.initrd.as_deref().map(read).transpose()?;
+        let initrd = initrd.map(read).transpose()?;
         let bundle = Bundle {
             name: self.name,
             harts,
@@ -388,8 +413,20 @@ impl Guest<'_> {
             series: self.series,
             drill: self.drill,
         };
-        write(&format!("{}.cpio", self.name), &bundle.to_bytes())
+        Ok(bundle.to_bytes())
     }
+}
+
+/// What a machine has whose guest has `guest` bytes, and whose bundle `bundle`: each of the two can be there whole at once.
+fn machine_memory(guest: ByteSize, bundle: u64) -> ByteSize {
+    let bundle = bundle.next_multiple_of(ByteSize::mebibytes(1).0);
+    let own = HYPERVISOR_MEMORY.0.saturating_add(bundle);
+    ByteSize(guest.0.saturating_add(own))
+}
+
+/// A file for QEMU to load.
+fn scratch(bytes: &[u8]) -> anyhow::Result<Scratch> {
+    Scratch::new(&workspace::target_dir().join("guests"), bytes)
 }
 
 fn cpu(options: &cli::Run) -> String {
@@ -411,23 +448,6 @@ fn refuse_linux_options(options: &cli::Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// Writes a file for QEMU to load. Another xtask may do the same: neither QEMU sees half a file.
-fn write(name: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
-    let folder = workspace::target_dir().join("guests");
-    fs::create_dir_all(&folder)?;
-    let (path, partial) = (
-        folder.join(name),
-        folder.join(format!("{name}.{}", std::process::id())),
-    );
-    fs::write(&partial, bytes).with_context(|| format!("cannot write {}", partial.display()))?;
-    fs::rename(&partial, &path)?;
-    Ok(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -437,6 +457,46 @@ mod tests {
         let seconds = |count| series_limit(count).as_secs();
         assert_eq!(seconds(2000), TIMEOUT.as_secs() + 20 * HOSTILE_MILLISECONDS);
         assert!(seconds(u64::MAX) > seconds(u64::MAX / 1000));
+    }
+
+    #[test]
+    fn r81_a_machine_has_room_for_its_guest_and_for_the_bundle() {
+        let guest = ByteSize::mebibytes(512);
+        let of = |bundle| machine_memory(guest, bundle).0 - guest.0 - HYPERVISOR_MEMORY.0;
+        assert_eq!((of(0), of(1)), (0, 1 << 20));
+        assert_eq!(of(300 << 20), 300 << 20);
+        assert_eq!(machine_memory(ByteSize(u64::MAX), 1).0, u64::MAX);
+    }
+
+    #[test]
+    fn r81_images_that_cannot_fit_are_refused_before_they_are_read() {
+        let folder = workspace::target_dir().join("tmp");
+        std::fs::create_dir_all(&folder).unwrap();
+        let sparse = |name: &str, bytes| {
+            let path = folder.join(name);
+            std::fs::File::create(&path)
+                .unwrap()
+                .set_len(bytes)
+                .unwrap();
+            path
+        };
+        let small = sparse("small-image", 4096);
+        let large = sparse("large-image", 1 << 40);
+        let refusal = |kernel: &Path, initrd: Option<PathBuf>| {
+            let options = cli::Run {
+                guest: kernel.to_owned(),
+                initrd,
+                ..cli::Run::default()
+            };
+            Plan::new(&options).err().map(|error| error.to_string())
+        };
+        let error = refusal(&small, Some(large.clone())).unwrap();
+        assert!(
+            error.contains("does not fit into 536870912 bytes"),
+            "{error}"
+        );
+        let error = refusal(&large, None).unwrap();
+        assert!(error.contains("QEMU's loader has room"), "{error}");
     }
 
     #[test]

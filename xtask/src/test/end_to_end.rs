@@ -1,6 +1,8 @@
 //! Whole runs, as a user makes them: the tour, what a hart starts with and what wakes it, RustSBI's own tests, guests that
 //! misbehave, thousands of hostile ones, and Debian's Linux with programs of its userland.
 
+use std::fs;
+
 use anyhow::{bail, ensure};
 
 use super::tally::Tally;
@@ -10,7 +12,7 @@ use crate::qemu::{CPU, Qemu};
 use crate::run::{Expected, Found, Plan};
 use crate::screen::show;
 use crate::size::ByteSize;
-use crate::{artifacts, cli, progress};
+use crate::{artifacts, cli, progress, workspace};
 
 /// A processor with few extensions and the vector unit.
 const VECTOR: &str = "rv64,h=true,v=true";
@@ -30,6 +32,9 @@ const SHORT_RUN: u64 = 60;
 
 /// Hostile guests on one hart, and on two, where each takes twice the time.
 const HOSTILE_GUESTS: [u64; 2] = [1400, 600];
+
+/// An initial RAM disk that is larger than what the hypervisor keeps for itself.
+const LARGE_INITRD: ByteSize = ByteSize::mebibytes(300);
 
 /// How the hypervisor ends a guest that can do nothing any more but fault.
 const LOST: Expected = Expected {
@@ -148,6 +153,17 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
             &mut tally,
         );
     }
+
+    let large = workspace::target_dir().join("tmp").join("large-initrd");
+    fs::create_dir_all(large.with_file_name(""))?;
+    fs::File::create(&large)?.set_len(LARGE_INITRD.0)?;
+    let options = cli::Run {
+        guest: guests.join("all-memory"),
+        initrd: Some(large),
+        ..tour.clone()
+    };
+    let plan = Plan::new(&options)?.expecting(SURVIVES);
+    one("r81 run all-memory --initrd 300M", plan, qemu, &mut tally);
 
     for deceiving in &DECEIVING {
         let options = cli::Run {
