@@ -4,8 +4,8 @@
 //! other hart has left it. In a series each guest is new and has its own seed, and after each one nothing may be missing: no
 //! frame, no byte of the heap, no word of a frame that was free.
 //!
-//! A guest of a series says in its first line whether it found what a new guest must find; a line that begins with `clean`
-//! is a yes. Whatever it does later is its own business, until its time is over.
+//! A guest of a series says in its first line whether it found what a new guest must find; a line that begins with
+//! `clean so far` is a yes. Whatever it does later is its own business, until its time is over.
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -209,7 +209,7 @@ impl Account {
         }
         let line = console::first_line();
         let line = line.as_ref().and_then(console::FirstLine::text);
-        if !line.is_some_and(|line| line.starts_with("clean")) {
+        if !line.is_some_and(|line| line.starts_with("clean so far")) {
             self.not_clean += 1;
             let line = line.unwrap_or("nothing");
             let line = line.escape_debug();

@@ -81,7 +81,8 @@ impl PageEntry {
         HostPage::decode(self.0.load(Ordering::Acquire))
     }
 
-    /// Sets the entry and answers what it said before. The old page may be reused after
+    /// Sets the entry and answers what it said before. Where it held another page, and a G-stage table shows that,
+    /// [`replace_page`](super::GuestPhysicalMemory::replace_page) is the way. The old page may be reused after
     /// [`synchronize`](super::GuestPhysicalMemory::synchronize) on every memory whose slots use this entry, which names the whole
     /// order where a G-stage table shows the page too.
     ///

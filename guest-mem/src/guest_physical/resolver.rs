@@ -46,8 +46,9 @@ impl<F: FnMut(&Fault, Gpa, AccessKind) -> Result<(), Unresolvable>> Resolver for
     }
 }
 
-/// Resolves of one page of guest-physical memory: absent to read-only, read-only to writable.
-pub(crate) const RESOLVES_PER_PHYSICAL_PAGE: u32 = 2;
+/// Resolves of one page of guest-physical memory. It is absent, then read-only, then absent once more on its way to another
+/// frame, then writable ([`replace_page`](super::GuestPhysicalMemory::replace_page)); and a hart may remember that it was absent.
+pub(crate) const RESOLVES_PER_PHYSICAL_PAGE: u32 = 4;
 
 /// Runs `attempt(done)`, which goes on with a request of which `done` bytes are transferred, until it succeeds or fails for
 /// good. Between two attempts the resolver is asked, at most `resolves_per_page` times while the request stands in the same
@@ -102,8 +103,8 @@ pub struct Resolving<'r, 'a, R: ?Sized> {
 }
 
 impl<'a> Reader<'a> {
-    /// Guest memory that asks `resolver` to page in. An operation asks at most twice for each 4 KiB page (absent to read-only
-    /// to writable), then fails with [`FaultKind::Unresolved`].
+    /// Guest memory that asks `resolver` to page in. An operation asks at most four times for each 4 KiB page, which is enough
+    /// for one that is read-only and then gets another frame while it is accessed. Then it fails with [`FaultKind::Unresolved`].
     ///
     /// ```
     /// # use core::ptr::NonNull;

@@ -118,6 +118,13 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
             }
             // The slots have the page and the G-stage table does not (yet).
             (FaultKind::GuestPage { .. }, Ok(found)) => stands(fault.kind, Some(found.gpa)),
+            // A page that the walk needs is absent: not there yet, or on its way to another frame. What the fault was is known
+            // when it is there (R59, I13).
+            (FaultKind::Access, Err(walked))
+                if matches!(walked.kind, FaultKind::GuestPage { .. }) =>
+            {
+                stands(walked.kind, walked.gpa)
+            }
             (FaultKind::Access, Err(_)) => Verdict::Stands(fault),
             // The walk disagrees: the tables changed since, and the next access will tell. An access fault is believed only
             // after that, since it may have been a page fault (R59).

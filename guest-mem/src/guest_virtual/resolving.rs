@@ -92,8 +92,9 @@ impl<H: Hart, M, R: GuardedResolver<M> + ?Sized> Asks<R> for BackedVirtual<'_, '
 /// by [`BackedVirtual::resolving`] for a [`GuardedResolver`].
 ///
 /// The resolver makes the page accessible in the G-stage table that the vCPU runs under, and fences if it has to. It is
-/// asked a bounded number of times for each 4 KiB page of the request: twice (read-only, then writable) for the page itself
-/// and for each page-table page that may lead to it. After that the access fails with
+/// asked a bounded number of times for each 4 KiB page of the request: four times (as by
+/// [`Reader::resolving`](crate::guest_physical::Reader::resolving)) for the page
+/// itself and for each page-table page that may lead to it. After that the access fails with
 /// [`FaultKind::Unresolved`](crate::FaultKind::Unresolved). Faults of the guest's own are not resolved.
 pub struct ResolvingVirtual<'r, M, R: ?Sized> {
     space: M,
@@ -110,7 +111,7 @@ impl<M: fmt::Debug, R: ?Sized> fmt::Debug for ResolvingVirtual<'_, M, R> {
 }
 
 impl<H: Hart> LoadedVcpu<'_, H> {
-    /// Pages that one access to a 4 KiB page may need, twice each: its own and one page-table page a level.
+    /// Pages that one access to a 4 KiB page may need, some times each: its own and one page-table page a level.
     pub(super) fn resolves_per_page(&self) -> u32 {
         let levels = VsMode::of(self.csrs.vsatp).map_or(0, VsMode::levels) as u32;
         (levels + 1) * RESOLVES_PER_PHYSICAL_PAGE

@@ -36,6 +36,8 @@ pub enum Place {
     Memory(u64),
     /// In this device register.
     Device(u64),
+    /// In what the host answered about what a hart had just stored.
+    Answer(&'static str),
     /// The second hart did not start.
     NoSecondHart,
 }
@@ -48,6 +50,7 @@ impl fmt::Display for Finding {
             Place::Csr(hart, name) => write!(f, "in {name} of hart {hart}: ")?,
             Place::Memory(address) => write!(f, "at {address:#x}: ")?,
             Place::Device(address) => write!(f, "in the device register {address:#x}: ")?,
+            Place::Answer(what) => write!(f, "in the host's answer about {what}: ")?,
             Place::NoSecondHart => write!(f, "no second hart: ")?,
         }
         match stamp::seed_in(self.value) {

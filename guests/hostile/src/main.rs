@@ -8,6 +8,8 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
+mod asking;
+#[cfg(target_os = "none")]
 mod calls;
 #[cfg(target_os = "none")]
 mod execute;
@@ -43,10 +45,9 @@ mod guest {
     use crate::found::{self, Finding};
     use crate::instructions::{self, Diet};
     use crate::layout::Layout;
-    use crate::memory;
     use crate::random::Random;
     use crate::second::{self, Task};
-    use crate::{stamp, tables};
+    use crate::{asking, memory, stamp, tables};
 
     /// What a guest does.
     #[derive(Clone, Copy, Debug)]
@@ -90,12 +91,16 @@ mod guest {
         let kind = KINDS[random.below(KINDS.len() as u64) as usize];
         let layout = Layout::new(&machine, device_tree as u64);
         match look(&machine, &layout, &mut random) {
-            // The host sees this line only if it serves a buffer well that begins in one of its slots and ends in another.
-            Ok(()) => across(
-                &layout,
-                &mut random,
-                format_args!("clean so far; {kind:?}, seed {seed}\n"),
-            ),
+            // The host sees this line only if it serves the second hart's bytes while it gives their pages memory, and a
+            // buffer that begins in one of its slots and ends in another.
+            Ok(()) => {
+                asking::say(&machine, &layout, &mut random);
+                across(
+                    &layout,
+                    &mut random,
+                    format_args!(" so far; {kind:?}, seed {seed}\n"),
+                );
+            }
             Err(finding) => {
                 println!("found {finding}; {kind:?}, seed {seed}");
                 sbi::shutdown(true);
@@ -118,7 +123,7 @@ mod guest {
         stamp::leave(seed);
     }
 
-    /// Prints a line that lies across the seam, of which less is before that than says `clean`.
+    /// Prints a line's end that lies across the seam, of which less is before that than says `so far`.
     fn across(layout: &Layout, random: &mut Random, line: fmt::Arguments<'_>) {
         const LONGEST: u64 = 128;
         let start = layout.seam - 1 - random.below(4);

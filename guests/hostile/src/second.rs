@@ -15,7 +15,7 @@ use crate::found::{self, Finding, Place};
 use crate::instructions;
 use crate::layout::Layout;
 use crate::random::Random;
-use crate::{sharing, stamp, tables};
+use crate::{asking, sharing, stamp, tables};
 
 /// What it does.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,8 @@ pub fn look(machine: &Machine, layout: &Layout, random: &mut Random) -> Result<(
     if let Some(finding) = unsafe { *FOUND_IN_VECTORS.0.get() } {
         return Err(finding);
     }
-    sharing::look(machine, layout, random)
+    sharing::look(machine, layout, random)?;
+    asking::look(machine, layout, random)
 }
 
 /// Tells it what to do, if it is there.
@@ -76,6 +77,7 @@ global_asm!(
     r#"
     .section .text.hostile_step_over, "ax", @progbits
     .balign 4
+    .globl  hostile_step_over
 hostile_step_over:
     csrw    sscratch, t0
     csrr    t0, sepc
@@ -85,6 +87,15 @@ hostile_step_over:
     sret
     "#,
 );
+
+/// Makes this hart step over whatever traps.
+pub fn step_over_traps() {
+    // SAFETY: this hart takes no trap that means anything.
+    unsafe {
+        asm!("la {0}, hostile_step_over", "csrw stvec, {0}", out(reg) _);
+        csr_write!("sie", 0u64);
+    }
+}
 
 #[unsafe(no_mangle)]
 extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
@@ -96,6 +107,9 @@ extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
     }
     ARRIVED.store(1, Ordering::Release);
     let layout = sharing::take_part();
+    if TASK.load(Ordering::Acquire) == 0 {
+        asking::take_part(&mut Random::new(layout.free.start));
+    }
     while TASK.load(Ordering::Acquire) == 0 {
         core::hint::spin_loop();
     }
@@ -104,11 +118,7 @@ extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
     if HAS_VECTORS.load(Ordering::Relaxed) {
         stamp::vectors(SEED.load(Ordering::Relaxed));
     }
-    // SAFETY: this hart takes no trap that means anything.
-    unsafe {
-        asm!("la {0}, hostile_step_over", "csrw stvec, {0}", out(reg) _);
-        csr_write!("sie", 0u64);
-    }
+    step_over_traps();
     loop {
         match TASK.load(Ordering::Relaxed) {
             1 => {

@@ -320,23 +320,41 @@ impl PageTable {
 
     /// The leaf that translates `address`, if there is one.
     pub fn lookup(&self, memory: &impl TableMemory, address: u64) -> Option<Leaf> {
+        self.find(memory, address).map(|(_, leaf)| leaf)
+    }
+
+    /// Takes out the leaf that translates `address`, if there is one, and returns it. The tables that lead there stay, so that
+    /// a page of the same size can be mapped there without memory for a table.
+    ///
+    /// The caller fences (R41): this changes memory only.
+    pub fn unmap(&self, memory: &mut impl TableMemory, address: u64) -> Option<Leaf> {
+        let (slot, leaf) = self.find(memory, address)?;
+        // SAFETY: `find` read the entry there.
+        unsafe { memory.write_entry(slot, 0) };
+        Some(leaf)
+    }
+
+    /// The leaf that translates `address`, and where its entry is.
+    fn find(&self, memory: &impl TableMemory, address: u64) -> Option<(Spa, Leaf)> {
         if address >> self.stage.usable_bits() != 0 {
             return None;
         }
         let mut table = self.root;
         for size in PageSize::ALL {
+            let slot = self.slot(table, address, size.level());
             // SAFETY: an aligned entry of a table of this memory: the root, or one that `map` linked.
-            let entry = unsafe { memory.read_entry(self.slot(table, address, size.level())) };
+            let entry = unsafe { memory.read_entry(slot) };
             let flags = Flags::from_bits_truncate(entry);
             if !flags.contains(Flags::VALID) {
                 return None;
             }
             if flags.intersects(Flags::LEAF) {
-                return Some(Leaf {
+                let leaf = Leaf {
                     physical: target(entry),
                     flags,
                     size,
-                });
+                };
+                return Some((slot, leaf));
             }
             table = target(entry);
         }

@@ -4,6 +4,9 @@
 //! in two places that this module alone keeps the same: the G-stage table, which the hardware obeys, and the page array,
 //! through which the library reaches the memory for the hypervisor.
 //!
+//! A page in the second state that is stored to passes through the first one on its way to the third, so that nobody reads zeroes
+//! where another hart has stored already (R73, I13).
+//!
 //! What decides is the type of the access that faulted: a load maps the zero page, a store gives the page a frame, and the
 //! first fetch makes a page executable, which is where the host owes the harts a `fence.i` for what it wrote there (R48).
 //!
@@ -16,7 +19,7 @@ use core::fmt;
 
 use guest_mem::csr::GMode;
 use guest_mem::guest_physical::{
-    GuestPhysicalMemory, HostPage, NoGStage, PageEntry, Reader, Slot, SlotError,
+    GuestPhysicalMemory, HostPage, NoGStage, PageEntry, PageMirror, Reader, Slot, SlotError,
 };
 use guest_mem::{AccessKind, Gpa, Spa};
 use spin::Mutex;
@@ -38,7 +41,7 @@ pub enum PageIn {
     Zero,
     /// The page got a frame; it had none.
     Frame,
-    /// The page got a frame in place of the zero page: other harts may still translate to that.
+    /// The page got a frame in place of the zero page, which no hart uses for it any more.
     Replaced,
     /// The page and all others of its block got frames; none of them had anything.
     Block,
@@ -131,6 +134,30 @@ impl<M: FrameMemory> GStage<M> {
     }
 }
 
+/// A page that gets a frame of its own.
+struct Remapped<'a, M, F> {
+    g_stage: &'a mut GStage<M>,
+    fences: &'a F,
+    page: Gpa,
+    frame: Spa,
+}
+
+impl<M: FrameMemory, F: Fences> PageMirror for Remapped<'_, M, F> {
+    type Error = MapError;
+
+    fn hide(&mut self) {
+        let GStage { table, memory, .. } = &mut *self.g_stage;
+        table.unmap(memory, self.page.value());
+        self.fences.translations_changed(self.page);
+    }
+
+    fn show(&mut self) -> Result<(), MapError> {
+        // The first fetch makes the page executable again, and synchronizes.
+        self.g_stage
+            .map(self.page, self.frame, Flags::READ | Flags::WRITE)
+    }
+}
+
 impl<M: FrameMemory> GuestRam<M> {
     /// RAM of `pages.len()` pages with nothing in it. `vmid` is 0 where the machine has none.
     ///
@@ -215,6 +242,9 @@ impl<M: FrameMemory> GuestRam<M> {
     }
 
     /// Makes the page of `gpa` accessible for `access`. `fences` carries out what the change asks of the harts.
+    ///
+    /// A page that another hart is just giving a frame is absent for that time (I13). A hart that finds it so comes here, waits
+    /// for the table's lock, and finds the page ready. Nothing here waits for a guard, so the caller may hold one.
     pub fn page_in(
         &self,
         gpa: Gpa,
@@ -243,30 +273,33 @@ impl<M: FrameMemory> GuestRam<M> {
                     .memory
                     .allocate_frame()
                     .ok_or(PageInError::OutOfMemory)?;
-                // The first fetch makes the page executable again, and synchronizes.
-                if let Err(error) = g_stage.map(page, frame, Flags::READ | Flags::WRITE) {
+                let replaced = old != HostPage::Absent;
+                let own = HostPage::Writable(g_stage.memory.host_page(frame));
+                let mut remapped = Remapped {
+                    g_stage: &mut g_stage,
+                    fences,
+                    page,
+                    frame,
+                };
+                // SAFETY: the frame is the page's until the guest is over, zeroed before, and from now on accessed by the guest and
+                // the library only. The zero page that it may replace is not reused before that either. Entries and table change
+                // under the table's lock alone.
+                let shown = unsafe { self.slots.replace_page(entry, own, &mut remapped) };
+                if let Err(error) = shown {
                     // SAFETY: just allocated, and mapped nowhere.
                     unsafe { g_stage.memory.free_frame(frame) };
                     return Err(error.into());
                 }
                 g_stage.backed += 1;
                 self.page_ins.frames.add_one();
-                let replaced = old != HostPage::Absent;
                 if replaced {
-                    // Before the array shows the frame: a hart that still reads zeroes must not miss what the host writes.
-                    fences.translations_changed(page);
                     self.page_ins.replaced.add_one();
-                }
-                // SAFETY: the frame is the page's until the guest is over, zeroed before, and from now on accessed by the guest and the
-                // library only. The zero page that it may replace is not reused before that either.
-                unsafe { entry.set(HostPage::Writable(g_stage.memory.host_page(frame))) };
-                if replaced {
                     PageIn::Replaced
                 } else {
                     PageIn::Frame
                 }
             }
-            (AccessKind::Load, HostPage::Absent) => {
+            (AccessKind::Load, HostPage::Absent | HostPage::ReadOnly(_)) if leaf.is_none() => {
                 g_stage.map(page, self.zero_page, Flags::READ)?;
                 self.show_zero_page(&g_stage, entry);
                 PageIn::Zero

@@ -58,6 +58,7 @@ pub const SECTIONS: &[&[Case]] = &[
     cores::CASES,
     races::edits::CASES,
     races::logging::CASES,
+    races::replacing::CASES,
     races::slots::CASES,
     races::tearing::CASES,
     races::unmapping::CASES,

@@ -50,8 +50,17 @@ pub const OF_HYPERVISOR: &[Mutant] = &[
         "a page that replaces the zero page is not fenced on the other harts",
         "vm/guest_ram.rs",
         &[(
-            "fences.translations_changed(page);",
-            "fences.forget_here(page);",
+            "self.fences.translations_changed(self.page);",
+            "self.fences.forget_here(self.page);",
+        )],
+    ),
+    by_guests(
+        "a page gets its frame while the host reads the zero page for it",
+        "vm/guest_ram.rs",
+        &[(
+            "let shown = unsafe { self.slots.replace_page(entry, own, &mut remapped) };",
+            "let shown = remapped.show();\n                fences.translations_changed(page);\n                \
+             unsafe { entry.set(own) };",
         )],
     ),
     by_guests(

@@ -447,6 +447,25 @@ pub const OF_LIBRARY: &[Mutant] = &[
             "decode(self.0.load(Ordering::Relaxed))",
         )],
     ),
+    in_every_order(
+        "a page is found in its old frame while it gets another",
+        "guest_physical/replacement.rs",
+        &[("let old = entry.clear();", "let old = entry.get();")],
+    ),
+    in_every_order(
+        "a page shows its new frame while harts remember the old one",
+        "guest_physical/replacement.rs",
+        &[("            stage.hide();\n", "")],
+    ),
+    on_host(
+        "an access fault stands where the walk meets an absent page",
+        "guest_virtual/confirming.rs",
+        &[(
+            "            (FaultKind::Access, Err(walked))\n                \
+             if matches!(walked.kind, FaultKind::GuestPage { .. }) =>",
+            "            (FaultKind::Access, Err(walked)) if false =>",
+        )],
+    ),
     // The dirty log.
     on_host(
         "the dirty bit of a copy is set before the data",

@@ -11,6 +11,7 @@ mod every_shape;
 mod model;
 mod page_tables;
 mod races;
+mod replacing;
 mod resolving;
 mod reuse;
 mod shown;

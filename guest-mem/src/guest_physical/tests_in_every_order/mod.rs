@@ -8,6 +8,7 @@ extern crate std;
 
 mod dirty_log;
 mod g_stage;
+mod replacement;
 mod slots;
 
 use core::ptr::NonNull;

@@ -3,11 +3,13 @@
 use core::sync::atomic::AtomicU64;
 
 use super::*;
-use crate::AccessKind;
 use crate::csr::{ENVCFG_ADUE, ENVCFG_SSE};
-use crate::guest_physical::{GuestPhysicalMemory, NoGStage, Slot};
+use crate::guest_physical::{
+    GuestPhysicalMemory, HostPage, NoGStage, PageEntry, PhysicalView, Slot,
+};
 use crate::guest_virtual::VsEnvironment;
 use crate::translate::{AdPolicy, StageRules};
+use crate::{AccessKind, Fault};
 
 type Slots<'m> = GuestPhysicalMemory<'m, 2, 1>;
 
@@ -220,6 +222,66 @@ fn r59_a_page_fault_that_came_as_an_access_fault_is_recognised() {
     assert_eq!(
         (error.fault.kind, error.fault.resolution()),
         (FaultKind::Access, Resolution::Refuse)
+    );
+}
+
+#[test]
+fn r59_i13_an_absent_page_table_is_no_reason_to_inject() {
+    let memory = RamArray::<64>::new();
+    let ram = memory.at(RAM_BASE);
+    let guest = guest(ram, RWU);
+    let host = |page: u64| {
+        let spa = guest.spa(gpa(page)).unwrap();
+        HostPage::Writable(ram.host_ptr(spa).unwrap())
+    };
+    let pages: Vec<_> = (0..guest.len() / 4096)
+        .map(|page| {
+            let entry = PageEntry::absent();
+            // SAFETY: the guest's memory is in `ram`, which outlives the slots and is accessed as atomics only.
+            unsafe { entry.set(host(page)) };
+            entry
+        })
+        .collect();
+    let slots = Slots::new(GMode::Sv39x4);
+    slots
+        .add(Slot::paged(gpa(0), &pages), &mut NoGStage)
+        .unwrap();
+    let mut reader = slots.reader(0).unwrap();
+    let view = reader.guard();
+    let hart = guest.hart_of(Machine {
+        quirks: Quirks {
+            page_faults_as_access_faults: true,
+            ..Quirks::default()
+        },
+        ..Machine::new()
+    });
+    let vcpu = load(&hart);
+    let hole = Gva::new(GVA.value() + 4 * 4096);
+    let table = (guest.entry(hole).unwrap().value() - gpa(0).value()) / 4096;
+    // Another hart is giving the last table's page a frame.
+    pages[table as usize].clear();
+    let space = vcpu
+        .guest_virtual(USER)
+        .with_memory(&view, VsEnvironment::BASE);
+    let fault = space.read(hole, &mut [0]).unwrap_err().fault;
+    let Resolution::Resolve { gpa: at, access } = fault.resolution() else {
+        panic!("{fault} is nothing to inject or refuse");
+    };
+    let expected = (gpa(table), AccessKind::Load);
+    assert_eq!((at.page_base(), access), expected);
+    // Whoever resolves it waits for that hart.
+    let mut page_in = |_: &PhysicalView<'_>, _: &Fault, _: Gpa, _: AccessKind| {
+        // SAFETY: as above.
+        unsafe { pages[table as usize].set(host(table)) };
+        Ok(())
+    };
+    let error = space.resolving(&mut page_in).read(hole, &mut [0]);
+    assert_eq!(
+        error.unwrap_err().fault.resolution(),
+        Resolution::Inject(Injection {
+            cause: 13,
+            tval: hole.value()
+        })
     );
 }
 

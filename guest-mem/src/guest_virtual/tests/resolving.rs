@@ -91,8 +91,8 @@ fn a_resolver_that_does_nothing_is_asked_a_bounded_number_of_times() {
         (0, FaultKind::Unresolved)
     );
     assert_eq!(error.fault.resolution(), Resolution::Refuse);
-    // Sv39: three tables and the page, twice each.
-    assert_eq!(asked, 8);
+    // Sv39: three tables and the page, four times each.
+    assert_eq!(asked, 16);
     let mut refuse = |_: &Fault, _: Gpa, _: AccessKind| Err(Unresolvable);
     let error = vcpu
         .fetch_instruction_with(GVA, USER, &mut refuse)

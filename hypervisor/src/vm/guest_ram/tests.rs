@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 use std::boxed::Box;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::vec::Vec;
@@ -35,6 +35,8 @@ struct Machine {
     /// No block is in one piece.
     broken: bool,
     given: Rc<RefCell<BTreeSet<Spa>>>,
+    /// The entry that was written last.
+    newest_entry: Rc<Cell<u64>>,
 }
 
 impl TableMemory for Machine {
@@ -53,6 +55,7 @@ impl TableMemory for Machine {
     }
     unsafe fn write_entry(&mut self, at: Spa, entry: u64) {
         self.tables.insert(at.value(), entry);
+        self.newest_entry.set(entry);
     }
 }
 
@@ -110,23 +113,24 @@ fn machine(frames: usize) -> Machine {
         tables_left: usize::MAX,
         broken: false,
         given: Rc::default(),
+        newest_entry: Rc::default(),
     }
 }
 
-/// Notes what was asked of the harts, and what the page array said then.
+/// Notes what was asked of the harts, and what the page array and the newest entry of the table said then.
 #[derive(Default)]
 struct Notes<'a> {
     asked: RefCell<Vec<(&'static str, Gpa)>>,
-    entry: Option<&'a PageEntry>,
-    seen: RefCell<Vec<HostPage>>,
+    entry: Option<(&'a PageEntry, Rc<Cell<u64>>)>,
+    seen: RefCell<Vec<(HostPage, u64)>>,
 }
 
 impl Notes<'_> {
     fn note(&self, what: &'static str, gpa: Gpa) {
         self.asked.borrow_mut().push((what, gpa));
-        self.seen
-            .borrow_mut()
-            .extend(self.entry.map(PageEntry::get));
+        if let Some((page, newest)) = &self.entry {
+            self.seen.borrow_mut().push((page.get(), newest.get()));
+        }
     }
 }
 
@@ -184,22 +188,45 @@ fn the_first_store_gives_a_page_its_own_frame() {
 }
 
 #[test]
-fn a_frame_in_place_of_the_zero_page_is_fenced_on_every_hart_before_the_host_sees_it() {
+fn r73_i13_a_page_that_gets_a_frame_is_nowhere_during_its_fence() {
+    for before in [AccessKind::Load, AccessKind::Fetch] {
+        let (ram, pages) = ram(3);
+        let newest_entry = ram.table.lock().memory.newest_entry.clone();
+        ram.page_in(INSIDE, before, &Notes::default()).unwrap();
+        assert!(matches!(pages[1].get(), HostPage::ReadOnly(_)));
+        assert_ne!(newest_entry.get(), 0);
+        let notes = Notes {
+            entry: Some((&pages[1], newest_entry)),
+            ..Notes::default()
+        };
+        assert_eq!(
+            ram.page_in(INSIDE, AccessKind::Store, &notes),
+            Ok(PageIn::Replaced)
+        );
+        assert_eq!(*notes.asked.borrow(), [("translations", PAGE)]);
+        assert_eq!(*notes.seen.borrow(), [(HostPage::Absent, 0)]);
+        assert!(matches!(pages[1].get(), HostPage::Writable(_)));
+        assert_eq!(flags(&ram, PAGE), Some(RW));
+    }
+}
+
+#[test]
+fn a_zero_page_that_the_table_has_lost_is_mapped_again() {
     let (ram, pages) = ram(3);
-    let notes = Notes {
-        entry: Some(&pages[1]),
-        ..Notes::default()
-    };
+    let notes = Notes::default();
     ram.page_in(INSIDE, AccessKind::Load, &notes).unwrap();
     let zero = pages[1].get();
+    {
+        let g_stage = &mut *ram.table.lock();
+        g_stage.table.unmap(&mut g_stage.memory, PAGE.value());
+    }
+    assert_eq!(flags(&ram, PAGE), None);
+    let done = ram.page_in(INSIDE, AccessKind::Load, &notes);
+    assert_eq!(done, Ok(PageIn::Zero));
     assert_eq!(
-        ram.page_in(INSIDE, AccessKind::Store, &notes),
-        Ok(PageIn::Replaced)
+        (pages[1].get(), flags(&ram, PAGE)),
+        (zero, Some(Flags::READ))
     );
-    assert_eq!(*notes.asked.borrow(), [("translations", PAGE)]);
-    assert_eq!(*notes.seen.borrow(), [zero]);
-    assert!(matches!(pages[1].get(), HostPage::Writable(_)));
-    assert_eq!(flags(&ram, PAGE), Some(RW));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 pub mod edits;
 pub mod logging;
+pub mod replacing;
 pub mod slots;
 pub mod tearing;
 pub mod unmapping;
