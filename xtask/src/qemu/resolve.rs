@@ -135,13 +135,6 @@ pub fn for_testing(named: Option<&Path>) -> anyhow::Result<Vec<Candidate>> {
         };
         let series = package.series;
         let skipped = |reason: String| Err(format!("QEMU {series} of Debian: {reason}"));
-        if let Some(reason) = package.left_out
-            && !all_in_full
-        {
-            let reason = format!("{reason}; `--qemu all` runs it");
-            candidates.push(skipped(reason));
-            continue;
-        }
         candidates.push(match &release {
             Some(release) => match Qemu::unpacked(package, release) {
                 Ok(qemu) => {
