@@ -60,7 +60,8 @@ pub struct VcpuCsrs {
 ///
 /// The token holds a snapshot of the CSRs, so that accesses read none of them; a debug build compares on each access.
 ///
-/// It is neither `Send` nor `Sync`: it speaks of this hart.
+/// It is neither `Send` nor `Sync`: it speaks of this hart. A hart has one at a time: windows of two tokens would close in
+/// any order, and put back what the other borrowed.
 #[derive(Debug)]
 pub struct LoadedVcpu<'h, H: Hart> {
     hart: &'h H,
@@ -84,6 +85,13 @@ pub struct LoadedVcpu<'h, H: Hart> {
     not_send: PhantomData<*mut ()>,
 }
 
+impl<H: Hart> Drop for LoadedVcpu<'_, H> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.hart.token_dropped();
+    }
+}
+
 impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// Takes the vCPU whose `hgatp`, `vsatp` and `vsstatus` are in this hart's CSRs.
     ///
@@ -102,6 +110,8 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     ///
     /// - Until the token is dropped, nothing changes this hart's `hgatp`, `vsatp`, `vsstatus` or `hstatus.VSBE`, no other
     ///   vCPU is loaded and no guest is entered on this hart.
+    /// - **One token a hart:** this hart has no other, of this value or another, until this one is dropped. A trap handler that
+    ///   runs meanwhile uses this one, through a shared reference. If it makes its own, it drops that before it returns.
     /// - The record of the guest's exit (`sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus.SPP`, `hstatus.SPV` and
     ///   `GVA`) has been saved, unless the hart recovers faults by a scoped `stvec` (R20) and nobody looks at `htinst` later.
     /// - The table in `hgatp` gives the guest nothing that is not the guest's: accesses have the guest's own reach.
@@ -135,6 +145,7 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
         }
         // A fault that says too little is completed on the long way only (R76).
         let plain = plain_gpa && !hart.fence_state().htinst_may_mislead();
+        hart.token_made();
         let plain_fetches = plain && csrs.vsstatus & STATUS_SUM == 0;
         Self {
             hart,

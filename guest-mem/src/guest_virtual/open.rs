@@ -26,12 +26,37 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// - **interrupts are off** (R26): keep it short, or call [`let_interrupts_in`](OpenWindow::let_interrupts_in). An access
     ///   to several pages lets them in between two pages;
     /// - `hstatus.SPVP` is `privilege`, and `sstatus.MXR` and `sstatus.SDT` are clear;
-    /// - nothing else is accessed through the token. What a trap handler of the host does meanwhile through another is right
-    ///   there, and here too unless the hart may keep translations across `vsatp` writes
+    /// - nothing else is accessed through the token. What a trap handler of the host does meanwhile is right there, and here
+    ///   too unless the hart may keep translations across `vsatp` writes
     ///   ([`may_be_stale`](crate::hart::FenceState::may_be_stale): QEMU before 9.0, or not probed): it then has to fence before
     ///   it returns (R35);
     /// - a fault is an error like everywhere, and the window stays open. With a scoped `stvec`, the record of the guest's exit
     ///   is then as it was when the window was opened; between accesses `stvec` is the host's.
+    ///
+    /// The window borrows the token exclusively, so that a second one cannot be opened before the first is dropped:
+    ///
+    /// ```compile_fail,E0499
+    /// # use guest_mem::hart::Hart;
+    /// # use guest_mem::{GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
+    /// fn two_windows(vcpu: &mut LoadedVcpu<'_, impl Hart>) {
+    ///     let kernel = vcpu.open_window(GuestPrivilege::Supervisor);
+    ///     let user = vcpu.open_window(GuestPrivilege::User);
+    ///     let _ = kernel.read(Gva::new(0x5000), &mut [0; 8]); // with the rights of the user
+    ///     drop((kernel, user));
+    /// }
+    /// ```
+    ///
+    /// Nor can the token be used beside it:
+    ///
+    /// ```compile_fail,E0502
+    /// # use guest_mem::hart::Hart;
+    /// # use guest_mem::{GuestMemory, GuestPrivilege, Gva, LoadedVcpu};
+    /// fn beside_a_window(vcpu: &mut LoadedVcpu<'_, impl Hart>) {
+    ///     let window = vcpu.open_window(GuestPrivilege::Supervisor);
+    ///     let _ = vcpu.guest_virtual(GuestPrivilege::User).read(Gva::new(0x5000), &mut [0; 8]);
+    ///     drop(window);
+    /// }
+    /// ```
     ///
     /// Dropping it puts everything back. It cannot leave this hart. One that is forgotten (`mem::forget`) leaves interrupts
     /// off and the borrowed CSRs as they are.

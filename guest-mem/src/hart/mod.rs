@@ -173,6 +173,14 @@ pub unsafe trait Hart {
 
     /// What the fences of this hart depend on.
     fn fence_state(&self) -> &FenceState;
+
+    /// A [`LoadedVcpu`](crate::LoadedVcpu) of this hart was made. A hart for tests can check here that it is the only one (I15).
+    #[inline(always)]
+    fn token_made(&self) {}
+
+    /// The [`LoadedVcpu`](crate::LoadedVcpu) of this hart was dropped.
+    #[inline(always)]
+    fn token_dropped(&self) {}
 }
 
 // SAFETY: all methods are the hart's.
@@ -277,5 +285,15 @@ unsafe impl<H: Hart> Hart for &H {
     #[inline(always)]
     fn fence_state(&self) -> &FenceState {
         (**self).fence_state()
+    }
+
+    #[inline(always)]
+    fn token_made(&self) {
+        (**self).token_made();
+    }
+
+    #[inline(always)]
+    fn token_dropped(&self) {
+        (**self).token_dropped();
     }
 }

@@ -90,6 +90,7 @@ impl Vcpu<'_> {
             .resolving(&mut DemandPaging(vm))
             .read(gva, destination);
         drop(guard);
+        drop(loaded);
         self.count(len, result)
     }
 
@@ -109,6 +110,7 @@ impl Vcpu<'_> {
             .with_memory(&guard, environment)
             .fetch_instruction_with(pc, &mut DemandPaging(vm));
         drop(guard);
+        drop(loaded);
         let instruction = self.count(0, result)?;
         self.vm.memory_use.bytes.add(instruction.length() as u64);
         Ok(instruction)

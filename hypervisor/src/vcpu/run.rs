@@ -188,11 +188,12 @@ impl<'v> Vcpu<'v> {
     }
 
     /// The guest's registers in this hart, for the library.
-    pub fn loaded(&self) -> LoadedVcpu<'_, Hart> {
+    pub fn loaded(&mut self) -> LoadedVcpu<'_, Hart> {
         let hart = &HartLocal::current().hart;
         // SAFETY: a hart runs this vCPU and no other, so its CSRs hold this guest's state whenever the guest does not run.
-        // Whatever changes them (`inject`, `reset`, entering the guest) borrows the vCPU mutably. The exit's record is in the
-        // context, and the G-stage table gives the guest nothing but its own memory.
+        // Whatever changes them (`inject`, `reset`, entering the guest) borrows the vCPU mutably, and so does this: there is no
+        // second token. No trap handler makes one. The exit's record is in the context, and the G-stage table gives the guest
+        // nothing but its own memory.
         unsafe { LoadedVcpu::new(hart) }
     }
 

@@ -102,6 +102,7 @@ fn r20_a_scoped_fault_leaves_the_exit_record_as_it_was(t: &mut Test) -> Outcome 
         t.equal("the exit record", but_htinst(after), but_htinst(before))?;
         t.equal("stvec", csr::stvec::read(), trap::entry())?;
     }
+    drop(vcpu);
     // The handler hook has no such promise: the record is the fault's.
     let (hook, _) = probed::<HandlerHook>()?;
     World::with_page(GVA, 0, USER);

@@ -193,3 +193,31 @@ fn an_access_writes_a_csr_four_times_at_most_and_never_one_that_is_right() {
         assert_eq!(found, [gpa_writes; 4], "status {status:#x}, SPVP {spvp:#x}");
     }
 }
+
+#[test]
+#[should_panic(expected = "`LoadedVcpu::new` promises one token a hart (I15)")]
+fn i15_the_model_names_the_promise_that_two_tokens_break() {
+    let memory = RamArray::<64>::new();
+    let guest = guest(memory.at(RAM_BASE), RW);
+    let hart = guest.hart();
+    let mut kernel = load(&hart);
+    let _window = kernel.open_window(SUPERVISOR);
+    let mut user = load(&hart);
+    // These pages are the supervisor's: the window of the other token would read them.
+    let window = user.open_window(USER);
+    assert!(window.read(GVA, &mut [0]).is_err());
+}
+
+#[test]
+fn i15_a_hart_has_one_token_after_another() {
+    let memory = RamArray::<64>::new();
+    let guest = guest(memory.at(RAM_BASE), RWU);
+    let (hart, other) = (guest.hart(), guest.hart());
+    for _ in 0..2 {
+        let vcpu = load(&hart);
+        // Another hart has its own.
+        let beside = load(&other);
+        assert_eq!(vcpu.guest_virtual(USER).read(GVA, &mut [0]), Ok(()));
+        assert_eq!(beside.guest_virtual(USER).read(GVA, &mut [0]), Ok(()));
+    }
+}

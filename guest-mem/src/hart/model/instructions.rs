@@ -169,4 +169,15 @@ unsafe impl Hart for ModelHart<'_> {
     fn fence_state(&self) -> &FenceState {
         &self.fences
     }
+
+    fn token_made(&self) {
+        assert!(
+            !self.has_token.replace(true),
+            "a second LoadedVcpu on one hart: `LoadedVcpu::new` promises one token a hart (I15)"
+        );
+    }
+
+    fn token_dropped(&self) {
+        self.has_token.set(false);
+    }
 }

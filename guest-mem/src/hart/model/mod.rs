@@ -2,7 +2,8 @@
 //! on any machine.
 //!
 //! The one idea: the model is strict. What the specification leaves open is chosen by [`Machine`]; what would be a bug of
-//! the host on a real machine (a guest access without a G-stage, with interrupts on, or a double trap) is a panic here.
+//! the host on a real machine (a guest access without a G-stage, with interrupts on, a double trap, or a second
+//! [`LoadedVcpu`](crate::LoadedVcpu) of the hart) is a panic here.
 //!
 //! # Testing a hypervisor's own code
 //!
@@ -96,6 +97,8 @@ pub struct ModelHart<'a> {
     counts: Cell<Counts>,
     before_access: Cell<Option<&'a dyn Fn(Event)>>,
     fences: FenceState,
+    /// Whether a `LoadedVcpu` of this hart exists.
+    has_token: Cell<bool>,
 }
 
 impl<'a> ModelHart<'a> {
@@ -130,6 +133,7 @@ impl<'a> ModelHart<'a> {
             counts: Cell::new(Counts::ZERO),
             before_access: Cell::new(None),
             fences,
+            has_token: Cell::new(false),
         }
     }
 
