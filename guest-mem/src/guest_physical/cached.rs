@@ -15,14 +15,15 @@ use crate::guest_memory::{GuestInteger, GuestMemory};
 
 /// A guest-physical range that was found to be memory, with the slot it was found in.
 ///
-/// Each use takes the view of the moment. If the slots have changed since the last one, the range is validated again, and the
-/// use fails if it is no longer memory throughout; else the slot is found without a search. Offsets are bytes from the start
-/// of the range; a use that leaves the range is [`FaultKind::OutOfRange`].
+/// Each use takes the view of the moment. If the slots have changed since the last use, or the view is one of another memory
+/// (I16), the range is validated again, and the use fails if it is not memory throughout; else the slot is found without a
+/// search. Offsets are bytes from the start of the range; a use that leaves the range is [`FaultKind::OutOfRange`].
 #[derive(Clone, Debug)]
 pub struct CachedRange {
     gpa: Gpa,
     len: usize,
-    generation: Cell<u64>,
+    /// The slot table that it was validated against.
+    table: Cell<u64>,
     slot: Cell<usize>,
 }
 
@@ -57,7 +58,7 @@ impl PhysicalView<'_> {
         Ok(CachedRange {
             gpa,
             len,
-            generation: Cell::new(self.generation()),
+            table: Cell::new(self.identity()),
             slot: Cell::new(self.last_slot()),
         })
     }
@@ -112,14 +113,14 @@ impl CachedRange {
         if offset.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(Fault::new(operation, FaultKind::OutOfRange).after(0));
         }
-        if self.generation.get() == view.generation() {
+        if self.table.get() == view.identity() {
             view.expect_slot(self.slot.get());
         } else {
             view.check_memory(self.gpa, self.len).map_err(|fault| {
                 let operation = Fault { operation, ..fault };
                 operation.after(0)
             })?;
-            self.generation.set(view.generation());
+            self.table.set(view.identity());
             self.slot.set(view.last_slot());
         }
         // Inside the range, which was checked.

@@ -376,7 +376,7 @@ impl<'m, const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'m, SLOTS
         let spare = unsafe { &mut *spare.get() };
         spare.copy_slots_from(shared);
         let outcome = edit(spare)?;
-        spare.generation = newest + 1;
+        spare.number(newest + 1);
         // Release: a guard that sees the generation sees the table.
         self.newest.store(newest + 1, Ordering::Release);
         self.synchronize(|| stage.serve());

@@ -1,6 +1,8 @@
 //! The slot table: slots sorted by address, none overlapping.
 
 use core::cell::Cell;
+// Also under loom: what only has to be unique needs no order to be tried.
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::search::Course;
 use super::slot::{Backing, Slot, SlotError};
@@ -8,11 +10,16 @@ use crate::address::{Gpa, PAGE_SIZE};
 use crate::atomic::{Witness, const_but_for_loom};
 use crate::csr::GMode;
 
+/// Changes of the slots of all memories.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
 /// A slot table of which the first `len` places are in use; the others hold no address, so that any place may be looked at.
 /// `S` is an array of slots, or a slice once it is shared.
 pub(super) struct Table<S: ?Sized> {
     /// Counts the changes of the memory's slots.
     pub(super) generation: u64,
+    /// This table of this memory: no other one has the same, but that one without a change has 0 (and no slots).
+    pub(super) identity: u64,
     /// Addresses at or above this are outside the guest-physical space.
     pub(super) limit: u64,
     /// Some slot is logging.
@@ -30,6 +37,7 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
         pub(super) const fn new(mode: GMode) -> Self {
             Self {
                 generation: 0,
+                identity: 0,
                 limit: match mode {
                     GMode::Bare => 0,
                     _ => 1 << mode.gpa_bits(),
@@ -41,6 +49,13 @@ impl<'m, const SLOTS: usize> Table<[Slot<'m>; SLOTS]> {
                 places: [Slot::EMPTY; SLOTS],
             }
         }
+    }
+
+    /// Numbers the table as that of a new generation.
+    pub(super) fn number(&mut self, generation: u64) {
+        self.generation = generation;
+        // Unique is enough: nothing is ordered by it.
+        self.identity = CHANGES.fetch_add(1, Ordering::Relaxed) + 1;
     }
 
     pub(super) fn copy_slots_from(&mut self, other: &Self) {

@@ -104,6 +104,11 @@ impl<'g> PhysicalView<'g> {
         self.table.generation
     }
 
+    /// Which slot table of which memory this guard sees.
+    pub(super) fn identity(&self) -> u64 {
+        self.table.identity
+    }
+
     /// Whether any slot is logging. While one is, writes that do not go through this view (`hsv`, the guest's own) are logged
     /// by the write-protection of its pages ([`StageMirror`](super::StageMirror)).
     #[inline]

@@ -74,6 +74,32 @@ fn a_stale_cached_range_finds_its_slot_again_or_fails() {
 }
 
 #[test]
+fn i16_a_cached_range_is_validated_in_another_memory() {
+    let (ram, registers, rom) = (Frames::new(1), Frames::new(1), Frames::new(1));
+    // Three VMs whose slots have changed equally often, and who have something else at the same address.
+    let one = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    one.add(ram.linear(0x1000), &mut NoGStage).unwrap();
+    let two = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    // SAFETY: the frames stand for registers that every access is good for, and outlive the memory.
+    let device = unsafe { Slot::device(Gpa::new(0x1000), 0x1000, registers.start()) };
+    two.add(device, &mut NoGStage).unwrap();
+    let three = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
+    three.add(rom.linear(0x1000), &mut NoGStage).unwrap();
+    let [mut one, mut two, mut three] =
+        [&one, &two, &three].map(|memory| memory.reader(0).unwrap());
+    let order = Ordering::Relaxed;
+    let range = one.guard().cache(Gpa::new(0x1008), 8).unwrap();
+    range.store(&one.guard(), 0, 1u64, order).unwrap();
+    assert_eq!(one.guard().generation(), two.guard().generation());
+    let error = range.load::<u64>(&two.guard(), 0, order).unwrap_err();
+    assert_eq!(error.fault.kind, FaultKind::DeviceMemory);
+    assert!(range.store(&two.guard(), 0, 2u64, order).is_err());
+    // Where it is memory there too, it is that memory.
+    assert_eq!(range.load(&three.guard(), 0, order), Ok(0u64));
+    assert_eq!(range.load(&one.guard(), 0, order), Ok(1u64));
+}
+
+#[test]
 fn a_cached_range_is_memory_throughout_and_is_not_left() {
     let frames = Frames::new(1);
     let memory = GuestPhysicalMemory::<3, 1>::new(GMode::Sv39x4);
