@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 
 use super::direct;
 use super::dirty_log;
-use super::view::{PhysicalView, Place};
+use super::view::{PhysicalView, Place, Reach};
 use crate::access::Width;
 use crate::address::Gpa;
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
@@ -18,14 +18,13 @@ impl PhysicalView<'_> {
     #[inline(never)]
     fn read_runs(&self, gpa: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
         let len = destination.len();
-        self.for_each_run(Operation::Read, gpa, len, |place, at, done, len| {
+        self.for_each_run(Operation::Read, gpa, len, |reach, at, done, len| {
             let part = &mut destination[done..done + len];
-            match place {
-                Place::Vcpu(vcpu) => return vcpu.read_unmapped(at, part),
+            match reach {
+                Reach::Vcpu(vcpu) => return vcpu.read_unmapped(at, part),
                 // SAFETY: a run's bytes are guest memory that the slot's or entry's contract makes valid for atomic reads
                 // while this guard exists; no host buffer overlaps guest memory.
-                Place::Direct(host) => unsafe { direct::copy_from(host, part) },
-                Place::Device(_) | Place::NotMapped => {}
+                Reach::Direct(host) => unsafe { direct::copy_from(host, part) },
             }
             Ok(())
         })
@@ -38,13 +37,12 @@ impl PhysicalView<'_> {
             Operation::Write,
             gpa,
             source.len(),
-            |place, at, done, len| {
+            |reach, at, done, len| {
                 let part = &source[done..done + len];
-                match place {
-                    Place::Vcpu(vcpu) => return vcpu.write_unmapped(at, part),
+                match reach {
+                    Reach::Vcpu(vcpu) => return vcpu.write_unmapped(at, part),
                     // SAFETY: as in `read`; `run` has found the memory to be writable.
-                    Place::Direct(host) => unsafe { direct::copy_to(host, part) },
-                    Place::Device(_) | Place::NotMapped => {}
+                    Reach::Direct(host) => unsafe { direct::copy_to(host, part) },
                 }
                 Ok(())
             },
@@ -145,12 +143,11 @@ impl GuestMemory for PhysicalView<'_> {
     }
 
     fn fill(&self, gpa: Gpa, byte: u8, len: usize) -> Result<(), AccessError> {
-        self.for_each_run(Operation::Fill, gpa, len, |place, at, _, len| {
-            match place {
-                Place::Vcpu(vcpu) => return vcpu.fill_unmapped(at, byte, len),
+        self.for_each_run(Operation::Fill, gpa, len, |reach, at, _, len| {
+            match reach {
+                Reach::Vcpu(vcpu) => return vcpu.fill_unmapped(at, byte, len),
                 // SAFETY: as in `write`.
-                Place::Direct(host) => unsafe { direct::fill(host, byte, len) },
-                Place::Device(_) | Place::NotMapped => {}
+                Reach::Direct(host) => unsafe { direct::fill(host, byte, len) },
             }
             Ok(())
         })

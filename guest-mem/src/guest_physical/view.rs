@@ -42,6 +42,15 @@ pub struct PhysicalView<'g> {
     vcpu: Option<&'g dyn UnmappedAccess>,
 }
 
+/// How the bytes of a run are reached. Bytes that a copy must not touch have no form here.
+#[derive(Clone, Copy)]
+pub(super) enum Reach<'v> {
+    /// In host memory.
+    Direct(*mut u8),
+    /// Behind the loaded vCPU's G-stage.
+    Vcpu(&'v dyn UnmappedAccess),
+}
+
 /// Where a run of bytes is.
 #[derive(Clone, Copy)]
 pub(super) enum Place<'v> {
@@ -232,10 +241,7 @@ impl<'g> PhysicalView<'g> {
             .slot_at(gpa)
             .ok_or_else(|| refused(FaultKind::NoSlot))?;
         let writes = operation.access_kind() == AccessKind::Store;
-        if matches!(slot.backing, Backing::Trapped) {
-            return Err(refused(FaultKind::Trapped));
-        }
-        if slot.read_only && writes {
+        if slot.read_only && writes && !matches!(slot.backing, Backing::Trapped) {
             return Err(refused(FaultKind::ReadOnlySlot));
         }
         let offset = slot.offset_of(gpa);
@@ -334,13 +340,14 @@ impl<'g> PhysicalView<'g> {
     }
 
     /// Calls `transfer` for each run of the range, with the bytes before it. It moves all of the run or says how far it got.
+    /// A device and memory out of reach are refused here (I16).
     #[inline]
     pub(super) fn for_each_run(
         &self,
         operation: Operation,
         gpa: Gpa,
         len: usize,
-        mut transfer: impl FnMut(Place<'_>, Gpa, usize, usize) -> Result<(), AccessError>,
+        mut transfer: impl FnMut(Reach<'_>, Gpa, usize, usize) -> Result<(), AccessError>,
     ) -> Result<(), AccessError> {
         self.check(operation, gpa, len)?;
         let mut done = 0;
@@ -349,11 +356,15 @@ impl<'g> PhysicalView<'g> {
             let run = self
                 .run(operation, at, len - done)
                 .map_err(|fault| fault.after(done))?;
-            let refused = |kind| Err(Fault::new(operation, kind).at_gpa(at).after(0));
-            let moved = match run.place {
-                Place::Device(_) => refused(FaultKind::DeviceMemory),
-                Place::NotMapped => refused(FaultKind::NotMapped),
-                place => transfer(place, at, done, run.len),
+            let reach = match run.place {
+                Place::Direct(host) => Ok(Reach::Direct(host)),
+                Place::Vcpu(vcpu) => Ok(Reach::Vcpu(vcpu)),
+                Place::Device(_) => Err(FaultKind::DeviceMemory),
+                Place::NotMapped => Err(FaultKind::NotMapped),
+            };
+            let moved = match reach {
+                Ok(reach) => transfer(reach, at, done, run.len),
+                Err(kind) => Err(Fault::new(operation, kind).at_gpa(at).after(0)),
             };
             if operation.access_kind() == AccessKind::Store {
                 let written = moved

@@ -5,10 +5,9 @@
 //! must be seen by the dirty log, to which `hsv` shows no guest-physical address. And a *fault* may be a race with the
 //! guest's own page-table edits (R46), or may not say enough (R16, R22, R59).
 
-use core::cell::Cell;
 use core::sync::atomic::Ordering;
 
-use super::way::{Reached, Reason};
+use super::way::{Elsewhere, Reason};
 use super::{GuestVirtual, LoadedVcpu, VsEnvironment};
 use crate::access::{AccessKind, Width};
 use crate::address::Gva;
@@ -170,17 +169,24 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
         let Some(reason) = self.by_walk_if(operation, destination.len()) else {
             return self.read_by_hardware(address, destination);
         };
-        let len = destination.len();
-        self.by_walk(operation, reason, address, len, |reached, offset, len| {
-            let part = &mut destination[offset..offset + len];
-            match reached {
+        self.by_walk(
+            operation,
+            reason,
+            (address, destination.len()),
+            destination,
+            |destination, host, _, offset, len| {
+                let part = &mut destination[offset..offset + len];
                 // SAFETY: the memory's contract; the piece lies in the page. No host buffer overlaps guest memory.
-                Reached::Direct(host, _) => unsafe { direct::copy_from(host.as_ptr(), part) },
-                Reached::Memory(gpa) => return self.memory.read(gpa, part),
-                Reached::Hardware(at) => return self.read_by_hardware(at, part),
-            }
-            Ok(())
-        })
+                unsafe { direct::copy_from(host.as_ptr(), part) };
+            },
+            |destination, place, offset, len| {
+                let part = &mut destination[offset..offset + len];
+                match place {
+                    Elsewhere::Memory(gpa) => self.memory.read(gpa, part),
+                    Elsewhere::Hardware(at) => self.read_by_hardware(at, part),
+                }
+            },
+        )
     }
 
     fn write(&self, address: Gva, source: &[u8]) -> Result<(), AccessError> {
@@ -188,23 +194,27 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
         let Some(reason) = self.by_walk_if(operation, source.len()) else {
             return self.write_by_hardware(address, source);
         };
-        let len = source.len();
         let logging = self.memory.is_logging();
-        self.by_walk(operation, reason, address, len, |reached, offset, len| {
-            let part = &source[offset..offset + len];
-            match reached {
-                Reached::Direct(host, gpa) => {
-                    // SAFETY: as in `read`; the page was located for a store.
-                    unsafe { direct::copy_to(host.as_ptr(), part) };
-                    if logging {
-                        self.memory.mark_dirty(gpa);
-                    }
+        self.by_walk(
+            operation,
+            reason,
+            (address, source.len()),
+            (),
+            |(), host, gpa, offset, len| {
+                // SAFETY: as in `read`; the page was located for a store.
+                unsafe { direct::copy_to(host.as_ptr(), &source[offset..offset + len]) };
+                if logging {
+                    self.memory.mark_dirty(gpa);
                 }
-                Reached::Memory(gpa) => return self.memory.write(gpa, part),
-                Reached::Hardware(at) => return self.write_by_hardware(at, part),
-            }
-            Ok(())
-        })
+            },
+            |(), place, offset, len| {
+                let part = &source[offset..offset + len];
+                match place {
+                    Elsewhere::Memory(gpa) => self.memory.write(gpa, part),
+                    Elsewhere::Hardware(at) => self.write_by_hardware(at, part),
+                }
+            },
+        )
     }
 
     fn fill(&self, address: Gva, byte: u8, len: usize) -> Result<(), AccessError> {
@@ -213,52 +223,60 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
             return self.fill_by_hardware(address, byte, len);
         };
         let logging = self.memory.is_logging();
-        self.by_walk(operation, reason, address, len, |reached, _, len| {
-            match reached {
-                Reached::Direct(host, gpa) => {
-                    // SAFETY: as in `write`.
-                    unsafe { direct::fill(host.as_ptr(), byte, len) };
-                    if logging {
-                        self.memory.mark_dirty(gpa);
-                    }
+        self.by_walk(
+            operation,
+            reason,
+            (address, len),
+            (),
+            |(), host, gpa, _, len| {
+                // SAFETY: as in `write`.
+                unsafe { direct::fill(host.as_ptr(), byte, len) };
+                if logging {
+                    self.memory.mark_dirty(gpa);
                 }
-                Reached::Memory(gpa) => return self.memory.fill(gpa, byte, len),
-                Reached::Hardware(at) => return self.fill_by_hardware(at, byte, len),
-            }
-            Ok(())
-        })
+            },
+            |(), place, _, len| match place {
+                Elsewhere::Memory(gpa) => self.memory.fill(gpa, byte, len),
+                Elsewhere::Hardware(at) => self.fill_by_hardware(at, byte, len),
+            },
+        )
     }
 
     fn load_width(&self, address: Gva, width: Width, order: Ordering) -> Result<u64, AccessError> {
         let (operation, len) = (Operation::Load, width.bytes());
-        let value = Cell::new(0);
-        let by_hardware = |address| {
+        let by_hardware = |value: &mut u64, address| {
             self.confirmed(address, len, |at, _| {
-                value.set(self.hardware.load_width(at, width, order)?);
+                *value = self.hardware.load_width(at, width, order)?;
                 Ok(())
             })
         };
-        match self.single_by_walk_if(operation) {
-            None => by_hardware(address)?,
-            Some(reason) => {
-                Self::aligned(operation, address, width)?;
-                self.by_walk(operation, reason, address, len, |reached, _, _| {
-                    match reached {
-                        // SAFETY: as in `read`; host and guest addresses are aligned alike. Not looked up again: the page may
-                        // be on its way out, and until the guard ends it is there.
-                        Reached::Direct(host, _) => unsafe {
-                            value.set(direct::load(host.as_ptr(), width, order));
-                        },
-                        Reached::Memory(gpa) => {
-                            value.set(self.memory.load_width(gpa, width, order)?);
-                        }
-                        Reached::Hardware(at) => return by_hardware(at),
+        let mut value = 0;
+        let Some(reason) = self.single_by_walk_if(operation) else {
+            by_hardware(&mut value, address)?;
+            return Ok(value);
+        };
+        Self::aligned(operation, address, width)?;
+        self.by_walk(
+            operation,
+            reason,
+            (address, len),
+            &mut value,
+            |value, host, _, _, _| {
+                // SAFETY: as in `read`; host and guest addresses are aligned alike. Not looked up again: the page may be on
+                // its way out, and until the guard ends it is there.
+                **value = unsafe { direct::load(host.as_ptr(), width, order) };
+            },
+            |value, place, _, _| {
+                match place {
+                    Elsewhere::Memory(gpa) => {
+                        **value = self.memory.load_width(gpa, width, order)?;
                     }
-                    Ok(())
-                })?;
-            }
-        }
-        Ok(value.get())
+                    Elsewhere::Hardware(at) => by_hardware(value, at)?,
+                }
+                Ok(())
+            },
+        )?;
+        Ok(value)
     }
 
     fn store_width(
@@ -279,20 +297,23 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
         };
         Self::aligned(operation, address, width)?;
         let logging = self.memory.is_logging();
-        self.by_walk(operation, reason, address, len, |reached, _, _| {
-            match reached {
-                Reached::Direct(host, gpa) => {
-                    // SAFETY: as in `write` and `load_width`.
-                    unsafe { direct::store(host.as_ptr(), width, value, order) };
-                    if logging {
-                        self.memory.mark_dirty(gpa);
-                    }
+        self.by_walk(
+            operation,
+            reason,
+            (address, len),
+            (),
+            |(), host, gpa, _, _| {
+                // SAFETY: as in `write` and `load_width`.
+                unsafe { direct::store(host.as_ptr(), width, value, order) };
+                if logging {
+                    self.memory.mark_dirty(gpa);
                 }
-                Reached::Memory(gpa) => return self.memory.store_width(gpa, width, value, order),
-                Reached::Hardware(at) => return by_hardware(at),
-            }
-            Ok(())
-        })
+            },
+            |(), place, _, _| match place {
+                Elsewhere::Memory(gpa) => self.memory.store_width(gpa, width, value, order),
+                Elsewhere::Hardware(at) => by_hardware(at),
+            },
+        )
     }
 
     fn compare_exchange_width(
@@ -306,28 +327,31 @@ impl<H: Hart, M: BackingMemory> GuestMemory for BackedVirtual<'_, '_, H, M> {
         let operation = Operation::CompareExchange;
         Self::aligned(operation, address, width)?;
         let mut found = 0;
-        let len = width.bytes();
         let logging = self.memory.is_logging();
-        self.by_walk(operation, Reason::OnlyWay, address, len, |reached, _, _| {
-            match reached {
-                Reached::Direct(host, gpa) => {
-                    let at = host.as_ptr();
-                    // SAFETY: as in `store_width`; the word around is in the same page.
-                    found = unsafe { direct::compare_exchange(at, width, current, new, order) };
-                    if logging && found == current {
-                        self.memory.mark_dirty(gpa);
-                    }
+        self.by_walk(
+            operation,
+            Reason::OnlyWay,
+            (address, width.bytes()),
+            &mut found,
+            |found, host, gpa, _, _| {
+                let at = host.as_ptr();
+                // SAFETY: as in `store_width`; the word around is in the same page.
+                **found = unsafe { direct::compare_exchange(at, width, current, new, order) };
+                if logging && **found == current {
+                    self.memory.mark_dirty(gpa);
                 }
-                Reached::Memory(gpa) => {
+            },
+            |found, place, _, _| match place {
+                Elsewhere::Memory(gpa) => {
                     let memory = self.memory;
-                    found = memory.compare_exchange_width(gpa, width, current, new, order)?;
+                    **found = memory.compare_exchange_width(gpa, width, current, new, order)?;
+                    Ok(())
                 }
-                Reached::Hardware(_) => {
-                    return Err(Fault::new(operation, FaultKind::AtomicUnavailable).after(0));
+                Elsewhere::Hardware(_) => {
+                    Err(Fault::new(operation, FaultKind::AtomicUnavailable).after(0))
                 }
-            }
-            Ok(())
-        })?;
+            },
+        )?;
         Ok(found)
     }
 }

@@ -11,7 +11,7 @@
 use core::ptr::NonNull;
 
 use super::backed::BackedVirtual;
-use super::way::{Reached, Reason};
+use super::way::{Elsewhere, Reached, Reason};
 use crate::access::AccessKind;
 use crate::address::{Gpa, Gva, PAGE_SIZE, Piece, last_byte};
 use crate::fault::{AccessError, Fault, FaultKind, Operation};
@@ -43,14 +43,16 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
             .filter(|&reason| reason != Reason::Large)
     }
 
-    /// Runs `part` on each page's piece of a guest-virtual range, given the piece's offset and length.
-    pub(super) fn by_walk(
+    /// Makes an access page by page: `direct` in memory that the host maps, which cannot fail, and `elsewhere` anywhere else.
+    /// Each is given the access's own `state` and the offset and length of the page's piece.
+    pub(super) fn by_walk<S>(
         &self,
         operation: Operation,
         reason: Reason,
-        gva: Gva,
-        len: usize,
-        mut part: impl FnMut(Reached, usize, usize) -> Result<(), AccessError>,
+        (gva, len): (Gva, usize),
+        mut state: S,
+        direct: impl Fn(&mut S, NonNull<u8>, Gpa, usize, usize),
+        elsewhere: impl Fn(&mut S, Elsewhere, usize, usize) -> Result<(), AccessError>,
     ) -> Result<(), AccessError> {
         if len == 0 {
             return Ok(());
@@ -67,9 +69,7 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
         loop {
             if let Some(short) = &short {
                 done += short.run(gva, done, len, |host, gpa, offset, len| {
-                    // Such a part does not fail.
-                    let moved = part(Reached::Direct(host, gpa), offset, len);
-                    debug_assert!(moved.is_ok());
+                    direct(&mut state, host, gpa, offset, len);
                 });
             }
             if done == len {
@@ -83,7 +83,11 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
             let reached = self
                 .thoroughly(&regime, operation, reason, access)
                 .map_err(|fault| fault.after(done))?;
-            part(reached, done, piece.len).map_err(|error| in_piece(operation, piece, error))?;
+            match reached {
+                Reached::Direct(host, gpa) => direct(&mut state, host, gpa, done, piece.len),
+                Reached::Elsewhere(place) => elsewhere(&mut state, place, done, piece.len)
+                    .map_err(|error| in_piece(operation, piece, error))?,
+            }
             done += piece.len;
             if done == len {
                 return Ok(());
@@ -113,7 +117,7 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
         reason: Reason,
         access: Access,
     ) -> Result<Reached, Fault> {
-        let hardware = Reached::Hardware(access.gva);
+        let hardware = Reached::Elsewhere(Elsewhere::Hardware(access.gva));
         let can_be_asked = reason != Reason::OnlyWay;
         let judged = |fault: Fault| match can_be_asked {
             true => Ok(hardware),
@@ -137,7 +141,7 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
             Some(host) if is_pma(&found) => Reached::Direct(host, found.gpa),
             // The tables changed since.
             _ if only_ordinary => hardware,
-            _ => Reached::Memory(found.gpa),
+            _ => Reached::Elsewhere(Elsewhere::Memory(found.gpa)),
         })
     }
 

@@ -21,8 +21,16 @@ pub(super) enum Reason {
 /// What a walk found for one page's piece of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reached {
-    /// Memory that the host maps: all of the piece is here, valid for the access while the guard exists.
+    /// Memory that the host maps: all of the piece is here, valid for the access while the guard exists. An access to it
+    /// cannot fail.
     Direct(NonNull<u8>, Gpa),
+    /// Somewhere else, where an access can fail.
+    Elsewhere(Elsewhere),
+}
+
+/// Where a piece is that the host's mapping does not reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Elsewhere {
     /// What the guest's memory has to decide about.
     Memory(Gpa),
     /// Nothing that may be touched but by the hardware's own access.
