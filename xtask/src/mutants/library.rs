@@ -281,7 +281,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
     on_host(
         "a hart that was not probed fences nothing",
         "hart/fences.rs",
-        &[("Self::of(true)", "Self::of(false)")],
+        &[("Self::of(true, true)", "Self::of(false, true)")],
     ),
     on_host(
         "a token relies on the fences of the token before",
