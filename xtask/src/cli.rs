@@ -173,6 +173,9 @@ pub struct Test {
     /// The choices of each case to keep, as a disagreement prints them
     #[arg(long, value_name = "BITS", value_parser = number, requires = "differential")]
     pub keep: Option<u64>,
+    /// Go on where an earlier run of the same seed and commit was ended; of that, 50000 cases on one machine are run again
+    #[arg(long, requires = "differential", conflicts_with_all = ["case", "keep"])]
+    pub resume: bool,
     /// Run fault injection alone, on each target, with every case there is: 5 minutes on virt, 15 on virt-m
     #[arg(long, conflicts_with = "differential")]
     pub exhaustive: bool,

@@ -200,7 +200,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 /// What git calls the working tree; a copy without git has no name.
-fn commit() -> String {
+pub fn commit() -> String {
     let mut git = std::process::Command::new("git");
     git.args(["describe", "--always", "--dirty", "--exclude=*"]);
     process::output(git.current_dir(workspace::root()))

@@ -4,14 +4,20 @@
 //! The one idea: seeds are fixed, so that every run of the tests runs the same cases; another seed, or more cases, are one
 //! option away, and a disagreement prints the options that repeat it.
 
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+
 use super::host;
-use super::simulator::{self, Cases};
+use super::simulator;
 use super::tally::Tally;
 use super::target::{self, Target};
 use crate::qemu::resolve::Candidate;
 use crate::qemu::{Board, Qemu};
 use crate::screen::{Screen, show};
-use crate::{artifacts, cli, workspace};
+use crate::{artifacts, cli, evidence, workspace};
 
 /// Seeds and their numbers of cases, for the common processor under firmware. A few in ten thousand are left out on a machine.
 const CASES: [(u64, u64); 1] = [(1, 101_000)];
@@ -36,6 +42,9 @@ pub const USUAL_SEED: u64 = 1;
 
 /// The major version of QEMU from which on nearly all cases agree as they are.
 const FAITHFUL: u32 = 8;
+
+/// Cases that are run at once where a run is long: what one that is ended has to run again.
+const SLICE: u64 = 50_000;
 
 /// Seconds that a run may take: to boot, and for each thousand cases.
 const LIMIT: (u64, u64) = (120, 2);
@@ -116,31 +125,27 @@ pub fn run_alone(
     total: &mut Tally,
 ) -> anyhow::Result<()> {
     let seed = options.seed.unwrap_or(USUAL_SEED);
-    let mut variables = vec![("", cases), ("_SEED", seed)];
-    let mut more = String::new();
-    if let Some(case) = options.case {
-        variables.push(("_CASE", case));
-        more += &format!(" case={case}");
-    }
-    if let Some(keep) = options.keep {
-        variables.push(("_KEEP", keep));
-        more += &format!(" keep={keep:#x}");
-    }
-    let arguments = format!("cases={cases} seed={seed}{more}");
-    total.add("host", host::run_differential(&variables)?);
+    let wanted = Wanted {
+        seed,
+        cases,
+        case: options.case,
+        keep: options.keep,
+        resume: options.resume,
+    };
+    let tally = wanted.run("host", |slice| host::run_differential(&slice.variables()))?;
+    total.add("host", tally);
     if options.has_simulator() {
-        let cases = Cases {
-            number: cases,
-            seed,
-            more: more.clone(),
-        };
-        simulator::run_differential(&cases, &options.machine, total)?;
+        simulator::run_differential(&wanted, &options.machine, total)?;
     }
     for candidate in candidates {
         match candidate {
             Ok((qemu, _)) => {
                 for target in target::targets(&qemu, options) {
-                    let tally = boot(&qemu, &target, &options.machine, cases, &arguments)?;
+                    let machine = format!("QEMU {} {target}", qemu.version);
+                    let tally = wanted.run(&machine, |slice| {
+                        let arguments = slice.arguments();
+                        boot(&qemu, &target, &options.machine, slice.cases, &arguments)
+                    })?;
                     total.add(&name(&qemu, &target, seed, cases), tally);
                 }
             }
@@ -148,6 +153,159 @@ pub fn run_alone(
         }
     }
     Ok(())
+}
+
+/// What the user asks for.
+#[derive(Clone)]
+pub struct Wanted {
+    /// The seed.
+    pub seed: u64,
+    /// Cases of it.
+    pub cases: u64,
+    case: Option<u64>,
+    keep: Option<u64>,
+    resume: bool,
+}
+
+/// A piece of that, which is run at once.
+pub struct Slice {
+    seed: u64,
+    /// The first case, if it is not the first of the seed.
+    first: Option<u64>,
+    /// How many.
+    pub cases: u64,
+    keep: Option<u64>,
+}
+
+impl Slice {
+    /// The environment of the test on this machine.
+    fn variables(&self) -> Vec<(&'static str, u64)> {
+        let all = [
+            ("", Some(self.cases)),
+            ("_SEED", Some(self.seed)),
+            // One case of certain choices, or one that stands for itself, is a replay.
+            (
+                if self.is_replay() { "_CASE" } else { "_FIRST" },
+                self.first,
+            ),
+            ("_KEEP", self.keep),
+        ];
+        all.into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
+    }
+
+    /// The boot arguments of the test on a target.
+    pub fn arguments(&self) -> String {
+        let mut arguments = format!("cases={} seed={}", self.cases, self.seed);
+        if let Some(first) = self.first {
+            arguments += &format!(" case={first}");
+        }
+        if let Some(keep) = self.keep {
+            arguments += &format!(" keep={keep:#x}");
+        }
+        arguments
+    }
+
+    const fn is_replay(&self) -> bool {
+        self.keep.is_some() || self.cases == 1
+    }
+}
+
+/// What is known of a run that goes on.
+#[derive(Default, Serialize, Deserialize)]
+struct Progress {
+    /// The commit of the working tree.
+    commit: String,
+    /// Cases that are done, from the first one on.
+    done: u64,
+    /// What came of them.
+    tally: Tally,
+}
+
+impl Progress {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
+    }
+
+    /// Replaces the file as a whole, so that a run that is ended meanwhile loses nothing.
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
+        fs::create_dir_all(path.parent().expect("it lies in a folder"))?;
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_string_pretty(self)?)
+            .and_then(|()| fs::rename(&new, path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl Wanted {
+    /// Whether certain cases are wanted, and not as many as asked for.
+    pub const fn is_replay(&self) -> bool {
+        self.case.is_some() || self.keep.is_some()
+    }
+
+    /// Runs what is wanted on one machine, slice by slice, each of which is on record when it is done; what is on record already
+    /// is not run again if the user wants to go on. A replay is one run of which nothing is kept.
+    pub fn run(
+        &self,
+        machine: &str,
+        run: impl FnMut(&Slice) -> anyhow::Result<Tally>,
+    ) -> anyhow::Result<Tally> {
+        let file: String = machine
+            .chars()
+            .map(|char| {
+                if char.is_ascii_alphanumeric() {
+                    char
+                } else {
+                    '-'
+                }
+            })
+            .collect();
+        let folder = workspace::target_dir().join("differential");
+        let path = folder.join(format!("seed-{}-{file}.json", self.seed));
+        self.run_from(&path, &evidence::commit(), machine, run)
+    }
+
+    fn run_from(
+        &self,
+        path: &Path,
+        commit: &str,
+        machine: &str,
+        mut run: impl FnMut(&Slice) -> anyhow::Result<Tally>,
+    ) -> anyhow::Result<Tally> {
+        let slice = |first, cases| Slice {
+            seed: self.seed,
+            first,
+            cases,
+            keep: self.keep,
+        };
+        if self.is_replay() {
+            return run(&slice(self.case, self.cases));
+        }
+        let mut progress = Progress {
+            commit: commit.to_owned(),
+            ..Progress::default()
+        };
+        if self.resume && path.exists() {
+            progress =
+                Progress::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            ensure!(
+                progress.commit == commit,
+                "{} cases on {machine} are those of commit {}, and this is {commit}: run them anew, without --resume",
+                progress.done,
+                progress.commit
+            );
+            show!("differential: {machine}: {} cases are done", progress.done);
+        }
+        while progress.done < self.cases {
+            let first = (progress.done > 0).then_some(progress.done);
+            let cases = SLICE.min(self.cases - progress.done);
+            progress.tally.go_on(run(&slice(first, cases))?);
+            progress.done += cases;
+            progress.write(path)?;
+        }
+        Ok(progress.tally)
+    }
 }
 
 fn name(qemu: &Qemu, target: &Target, seed: u64, cases: u64) -> String {
@@ -207,6 +365,50 @@ mod tests {
         assert_eq!(judged(&few, true).failed, 1);
         assert_eq!(judged(&few, false).failed, 0);
         assert_eq!(judged(&few, false).notes.len(), 1);
+    }
+
+    /// A run that counts its cases, one of a kind for each, and fails to start in slice `ends_in`.
+    fn run(wanted: &Wanted, path: &Path, commit: &str, ends_in: u64) -> anyhow::Result<Tally> {
+        let mut slices = 0;
+        wanted.run_from(path, commit, "machine", |slice| {
+            slices += 1;
+            ensure!(slices < ends_in, "ended");
+            let first = slice.first.unwrap_or(0);
+            let mut tally = Tally::default();
+            let sum = (first..first + slice.cases).sum();
+            tally.counted = vec![("cases".into(), slice.cases), ("sum".into(), sum)];
+            tally.deviate("walk", if first == 0 { "A; B" } else { "B; C" });
+            Ok(tally)
+        })
+    }
+
+    #[test]
+    fn a_run_that_is_ended_and_resumed_counts_each_case_once() {
+        let name = format!("guest-mem-differential-{}.json", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let cases = 4 * SLICE + 7;
+        let mut wanted = Wanted {
+            seed: 1,
+            cases,
+            case: None,
+            keep: None,
+            resume: false,
+        };
+        let at_once = run(&wanted, &path, "one", u64::MAX).unwrap();
+        assert_eq!(at_once.counted[0].1, cases);
+        assert_eq!(at_once.counted[1].1, cases * (cases - 1) / 2);
+        assert_eq!(at_once.notes, ["deviation: walk: A; B; C"]);
+
+        assert!(run(&wanted, &path, "one", 3).is_err());
+        wanted.resume = true;
+        assert!(run(&wanted, &path, "one", 2).is_err());
+        assert_eq!(run(&wanted, &path, "one", 3).unwrap(), at_once);
+        // Nothing is left to run, nor would other code go on.
+        assert_eq!(run(&wanted, &path, "one", 1).unwrap(), at_once);
+        assert!(run(&wanted, &path, "other", u64::MAX).is_err());
+        wanted.resume = false;
+        assert!(run(&wanted, &path, "other", u64::MAX).is_ok());
+        fs::remove_file(path).unwrap();
     }
 
     #[test]

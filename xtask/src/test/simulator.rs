@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::differential::Wanted;
 use super::parts::Part;
 use super::tally::Tally;
 use super::target;
@@ -35,16 +36,6 @@ const CASES: u64 = 4_000;
 
 /// Seconds that a run may take, and more of them for each thousand cases.
 const LIMIT: (u64, u64) = (300, 5);
-
-/// Cases of the differential test.
-pub struct Cases {
-    /// How many.
-    pub number: u64,
-    /// Of which seed.
-    pub seed: u64,
-    /// More boot arguments.
-    pub more: String,
-}
 
 /// A part for each ISA string.
 pub fn parts(options: &cli::Machine) -> impl Iterator<Item = Part<'_>> {
@@ -75,12 +66,9 @@ fn run(
             tally,
         );
     }
-    let cases = Cases {
-        number: CASES,
-        seed,
-        more: String::new(),
-    };
-    differential(spike, isa, &cases, options, total)?;
+    let arguments = format!("cases={CASES} seed={seed}");
+    let tally = differential(spike, isa, CASES, &arguments, options)?;
+    total.add(&cases_name(isa, CASES, seed), tally);
     let bench = artifacts::build_bench()?;
     total.add(
         &format!("bench, {}", name(isa)),
@@ -89,23 +77,25 @@ fn run(
     Ok(())
 }
 
-/// Runs cases of the differential test, shared out among the ISA strings.
+/// Runs cases of the differential test, shared out among the ISA strings, each with a seed of its own; a replay runs on each.
 pub fn run_differential(
-    cases: &Cases,
+    wanted: &Wanted,
     options: &cli::Machine,
     total: &mut Tally,
 ) -> anyhow::Result<()> {
     let Some(spike) = spike(total) else {
         return Ok(());
     };
-    let shared = cases.number.div_ceil(ISAS.len() as u64);
     for (isa, index) in ISAS.into_iter().zip(0..) {
-        let cases = Cases {
-            number: shared,
-            seed: cases.seed + index,
-            more: cases.more.clone(),
-        };
-        differential(&spike, isa, &cases, options, total)?;
+        let mut wanted = wanted.clone();
+        if !wanted.is_replay() {
+            wanted.cases = wanted.cases.div_ceil(ISAS.len() as u64);
+            wanted.seed += index;
+        }
+        let tally = wanted.run(&name(isa), |slice| {
+            differential(&spike, isa, slice.cases, &slice.arguments(), options)
+        })?;
+        total.add(&cases_name(isa, wanted.cases, wanted.seed), tally);
     }
     Ok(())
 }
@@ -121,23 +111,22 @@ fn name(isa: &str) -> String {
     format!("{} --isa={isa}", Spike::name())
 }
 
+fn cases_name(isa: &str, cases: u64, seed: u64) -> String {
+    format!("differential, {cases} cases of seed {seed}, {}", name(isa))
+}
+
 fn differential(
     spike: &Spike,
     isa: &str,
-    cases: &Cases,
+    cases: u64,
+    arguments: &str,
     options: &cli::Machine,
-    total: &mut Tally,
-) -> anyhow::Result<()> {
-    let Cases { number, seed, more } = cases;
+) -> anyhow::Result<Tally> {
     let program = artifacts::build_differential()?;
-    let arguments = format!("full cases={number} seed={seed}{more}");
-    let command = spike.command(isa, 1, Some(&arguments), &program)?;
+    let command = spike.command(isa, 1, Some(&format!("full {arguments}")), &program)?;
     let (start, thousand) = LIMIT;
-    let limit = start + number.div_ceil(1000) * thousand;
-    let tally = watch(command, limit, options, &mut Screen)?;
-    let name = format!("differential, {number} cases of seed {seed}, {}", name(isa));
-    total.add(&name, tally);
-    Ok(())
+    let limit = start + cases.div_ceil(1000) * thousand;
+    watch(command, limit, options, &mut Screen)
 }
 
 fn watch(

@@ -1,10 +1,12 @@
 //! The count of tests: what passed and failed, and in words what failed, deviated or was skipped.
 
+use serde::{Deserialize, Serialize};
+
 use crate::evidence::Group;
 use crate::screen::show;
 
 /// Results of tests.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Tests that passed, those with a deviation included.
     pub passed: u64,
@@ -21,6 +23,11 @@ pub struct Tally {
 /// The beginnings of notes.
 const DEVIATION: &str = "deviation: ";
 const SKIPPED: &str = "skipped: ";
+
+/// The test and the texts of a note on deviations.
+fn deviations(note: &str) -> Option<(&str, &str)> {
+    note.strip_prefix(DEVIATION)?.split_once(": ")
+}
 
 impl Tally {
     /// Counts a test that passed.
@@ -60,6 +67,41 @@ impl Tally {
         let is_count = counted.is_some();
         self.counted.extend(counted);
         is_count
+    }
+
+    /// Adds a further piece of the same run: its counts, and what its notes say beyond those that are there.
+    pub fn go_on(&mut self, piece: Self) {
+        self.passed += piece.passed;
+        self.failed += piece.failed;
+        for (what, number) in piece.counted {
+            match self.counted.iter_mut().find(|(known, _)| *known == what) {
+                Some((_, sum)) => *sum += number,
+                None => self.counted.push((what, number)),
+            }
+        }
+        for note in piece.notes {
+            self.merge_note(note);
+        }
+    }
+
+    /// The deviations of one test are one note.
+    fn merge_note(&mut self, note: String) {
+        if let Some((test, texts)) = deviations(&note) {
+            let is_known =
+                |known: &&mut String| deviations(known).is_some_and(|(name, _)| name == test);
+            if let Some(known) = self.notes.iter_mut().find(is_known) {
+                for text in texts.split("; ") {
+                    let there = deviations(known).map_or("", |(_, texts)| texts);
+                    if there.split("; ").all(|old| old != text) {
+                        known.push_str(&format!("; {text}"));
+                    }
+                }
+                return;
+            }
+        }
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// Adds the results of the group called `name`.
