@@ -110,6 +110,8 @@ deviations! {
     TableNeedsNoUser "R69" "page tables are read through a G-stage page without U";
     /// What PMP refuses of a store's walk is reported as a load's.
     TableAccessIsLoad "R69" "a store whose page table is protected raises 5 instead of 7";
+    /// What PMP refuses of a store is reported as a load's.
+    ProtectedStoreIsLoad "R69" "a store that PMP refuses raises 5 instead of 7";
     /// A guest's fetch at a guest-physical address that is too wide raises 12 in place of 20, with `vsatp` Bare.
     WideFetchIsPageFault "R69" "a fetch beyond guest-physical addresses is a page fault";
     /// A guest access there raises 13 or 15 in place of 21 or 23.

@@ -7,7 +7,9 @@ use guest_mem::TrapInfo;
 use guest_mem::csr::{ENVCFG_PBMTE, HSTATUS_GVA, STATUS_MXR, STATUS_SUM};
 use guest_mem::fault::HTINST_PAGE_TABLE_WRITE;
 
-use super::{Deviation, FIRMWARE, HENVCFG_ADUE, HENVCFG_PMM, HENVCFG_PMM_7, NOWHERE};
+use super::{
+    Deviation, FIRMWARE, HENVCFG_ADUE, HENVCFG_PMM, HENVCFG_PMM_7, NOWHERE, firmware_is_protected,
+};
 use crate::guest::{self, Guest, Mode};
 use crate::harness::act_as_supervisor;
 use crate::tables::bits::{A, D, N, R, SUPERVISOR, U, USER, V, W, X};
@@ -126,6 +128,15 @@ pub(super) fn probe(deviation: Deviation) -> bool {
             world.map_g(GVA, FIRMWARE, USER, 0);
             world.load();
             cause(raw::hlv_d(GVA, 0)) == 21
+        }
+        Deviation::ProtectedStoreIsLoad => {
+            let mut world = World::guest_physical();
+            world.map_g(GVA, FIRMWARE, USER, 0);
+            world.load();
+            // No store, unless a load is refused.
+            firmware_is_protected()
+                && cause(raw::hlv_d(GVA, 0)) == 5
+                && cause(raw::hsv_d(GVA, 0)) == 5
         }
         Deviation::RedirectClearsGva => {
             let mut world = World::guest_physical();

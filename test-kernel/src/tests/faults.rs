@@ -3,22 +3,27 @@
 use core::sync::atomic::Ordering;
 
 use guest_mem::hart::Hart;
+use guest_mem::hart::riscv64::ScopedStvec;
+use guest_mem::translate::AdPolicy;
 use guest_mem::{
     AccessError, AccessKind, FaultKind, Gpa, GuestMemory, GuestPrivilege, Gva, LoadedVcpu,
     Operation, Resolution,
 };
 
-use crate::deviation::Deviation::{AccessFaultUnderBareSatp, ProtectionIsGuestPage};
+use crate::deviation::Deviation::{
+    AccessFaultUnderBareSatp, ProtectionIsGuestPage, UpdateIgnoresG,
+};
 use crate::deviation::{FIRMWARE, firmware_is_protected};
 use crate::harness::{Outcome, Test, cases, fail, one_in, skip};
-use crate::library::{error_of, in_both_forms, loaded};
-use crate::tables::bits::{SUPERVISOR, USER};
+use crate::library::{Scoped, error_of, in_both_forms, loaded, probed};
+use crate::tables::bits::{A, D, SUPERVISOR, USER, W};
 use crate::tables::{Page, World};
 use crate::{arena, csr};
 
 cases![
     r18_r60_the_library_names_every_refusal_of_every_operation,
     r18_r59_the_library_names_refusals_under_a_bare_satp,
+    r76_the_library_tells_reads_of_tables_from_updates,
     r22_the_library_reports_addresses_to_the_byte,
     r13_i5_the_library_refuses_wide_guest_physical_ranges,
     r12_i4_the_library_refuses_a_bare_g_stage_without_an_access,
@@ -181,6 +186,50 @@ fn r18_r59_the_library_names_refusals_under_a_bare_satp(t: &mut Test) -> Outcome
     // SAFETY: the kernel is linked where it is; the runner puts satp back.
     unsafe { csr::satp::write(0) };
     in_both_forms!(t, names_every_refusal)
+}
+
+fn r76_the_library_tells_reads_of_tables_from_updates(t: &mut Test) -> Outcome {
+    let (hart, profile): (Scoped, _) = probed::<ScopedStvec>()?;
+    if profile.vs_stage_ad != AdPolicy::Update {
+        skip!("A and D bits of the VS-stage are the guest's");
+    }
+    for readable in [false, true] {
+        let (mut world, _) = World::with_page(GVA, SUPERVISOR & !A & !D, USER);
+        let entry = world.vs_entry(GVA, 0);
+        let flags = if readable { USER & !W } else { 0 };
+        world.map_g(entry.gpa & !0xfff, entry.spa & !0xfff, flags, 0);
+        world.fence();
+        let vcpu = loaded(&hart);
+        let guest = vcpu.guest_virtual(Supervisor);
+        let access = if readable {
+            AccessKind::Store
+        } else {
+            AccessKind::Load
+        };
+        let resolve = Resolution::Resolve {
+            gpa: Gpa::new(entry.gpa),
+            access,
+        };
+        for (what, result) in [
+            ("a read", guest.read(Gva::new(GVA), &mut [0; 8])),
+            ("a write", guest.write(Gva::new(GVA), &[0; 8])),
+            (
+                "a load",
+                guest
+                    .load::<u8>(Gva::new(GVA), Ordering::Relaxed)
+                    .map(|_| ()),
+            ),
+        ] {
+            let what = format_args!("{what}, the table is readable: {readable}");
+            match result {
+                Ok(()) if readable => t.holds_or(what, false, UpdateIgnoresG)?,
+                Ok(()) => fail!("{what}: went through"),
+                Err(error) => t.equal(what, error.fault.resolution(), resolve)?,
+            }
+        }
+        arena::release_all();
+    }
+    Ok(())
 }
 
 fn r22_the_library_reports_addresses_to_the_byte(t: &mut Test) -> Outcome {

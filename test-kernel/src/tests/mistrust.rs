@@ -2,8 +2,8 @@
 //! fetched.
 
 use guest_mem::hart::riscv64::ScopedStvec;
-use guest_mem::instruction::TrappedError;
-use guest_mem::{AccessKind, FaultKind, GuestPrivilege, Gva, TrapInfo};
+use guest_mem::instruction::{TrappedAccess, TrappedError};
+use guest_mem::{AccessKind, FaultKind, Gpa, GuestPrivilege, Gva, TrapInfo};
 
 use super::exits::{CODE, DEVICE, DEVICE_GPA, decode, decoded_fits, guest_at, world};
 use crate::arena;
@@ -18,7 +18,7 @@ cases![
     r58_i11_a_changed_instruction_is_not_emulated,
     r58_an_instruction_that_cannot_be_fetched_has_its_own_fault,
     r58_a_fetch_fault_of_the_guest_is_no_data_access,
-    r58_a_misaligned_access_tells_its_offset,
+    r58_r75_a_misaligned_access_tells_its_offset,
 ];
 
 fn r58_an_htinst_out_of_the_standard_counts_as_zero(t: &mut Test) -> Outcome {
@@ -150,7 +150,8 @@ fn r58_a_fetch_fault_of_the_guest_is_no_data_access(t: &mut Test) -> Outcome {
     Ok(())
 }
 
-fn r58_a_misaligned_access_tells_its_offset(t: &mut Test) -> Outcome {
+fn r58_r75_a_misaligned_access_tells_its_offset(t: &mut Test) -> Outcome {
+    let (hart, _): (Scoped, _) = probed::<ScopedStvec>()?;
     let Some(index) = FORMS.iter().position(|form| form.text == "lw a0, 4(a1)") else {
         fail!("the form is not there");
     };
@@ -173,6 +174,26 @@ fn r58_a_misaligned_access_tells_its_offset(t: &mut Test) -> Outcome {
             exit.info.htinst,
             forms::transformed(index) | 2 << 15,
         )?;
+    }
+    // The library tells the two parts apart, by htinst and by the instruction.
+    let vcpu = loaded(&hart);
+    for htinst in [exit.info.htinst, 0] {
+        let info = TrapInfo {
+            htinst,
+            ..exit.info
+        };
+        let decoded = decode(&guest, &info, || {
+            vcpu.fetch_instruction(Gva::new(guest.pc), GuestPrivilege::Supervisor)
+        });
+        let Ok(TrappedAccess::AcrossPages(access)) = decoded else {
+            fail!("htinst {htinst:#x}: {decoded:x?}");
+        };
+        let parts = access.parts().map(|part| (part.gva, part.len, part.gpa));
+        let expected = [
+            (Gva::new(DEVICE - 2), 2, None),
+            (Gva::new(DEVICE), 2, Some(Gpa::new(DEVICE_GPA))),
+        ];
+        t.equal(format_args!("htinst {htinst:#x}"), parts, expected)?;
     }
     Ok(())
 }

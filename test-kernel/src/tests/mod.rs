@@ -21,6 +21,7 @@ pub mod routines;
 pub mod selftest;
 pub mod shapes;
 pub mod standalone;
+pub mod superpages;
 pub mod switching;
 pub mod traps;
 pub mod walks;
@@ -52,6 +53,7 @@ pub const SECTIONS: &[&[Case]] = &[
     memory::CASES,
     logging::CASES,
     walks::CASES,
+    superpages::CASES,
     entries::CASES,
     exits::CASES,
     mistrust::CASES,

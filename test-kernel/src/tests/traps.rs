@@ -6,7 +6,7 @@ use guest_mem::csr::{
 
 use crate::deviation::Deviation::{
     AccessFaultUnderBareSatp, FetchCauses, ImplicitIsLoad, MisalignedIsAccessFault,
-    ProtectionIsGuestPage, RedirectClearsGva,
+    ProtectedStoreIsLoad, ProtectionIsGuestPage, RedirectClearsGva,
 };
 use crate::deviation::{FIRMWARE, firmware_is_protected};
 use crate::guest::{self, ECALL, Mode};
@@ -113,6 +113,10 @@ fn every_cause(t: &mut Test) -> Outcome {
                 (
                     ImplicitIsLoad,
                     Expect::Cause(if cause == 23 { 21 } else { cause }),
+                ),
+                (
+                    ProtectedStoreIsLoad,
+                    Expect::Cause(if cause == 7 { 5 } else { cause }),
                 ),
                 (
                     ProtectionIsGuestPage,
