@@ -229,14 +229,47 @@ pub fn dot() {
     console.put(b".");
 }
 
+/// What was typed and fetched from the firmware, and not yet taken.
+struct Typed {
+    bytes: [u8; 16],
+    next: usize,
+    end: usize,
+}
+
+impl Typed {
+    const EMPTY: Self = Self {
+        bytes: [0; 16],
+        next: 0,
+        end: 0,
+    };
+
+    /// The oldest byte.
+    fn take(&mut self) -> Option<u8> {
+        let byte = self.bytes[self.next..self.end].first().copied()?;
+        self.next += 1;
+        Some(byte)
+    }
+
+    /// Asks the firmware's debug console for as much as there is room for.
+    fn fetch(&mut self) {
+        let into = Physical::new(self.bytes.len(), &raw mut self.bytes as usize, 0);
+        let read = sbi_rt::console_read(into).into_result().unwrap_or(0);
+        // SAFETY: the bytes are initialized; the firmware may have written them, which the compiler did not see.
+        self.bytes = unsafe { core::ptr::read_volatile(&raw const self.bytes) };
+        self.next = 0;
+        self.end = read.min(self.bytes.len());
+    }
+}
+
 /// A byte that somebody typed, if there is one.
 pub fn get() -> Option<u8> {
+    static TYPED: Mutex<Typed> = Mutex::new(Typed::EMPTY);
     if DEBUG_CONSOLE.load(Ordering::Relaxed) {
-        let mut byte = 0_u8;
-        let read = sbi_rt::console_read(Physical::new(1, &raw mut byte as usize, 0));
-        // SAFETY: `byte` is initialized; the firmware may have written it, which the compiler did not see.
-        let byte = unsafe { core::ptr::read_volatile(&raw const byte) };
-        return matches!(read.into_result(), Ok(1)).then_some(byte);
+        let mut typed = TYPED.lock();
+        if typed.next == typed.end {
+            typed.fetch();
+        }
+        return typed.take();
     }
     #[expect(deprecated, reason = "firmware of SBI 1.0 has no other console")]
     let byte = sbi_rt::legacy::console_getchar();

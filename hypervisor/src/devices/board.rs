@@ -60,6 +60,8 @@ pub struct Board<Output> {
     rtc: Rtc,
     rtc_source: u32,
     finish: Option<Finish>,
+    /// The guest has read the last byte that the serial port held.
+    drained: bool,
     harts: usize,
     /// The external interrupts at the last [`Board::take_changed_interrupts`], a bit a hart.
     reported: u64,
@@ -83,6 +85,7 @@ impl<Output: FnMut(u8)> Board<Output> {
             rtc: Rtc::new(),
             rtc_source: wiring.rtc_source,
             finish: None,
+            drained: false,
             harts: harts.min(64),
             reported: 0,
         })
@@ -91,12 +94,14 @@ impl<Output: FnMut(u8)> Board<Output> {
     /// Answers a guest's load, zero-extended; `None` if no device is there.
     pub fn read(&mut self, gpa: Gpa, width: Width) -> Option<u64> {
         let (device, offset) = self.bus.find(gpa, width)?;
+        let held_input = self.uart.holds_input();
         let value = match device {
             Device::Plic => self.plic.read(offset, width),
             Device::Uart => self.uart.read(offset, width),
             Device::Finisher => 0,
             Device::Rtc => self.rtc.read(offset, width),
         };
+        self.drained |= held_input && !self.uart.holds_input();
         self.drive_lines();
         Some(value)
     }
@@ -114,15 +119,24 @@ impl<Output: FnMut(u8)> Board<Output> {
         Some(())
     }
 
-    /// Gives the serial port what was typed: whatever `next` yields, until the port is full.
-    pub fn type_in(&mut self, mut next: impl FnMut() -> Option<u8>) {
+    /// Whether the guest has read the last byte that the serial port held, since this was asked last: then it is ready for more.
+    pub fn take_drained(&mut self) -> bool {
+        core::mem::take(&mut self.drained)
+    }
+
+    /// Gives the serial port what was typed: whatever `next` yields, until the port is full. Answers whether it
+    /// took anything.
+    pub fn type_in(&mut self, mut next: impl FnMut() -> Option<u8>) -> bool {
+        let mut took_any = false;
         while let Some(byte) = self.waiting.take().or_else(&mut next) {
             if !self.uart.push_input(byte) {
                 self.waiting = Some(byte);
                 break;
             }
+            took_any = true;
         }
         self.drive_lines();
+        took_any
     }
 
     /// The next typed byte, for a guest that asks its firmware for it: what the serial port holds comes before what `next`
@@ -215,6 +229,22 @@ mod tests {
         let status = board.read(Gpa::new(UART + register::LSR), Width::Byte)?;
         let data = board.read(Gpa::new(UART + register::DATA), Width::Byte)?;
         (status & 1 != 0).then_some(data as u8)
+    }
+
+    #[test]
+    fn the_last_byte_that_is_read_asks_for_more_once() {
+        let mut board = board();
+        assert_eq!(read_data(&mut board), None);
+        assert!(!board.take_drained(), "there was nothing");
+        board
+            .write(Gpa::new(UART + register::FCR), Width::Byte, 1)
+            .unwrap();
+        type_in(&mut board, b"ab");
+        assert_eq!(read_data(&mut board), Some(b'a'));
+        assert!(!board.take_drained(), "there is one more");
+        assert_eq!(read_data(&mut board), Some(b'b'));
+        assert!(board.take_drained());
+        assert!(!board.take_drained());
     }
 
     #[test]

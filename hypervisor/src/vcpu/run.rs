@@ -273,8 +273,8 @@ impl<'v> Vcpu<'v> {
 
     /// Serves a timer interrupt of the host.
     pub fn timer_interrupt(&mut self) {
-        if self.timer.expired() && self.index == 0 {
-            self.vm.poll_console();
+        if self.timer.expired() && self.index == 0 && self.vm.poll_console() {
+            self.timer.hurry();
         }
     }
 

@@ -2,19 +2,15 @@
 //!
 //! The one idea: the firmware offers one deadline a hart, so the earlier of the two is programmed.
 
+use super::pace::Pace;
 use crate::csr;
-
-/// Ticks of the host in a second on the hart that reads the console.
-const CONSOLE_TICKS: u64 = 100;
-/// Ticks of the host in a second on the others.
-const OTHER_TICKS: u64 = 10;
 
 /// The timers of one vCPU and its hart.
 #[derive(Debug)]
 pub struct Timer {
     /// The guest has `stimecmp`.
     own_timer: bool,
-    period: u64,
+    pace: Pace,
     tick: u64,
     guest: u64,
 }
@@ -22,16 +18,12 @@ pub struct Timer {
 impl Timer {
     /// Starts ticking. The first hart reads the console.
     pub fn new(own_timer: bool, timebase_frequency: u64, index: usize) -> Self {
-        let ticks = if index == 0 {
-            CONSOLE_TICKS
-        } else {
-            OTHER_TICKS
-        };
-        let period = (timebase_frequency / ticks).max(1);
+        let mut pace = Pace::new(timebase_frequency, index);
+        let tick = now().saturating_add(pace.until_next());
         let mut timer = Self {
             own_timer,
-            period,
-            tick: now().saturating_add(period),
+            pace,
+            tick,
             guest: u64::MAX,
         };
         timer.arm();
@@ -61,6 +53,11 @@ impl Timer {
         }
     }
 
+    /// Told that there was input: the next ticks come fast.
+    pub fn hurry(&mut self) {
+        self.pace.hurry();
+    }
+
     /// Serves a timer interrupt of the host. Answers whether it was time for a tick.
     pub fn expired(&mut self) -> bool {
         let now = now();
@@ -71,7 +68,7 @@ impl Timer {
         }
         let tick = self.tick <= now;
         if tick {
-            self.tick = now.saturating_add(self.period);
+            self.tick = now.saturating_add(self.pace.until_next());
         }
         self.arm();
         tick

@@ -60,9 +60,16 @@ impl Devices {
         }
     }
 
-    /// A load of the guest, zero-extended.
+    /// A load of the guest, zero-extended. A driver that has read all that the serial port held gets what was typed meanwhile at
+    /// once: else a paste would come in pieces of its FIFO's size, one a tick of the host.
     pub fn read(&self, gpa: Gpa, width: Width) -> Answer<u64> {
-        self.with(Some(gpa), |board| board.read(gpa, width))
+        self.with(Some(gpa), |board| {
+            let value = board.read(gpa, width);
+            if board.take_drained() {
+                board.type_in(console::get);
+            }
+            value
+        })
     }
 
     /// A store of the guest.
@@ -70,13 +77,10 @@ impl Devices {
         self.with(Some(gpa), |board| board.write(gpa, width, value))
     }
 
-    /// Gives the serial port what was typed: whatever `next` yields, until the port is full.
-    pub fn type_in(&self, next: impl FnMut() -> Option<u8>) -> HartSet {
-        self.with(None, |board| {
-            board.type_in(next);
-            Some(())
-        })
-        .changed
+    /// Gives the serial port what was typed: whatever `next` yields, until the port is full. The value says that there was
+    /// something.
+    pub fn type_in(&self, next: impl FnMut() -> Option<u8>) -> Answer<()> {
+        self.with(None, |board| board.type_in(next).then_some(()))
     }
 
     /// The next typed byte for a guest that asks the SBI for it, of what the serial port holds and then of what `next` yields.

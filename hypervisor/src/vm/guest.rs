@@ -268,9 +268,11 @@ impl Vm {
         answer.value
     }
 
-    /// Delivers what was typed to the serial port.
-    pub fn poll_console(&self) {
-        self.interrupts_changed(self.devices.type_in(console::get));
+    /// Delivers what was typed to the serial port. Answers whether there was anything.
+    pub fn poll_console(&self) -> bool {
+        let answer = self.devices.type_in(console::get);
+        self.interrupts_changed(answer.changed);
+        answer.value.is_some()
     }
 
     /// Ends the guest; answers whether this hart is the first to do so, and therefore the one to report it.

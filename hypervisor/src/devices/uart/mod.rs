@@ -71,6 +71,11 @@ impl<Output: FnMut(u8)> Uart<Output> {
         self.received.pop_front()
     }
 
+    /// Whether the receiver holds a byte.
+    pub fn holds_input(&self) -> bool {
+        !self.received.is_empty()
+    }
+
     /// Whether the interrupt line is asserted.
     pub fn interrupt_pending(&self) -> bool {
         self.interrupt() != Interrupt::None
