@@ -4,6 +4,22 @@
 //! What knows nothing of the machine, `arguments` and `shim`, is tested on any host; the rest exists for the target only.
 #![cfg_attr(target_os = "none", no_std)]
 
+/// The name of a symbol of the library's access unit: it ends in the library's version, which is this program's.
+#[cfg(target_os = "none")]
+macro_rules! unit_symbol {
+    ($name:ident) => {
+        concat!(
+            stringify!($name),
+            "_v",
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_MINOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_PATCH"),
+        )
+    };
+}
+
 #[cfg(target_os = "none")]
 pub mod arena;
 pub mod arguments;

@@ -3,8 +3,10 @@
 //! The order matters once: the hypervisor embeds the tour guest, whose path its build script reads from
 //! [`TOUR_ELF_VARIABLE`].
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::arguments;
 use crate::jump_image;
@@ -17,6 +19,78 @@ const TOUR_ELF_VARIABLE: &str = "GUEST_MEM_TOUR_ELF";
 
 /// How a bare-metal program is built.
 pub const BUILD: [&str; 4] = ["build", "--release", "--target", TARGET];
+
+/// The profile of [`Form`]s, and its folder. One for all of them: what runs on the host is built once.
+const LINKING: &str = "linking";
+
+/// Another way to compile and link than the release profile's.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// Cargo's `opt-level`.
+    pub opt_level: &'static str,
+    /// rustc's `relocation-model`.
+    pub relocation_model: Option<&'static str>,
+}
+
+impl Form {
+    /// Fat LTO, in one codegen unit.
+    pub const fn fat(opt_level: &'static str) -> Self {
+        Self {
+            opt_level,
+            relocation_model: None,
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "opt-level {}, fat LTO, one codegen unit", self.opt_level)?;
+        match self.relocation_model {
+            Some(model) => write!(f, ", relocation-model {model}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// As [`build_hypervisor`], in another form.
+pub fn build_hypervisor_as(form: &Form) -> anyhow::Result<PathBuf> {
+    let tour = build_as("tour", None, form)?.join("tour");
+    Ok(build_as("hypervisor", Some(&tour), form)?.join("hypervisor"))
+}
+
+/// Builds a package in another form; gives the folder of its programs.
+fn build_as(package: &str, tour: Option<&Path>, form: &Form) -> anyhow::Result<PathBuf> {
+    let (mut cargo, target_dir) = cargo()?;
+    cargo.args(["build", "--target", TARGET, "--package", package]);
+    cargo.args(["--profile", LINKING]);
+    for setting in [
+        "inherits=\"release\"".into(),
+        "lto=\"fat\"".into(),
+        "codegen-units=1".into(),
+        match form.opt_level.parse::<u8>() {
+            Ok(level) => format!("opt-level={level}"),
+            Err(_) => format!("opt-level=\"{}\"", form.opt_level),
+        },
+    ] {
+        cargo.args(["--config", &format!("profile.{LINKING}.{setting}")]);
+    }
+    if let Some(model) = form.relocation_model {
+        cargo.args([
+            "--config",
+            &format!("target.{TARGET}.rustflags=[\"-Crelocation-model={model}\"]"),
+        ]);
+    }
+    if let Some(tour) = tour {
+        cargo.env(TOUR_ELF_VARIABLE, tour);
+    }
+    process::output(&mut cargo)?;
+    Ok(target_dir.join(TARGET).join(LINKING))
+}
+
+/// A `cargo` for the target, and the folder that it builds into.
+pub fn cargo() -> anyhow::Result<(Command, PathBuf)> {
+    Toolchain::resolve()?.cargo()
+}
 
 /// Builds every bare-metal program.
 pub fn build_all() -> anyhow::Result<()> {
@@ -113,7 +187,7 @@ pub fn build_hostile_guest() -> anyhow::Result<PathBuf> {
 
 /// Builds a package; gives the folder of its programs.
 fn build(package: &str, tour: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let (mut cargo, target_dir) = Toolchain::resolve()?.cargo()?;
+    let (mut cargo, target_dir) = cargo()?;
     cargo.args(BUILD).args(["--package", package]);
     if let Some(tour) = tour {
         cargo.env(TOUR_ELF_VARIABLE, tour);

@@ -61,6 +61,9 @@ pub enum Command {
     Mutants(Mutants),
     /// Run the fuzz targets, with nightly Rust and cargo-fuzz, whose build takes some minutes, so not part of `test`
     Fuzz(Fuzz),
+    /// Build and run the tour at other optimization levels, with fat LTO and position-independent, and link a program with two
+    /// versions of the library
+    Linking(Machine),
     /// Run the library's tests of what harts share in every order that the memory model allows, with loom
     Loom,
     /// Run the library's tests of pointers and races in Miri, with nightly Rust: minutes, so not part of `test`

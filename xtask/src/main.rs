@@ -13,6 +13,7 @@ mod evidence;
 mod fuzz;
 mod guest;
 mod jump_image;
+mod linking;
 mod loom;
 mod miri;
 mod mutants;
@@ -103,6 +104,7 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
         cli::Command::Test(options) => test::run(&options),
         cli::Command::Bench(options) => bench::run(&options),
         cli::Command::Fuzz(options) => fuzz::run(&options),
+        cli::Command::Linking(machine) => linking::run(&machine),
         cli::Command::Loom => loom::run(),
         cli::Command::Miri(options) => miri::run(&options),
         cli::Command::Mutants(options) => mutants::run(&options),

@@ -149,8 +149,9 @@ unsafe extern "C" {
     fn handover_start();
 }
 
-/// Where another hart is to be started, or to go on.
-pub fn entry() -> u64 {
+/// Where another hart is to be started, or to go on, until it comes to `main`.
+pub fn entry(main: extern "C" fn(u64, u64) -> !) -> u64 {
+    guest_kit::entry::second_hart_entry(main);
     handover_start as *const () as u64
 }
 

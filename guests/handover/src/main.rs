@@ -63,7 +63,7 @@ mod guest {
         judge(&mut report, Life::Booted, found::of(hart), boot);
         if machine.harts > 1 {
             let second = u64::from(hart == 0);
-            sbi::hart_start(second, found::entry(), STARTED);
+            sbi::hart_start(second, found::entry(second_main), STARTED);
             wait_until(patience, || found::of(second).is_some());
             judge(&mut report, Life::Started, found::of(second), STARTED);
 
@@ -79,8 +79,7 @@ mod guest {
         sbi::shutdown(report.wrong > 0);
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
+    extern "C" fn second_main(_hart: u64, _opaque: u64) -> ! {
         if !HAS_SUSPENDED.swap(true, Ordering::SeqCst) {
             // SAFETY: this hart uses none of them, and only wakes by the interrupt: `sstatus.SIE` is clear.
             unsafe {
@@ -88,7 +87,13 @@ mod guest {
                 csr_write!("sscratch", 1u64);
                 csr_set!("sie", 2u64);
             }
-            let arguments = [NON_RETENTIVE.into(), found::entry(), RESUMED, 0, 0];
+            let arguments = [
+                NON_RETENTIVE.into(),
+                found::entry(second_main),
+                RESUMED,
+                0,
+                0,
+            ];
             sbi::call(EID_HSM, HART_SUSPEND, arguments);
         }
         loop {
@@ -141,7 +146,7 @@ mod guest {
         found: &Found,
         life: Life,
     ) {
-        let entry = found::entry();
+        let entry = found::entry(second_main);
         let (mut count, mut wrong) = (0, 0);
         for (number, value) in found.csrs() {
             count += 1;

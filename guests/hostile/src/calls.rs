@@ -5,9 +5,9 @@ use guest_kit::trap::catch;
 use guest_kit::{csr_write, now};
 use sbi_spec::{base, dbcn, hsm, legacy, nacl, pmu, rfnc, spi, srst, sta, susp, time};
 
-use crate::found;
 use crate::layout::Layout;
 use crate::random::Random;
+use crate::second;
 
 /// What pointers point to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub fn step(layout: &Layout, random: &mut Random, buffers: Buffers, reckless: bo
     } else if extension == hsm::EID_HSM && random.one_in(2) {
         arguments[0] = random.below(2);
         let buffer = buffer(layout, random);
-        arguments[1] = random.one_of(&[found::entry(), layout.code, buffer]);
+        arguments[1] = random.one_of(&[second::entry(), layout.code, buffer]);
     }
     if is_last(extension, function) && !reckless {
         if function != hsm::HART_SUSPEND {

@@ -154,8 +154,9 @@ unsafe extern "C" {
     fn hostile_start();
 }
 
-/// Where the second hart is to be started.
-pub fn entry() -> u64 {
+/// Where the second hart is to be started, to go on at `main`.
+pub fn entry(main: extern "C" fn(u64, u64) -> !) -> u64 {
+    guest_kit::entry::second_hart_entry(main);
     hostile_start as *const () as u64
 }
 

@@ -45,11 +45,16 @@ unsafe impl Sync for FoundInVectors {}
 static TASK: AtomicU64 = AtomicU64::new(0);
 static SEED: AtomicU64 = AtomicU64::new(0);
 
+/// Where it is to be started.
+pub fn entry() -> u64 {
+    found::entry(main)
+}
+
 /// Starts it, looks at what it found, and at memory that both write to. `layout` lives as long as the guest.
 pub fn look(machine: &Machine, layout: &Layout, random: &mut Random) -> Result<(), Finding> {
     let opaque = random.next();
     HAS_VECTORS.store(has_vectors(machine), Ordering::Release);
-    let answer = sbi::hart_start(1, found::entry(), opaque);
+    let answer = sbi::hart_start(1, entry(), opaque);
     let arrived = || ARRIVED.load(Ordering::Acquire) != 0;
     if answer.error != 0 || !wait_until(sharing::PATIENCE * machine.timebase_frequency, arrived) {
         return Err(Finding {
@@ -97,8 +102,8 @@ pub fn step_over_traps() {
     }
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
+/// Where it goes on once it has stored what it found.
+extern "C" fn main(_hart: u64, _opaque: u64) -> ! {
     if HAS_VECTORS.load(Ordering::Acquire) {
         let found = found::vectors(1).err();
         // SAFETY: the first hart does not read it before `ARRIVED`. A hart that is started once more finds its own stamp there,

@@ -40,8 +40,13 @@ const RESUME_OPAQUE: u64 = 0xfedc_ba98_7654_3210;
 /// The page of the window that the boot hart maps elsewhere.
 const MOVING: u64 = 12;
 
-#[unsafe(no_mangle)]
-extern "C" fn guest_second_main(hart: u64, opaque: u64) -> ! {
+/// Where the second hart is to be started.
+pub fn second_hart_entry() -> u64 {
+    entry::second_hart_entry(second_main)
+}
+
+/// Where the second hart goes on.
+extern "C" fn second_main(hart: u64, opaque: u64) -> ! {
     // SAFETY: the boot hart built the table before it started this hart; the other bits only let interrupts come.
     unsafe {
         paging::turn_on();
@@ -63,7 +68,7 @@ extern "C" fn guest_second_main(hart: u64, opaque: u64) -> ! {
             }
             task::SUSPEND => sbi::hart_suspend_retentive().error as u64,
             task::SUSPEND_AND_FORGET => {
-                let entry = entry::second_hart_entry();
+                let entry = second_hart_entry();
                 // As compilers pass a `uint32_t`: sign-extended.
                 let kind = NON_RETENTIVE.cast_signed() as u64;
                 let arguments = [kind, entry, RESUME_OPAQUE, 0, 0];
@@ -167,7 +172,7 @@ fn clear_own_interrupt(report: &mut Report<'_>, hart: u64) {
 
 fn start(report: &mut Report<'_>, second: &Second) -> bool {
     let before = sbi::hart_status(second.hart).value;
-    let started = sbi::hart_start(second.hart, entry::second_hart_entry(), OPAQUE);
+    let started = sbi::hart_start(second.hart, second_hart_entry(), OPAQUE);
     let arrived = || ARRIVED[0].load(Ordering::SeqCst) == second.hart;
     let came = started.error == 0 && wait_until(second.patience, arrived);
     let opaque = ARRIVED[1].load(Ordering::SeqCst);
@@ -177,7 +182,7 @@ fn start(report: &mut Report<'_>, second: &Second) -> bool {
         format_args!("hart {}, {opaque:#x}", second.hart),
     );
     if came {
-        let again = sbi::hart_start(second.hart, entry::second_hart_entry(), 0);
+        let again = sbi::hart_start(second.hart, second_hart_entry(), 0);
         report.step(
             "starting it again is refused as already available",
             again.error as isize == -6,

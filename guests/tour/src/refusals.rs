@@ -5,7 +5,7 @@ use core::arch::asm;
 use guest_kit::sbi::{SbiRet, call as sbi_call};
 use guest_kit::trap::{Trap, catch, cause};
 use guest_kit::vectors::has_vectors;
-use guest_kit::{console, csr_set, entry, sbi};
+use guest_kit::{console, csr_set, sbi};
 use sbi_spec::{dbcn, hsm};
 
 use crate::code::call;
@@ -79,7 +79,7 @@ fn pointers(report: &mut Report<'_>) {
     }
     let answer = sbi::console_read(16, HOLE);
     expect_error(report, "input into a hole", answer, INVALID_PARAM);
-    let answer = sbi::hart_start(99, entry::second_hart_entry(), 0);
+    let answer = sbi::hart_start(99, crate::harts::second_hart_entry(), 0);
     expect_error(
         report,
         "starting a hart that does not exist",

@@ -74,7 +74,7 @@ mod guest {
         if machine.harts > 1 {
             let second = u64::from(hart == 0);
             GOAL.store(wakes, Ordering::SeqCst);
-            sbi::hart_start(second, entry::second_hart_entry(), hart);
+            sbi::hart_start(second, entry::second_hart_entry(second_main), hart);
             while !IS_HERE.load(Ordering::SeqCst) {
                 core::hint::spin_loop();
             }
@@ -216,8 +216,7 @@ mod guest {
         );
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn guest_second_main(_hart: u64, first: u64) -> ! {
+    extern "C" fn second_main(_hart: u64, first: u64) -> ! {
         // SAFETY: only pending bits are looked at.
         unsafe {
             csr_clear!("sstatus", 2u64);

@@ -149,6 +149,7 @@ fn r20_i1_a_guest_goes_on_after_a_faulting_access_of_either_form(t: &mut Test) -
 }
 
 unsafe extern "C" {
+    #[link_name = unit_symbol!(__guest_mem_access_start)]
     static __guest_mem_access_start: u8;
 }
 

@@ -65,7 +65,10 @@ pub struct Routine<K> {
 macro_rules! routines {
     ($($form:ident { $($symbol:ident $kind:expr, $bytes:literal;)* })*) => {{
         unsafe extern "C" {
-            $($(fn $symbol();)*)*
+            $($(
+                #[link_name = unit_symbol!($symbol)]
+                fn $symbol();
+            )*)*
         }
         [$($(Routine {
             name: stringify!($symbol),

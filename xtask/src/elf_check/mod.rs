@@ -12,7 +12,7 @@ use std::ops::Range;
 use anyhow::{Context, bail, ensure};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind, SymbolKind};
 
-/// The labels around the code that accesses guest memory, and around its table.
+/// The labels around the code that accesses guest memory, and around its table, but for the crate's version at their ends.
 const ACCESS: [&str; 2] = ["__guest_mem_access_start", "__guest_mem_access_end"];
 const TABLE: [&str; 2] = ["__guest_mem_extable_start", "__guest_mem_extable_end"];
 
@@ -28,21 +28,41 @@ pub enum Elsewhere {
 /// Checks the linked program `file`; gives the number of the table's entries.
 pub fn check(file: &[u8], elsewhere: Elsewhere) -> anyhow::Result<usize> {
     let elf = object::File::parse(file).context("no ELF file")?;
-    let unit_range = between(&elf, ACCESS)?;
-    let unit = contents(&elf, &unit_range)?;
-    let table = contents(&elf, &between(&elf, TABLE)?)?;
-    let mut findings: Vec<String> = table::check(unit, table)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    findings.extend(far_branches(unit).map(|offset| {
-        format!("the vector is taken back too far from +{offset:#x}: a jump and a branch over it")
-    }));
+    let mut units = Vec::new();
+    let mut findings: Vec<String> = Vec::new();
+    let mut entries = 0;
+    for version in versions_of(&elf)? {
+        let unit_range = between(&elf, ACCESS, &version)?;
+        let unit = contents(&elf, &unit_range)?;
+        let table = contents(&elf, &between(&elf, TABLE, &version)?)?;
+        findings.extend(table::check(unit, table).iter().map(ToString::to_string));
+        findings.extend(far_branches(unit).map(|offset| {
+            format!(
+                "the vector is taken back too far from +{offset:#x}: a jump and a branch over it"
+            )
+        }));
+        entries += table::entries(table).count();
+        units.push(unit_range);
+    }
     if elsewhere == Elsewhere::Forbidden {
-        findings.extend(accesses_outside(&elf, &unit_range)?);
+        findings.extend(accesses_outside(&elf, &units)?);
     }
     ensure!(findings.is_empty(), "{}", findings.join("; "));
-    Ok(table::entries(table).count())
+    Ok(entries)
+}
+
+/// The versions of the library in `file`, as its symbols end.
+pub fn versions(file: &[u8]) -> anyhow::Result<Vec<String>> {
+    versions_of(&object::File::parse(file).context("no ELF file")?)
+}
+
+fn versions_of(elf: &object::File) -> anyhow::Result<Vec<String>> {
+    let found: Vec<String> = elf
+        .symbols()
+        .filter_map(|symbol| symbol.name().ok()?.strip_prefix(ACCESS[0]).map(Into::into))
+        .collect();
+    ensure!(!found.is_empty(), "no symbol {}", ACCESS[0]);
+    Ok(found)
 }
 
 /// Where the assembler made two instructions, of which each group of accesses executes one that jumps, of a branch that is not
@@ -61,7 +81,8 @@ fn far_branches(unit: &[u8]) -> impl Iterator<Item = usize> {
 /// Where in `file` the table's first entry that is one stands, and the place without one before it.
 pub fn entry_of_table_in_file(file: &[u8]) -> anyhow::Result<(usize, usize)> {
     let elf = object::File::parse(file)?;
-    let table = between(&elf, TABLE)?;
+    let version = versions_of(&elf)?.swap_remove(0);
+    let table = between(&elf, TABLE, &version)?;
     let position = position(&elf, table.start)?;
     let (instruction, _) = table::entries(contents(&elf, &table)?)
         .next()
@@ -91,9 +112,14 @@ fn position(elf: &object::File, address: u64) -> anyhow::Result<usize> {
 }
 
 /// The addresses between two labels.
-fn between(elf: &object::File, [start, end]: [&str; 2]) -> anyhow::Result<Range<u64>> {
-    let address = |name| {
-        let symbol = elf.symbols().find(|symbol| symbol.name() == Ok(name));
+fn between(
+    elf: &object::File,
+    [start, end]: [&str; 2],
+    version: &str,
+) -> anyhow::Result<Range<u64>> {
+    let address = |name: &str| {
+        let name = format!("{name}{version}");
+        let symbol = elf.symbols().find(|symbol| symbol.name() == Ok(&*name));
         Ok::<_, anyhow::Error>(
             symbol
                 .with_context(|| format!("no symbol {name}"))?
@@ -116,7 +142,7 @@ fn contents<'a>(elf: &object::File<'a>, range: &Range<u64>) -> anyhow::Result<&'
 }
 
 /// The instructions outside the unit that access guest memory, in words.
-fn accesses_outside(elf: &object::File, unit: &Range<u64>) -> anyhow::Result<Vec<String>> {
+fn accesses_outside(elf: &object::File, units: &[Range<u64>]) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for section in elf.sections() {
         // Every loaded section that is executable is of this kind.
@@ -140,7 +166,7 @@ fn accesses_outside(elf: &object::File, unit: &Range<u64>) -> anyhow::Result<Vec
         for piece in starts.windows(2) {
             for (offset, kind) in instruction::guest_accesses(&code[piece[0]..piece[1]]) {
                 let address = base + (piece[0] + offset) as u64;
-                if !unit.contains(&address) {
+                if !units.iter().any(|unit| unit.contains(&address)) {
                     let name = section.name().unwrap_or_default();
                     found.push(format!(
                         "{kind} at {address:#x} in {name}, outside the library's access unit"

@@ -36,7 +36,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "a load has no entry in the exception table",
         "hart/riscv64/access/copies.S",
         &[(
-            "GUEST_ACCESS 0, \\fixup, hlv.d s8, (s8)",
+            "GUEST_MEM_ACCESS 0, \\fixup, hlv.d s8, (s8)",
             "hlv.d   s8, (s8)",
         )],
     ),
@@ -57,7 +57,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "the scoped vector does not put sstatus back",
         "hart/riscv64/access/scoped.S",
         &[(
-            "RESTORE_STATUS sstatus, {trap_status}, t3",
+            "GUEST_MEM_RESTORE_STATUS sstatus, {trap_status}, t3",
             "li      t2, {trap_status}",
         )],
     ),
@@ -69,18 +69,18 @@ pub const OF_LIBRARY: &[Mutant] = &[
     on_target(
         "a register of the host is lost where its own trap is forwarded",
         "hart/riscv64/access/scoped.S",
-        &[("ld      t3, FRAME_T3(", "# ld    t3, FRAME_T3(")],
+        &[("ld      t3, {frame_t3}(", "# ld    t3, {frame_t3}(")],
     ),
     on_target(
         "a copy does not take the vector back after the host's own fault",
         "hart/riscv64/access/copies.S",
         &[
             (
-                "    KEEP_SCOPE \\scoped\n    addi    t3, a1, 56\n",
+                "    GUEST_MEM_KEEP_SCOPE \\scoped\n    addi    t3, a1, 56\n",
                 "    addi    t3, a1, 56\n",
             ),
             (
-                "    KEEP_SCOPE 1\n    addi    s9, a1, 120\n",
+                "    GUEST_MEM_KEEP_SCOPE 1\n    addi    s9, a1, 120\n",
                 "    addi    s9, a1, 120\n",
             ),
         ],
@@ -89,8 +89,8 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "a copy does not give back after a fault what the caller lent it",
         "hart/riscv64/access/copies.S",
         &[(
-            "LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped\n    BODY_FIXUPS 128\n14: LENT_7 ld\n",
-            "LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped\n    BODY_FIXUPS 128\n14:\n",
+            "GUEST_MEM_LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped\n    GUEST_MEM_BODY_FIXUPS 128\n14: GUEST_MEM_LENT_7 ld\n",
+            "GUEST_MEM_LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped\n    GUEST_MEM_BODY_FIXUPS 128\n14:\n",
         )],
     ),
     on_target(

@@ -26,6 +26,21 @@ macro_rules! read_csr {
     }};
 }
 
+/// The name of a symbol of the access unit. It ends in the crate's version, so that a program may have two versions (R78).
+macro_rules! symbol {
+    ($name:ident) => {
+        concat!(
+            stringify!($name),
+            "_v",
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_MINOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_PATCH"),
+        )
+    };
+}
+
 mod forms;
 mod parts;
 mod record;
@@ -60,16 +75,36 @@ global_asm!(
     frame_htinst = const frame::HTINST,
     frame_sstatus = const frame::SSTATUS,
     frame_hstatus = const frame::HSTATUS,
-    frame_scratch = const frame::SCRATCH,
+    frame_t1 = const frame::SCRATCH,
+    frame_t2 = const frame::SCRATCH + 8,
+    frame_t3 = const frame::SCRATCH + 16,
+    frame_t4 = const frame::SCRATCH + 24,
+    frame_a4 = const frame::SCRATCH + 32,
+    frame_s3 = const frame::SCRATCH + 40,
     unit_bits = const UNIT_BITS,
+    // From the causes to the table.
+    extable = const 16,
+    major = const number(env!("CARGO_PKG_VERSION_MAJOR")),
+    minor = const number(env!("CARGO_PKG_VERSION_MINOR")),
+    patch = const number(env!("CARGO_PKG_VERSION_PATCH")),
     separate = const cfg!(feature = "fence-guest-accesses") as u8,
 );
 
 /// The access unit has fewer bytes than two to the power of this, and its table a place for each four of these.
 const UNIT_BITS: u32 = 14;
 
+/// A part of the crate's version.
+const fn number(digits: &str) -> u64 {
+    match u64::from_str_radix(digits, 10) {
+        Ok(number) => number,
+        Err(_) => panic!("the parts of a version are numbers"),
+    }
+}
+
 unsafe extern "C" {
+    #[link_name = symbol!(__guest_mem_access_start)]
     static __guest_mem_access_start: [u8; 0];
+    #[link_name = symbol!(__guest_mem_extable_start)]
     static __guest_mem_extable_start: [u16; 1 << UNIT_BITS >> 2];
 }
 

@@ -5,6 +5,7 @@
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of each stack.
 const STACK: usize = 16 << 10;
@@ -35,8 +36,8 @@ static STACKS: AllStacks = AllStacks(UnsafeCell::new(
 // `_start`: a0 = hart id, a1 = device tree, as the SBI specification hands over. Clears .bss, goes to
 // `guest_main(a0, a1)`, which does not return.
 //
-// `guest_second_hart`: a0 = hart id, a1 = what was passed to hart_start; goes to `guest_second_main(a0, a1)`,
-// or waits for ever in a guest that has no such function.
+// `guest_second_hart`: a0 = hart id, a1 = what was passed to hart_start; goes to the function that `second_hart_entry` was
+// given. Not to a weak symbol: with fat LTO that and its definition are two of one name in one module.
 global_asm!(
     r#"
     .section .text.entry, "ax", @progbits
@@ -71,21 +72,25 @@ guest_second_hart:
     csrw    sscratch, t0
     la      t0, guest_trap_vector
     csrw    stvec, t0
-    call    guest_second_main
-    .weak   guest_second_main
-guest_second_main:
-4:  wfi
-    j       4b
+    la      t0, {second_main}
+    ld      t0, 0(t0)
+    jr      t0
     "#,
     stacks = sym STACKS,
     stack = const STACK,
+    second_main = sym SECOND_MAIN,
 );
+
+/// Where a second hart goes on in Rust.
+static SECOND_MAIN: AtomicUsize = AtomicUsize::new(0);
 
 unsafe extern "C" {
     fn guest_second_hart();
 }
 
-/// Where a second hart is to be started, for SBI's `hart_start`.
-pub fn second_hart_entry() -> u64 {
+/// Where a second hart is to be started, for SBI's `hart_start`. It goes on at `main(hart id, opaque)`.
+pub fn second_hart_entry(main: extern "C" fn(u64, u64) -> !) -> u64 {
+    // Release: SBI's `hart_start` orders it before the hart's start.
+    SECOND_MAIN.store(main as *const () as usize, Ordering::Release);
     guest_second_hart as *const () as u64
 }

@@ -28,7 +28,7 @@ mod guest {
         );
         // Both harts print from here on: the kind of console is known.
         console::has_debug_console();
-        let answer = sbi::hart_start(1, entry::second_hart_entry(), 0);
+        let answer = sbi::hart_start(1, entry::second_hart_entry(second_main), 0);
         if answer.error != 0 {
             println!("forged-end: its second hart does not start");
         }
@@ -38,8 +38,7 @@ mod guest {
         sbi::shutdown(true);
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
+    extern "C" fn second_main(_hart: u64, _opaque: u64) -> ! {
         loop {
             sbi::console_write(size_of_val(&MANY) as u64, MANY.as_ptr() as u64);
             for byte in FORGED {

@@ -21,7 +21,7 @@ mod guest {
         println!("hidden-panic: makes the hypervisor panic; expects that everybody notices");
         // Both harts print from here on: the kind of console is known.
         console::has_debug_console();
-        let answer = sbi::hart_start(1, entry::second_hart_entry(), 0);
+        let answer = sbi::hart_start(1, entry::second_hart_entry(second_main), 0);
         while answer.error == 0 && SAID.load(Ordering::Relaxed) < 3 {
             core::hint::spin_loop();
         }
@@ -30,8 +30,7 @@ mod guest {
         sbi::shutdown(true);
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn guest_second_main(_hart: u64, _opaque: u64) -> ! {
+    extern "C" fn second_main(_hart: u64, _opaque: u64) -> ! {
         loop {
             print!("hypervisor: guest hidden-panic ended: shutdown\nx\r");
             SAID.fetch_add(1, Ordering::Relaxed);

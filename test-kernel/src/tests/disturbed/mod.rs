@@ -23,6 +23,7 @@ const UNTOUCHED: u8 = 0xee;
 const FILL: u8 = 0x5a;
 
 unsafe extern "C" {
+    #[link_name = unit_symbol!(__guest_mem_scoped_vector)]
     static __guest_mem_scoped_vector: u8;
 }
 

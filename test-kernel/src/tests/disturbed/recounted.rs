@@ -51,6 +51,7 @@ fn left(routine: &Routine<Kind>, at: u64, cause: u64) -> u64 {
 /// Where the routine goes on after its faults, each once; then zeros.
 fn fixups(routine: &Routine<Kind>) -> [u64; 16] {
     unsafe extern "C" {
+        #[link_name = unit_symbol!(__guest_mem_access_start)]
         static __guest_mem_access_start: u8;
     }
     let start = (&raw const __guest_mem_access_start) as u64;

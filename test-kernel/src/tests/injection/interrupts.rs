@@ -30,7 +30,9 @@ cases![r26_i2_an_interrupt_at_every_instruction_of_an_access_is_survived,];
 const NEVER: u64 = 1 << 40;
 
 unsafe extern "C" {
+    #[link_name = unit_symbol!(__guest_mem_access_start)]
     static __guest_mem_access_start: u8;
+    #[link_name = unit_symbol!(__guest_mem_access_end)]
     static __guest_mem_access_end: u8;
 }
 

@@ -3,29 +3,29 @@
 # By doubles: bodies of four batches (in the scoped form, of four groups), then batches, then single doubles. A batch moves a1
 # on, a body a0: the fixup of the body's n-th batch moves a0 to where a1 is.
 
-    .macro LOAD_BATCH fixup, scoped
-    SEPARATE
-    KEEP_SCOPE \scoped
+    .macro GUEST_MEM_LOAD_BATCH fixup, scoped
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_KEEP_SCOPE \scoped
     addi    t3, a1, 56
-    GUEST_ACCESS 0, \fixup, hlv.d a4, (a1)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a4, (a1)
     addi    a5, a1, 8
-    GUEST_ACCESS 0, \fixup, hlv.d a5, (a5)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a5, (a5)
     addi    a6, a1, 16
-    GUEST_ACCESS 0, \fixup, hlv.d a6, (a6)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a6, (a6)
     addi    a7, a1, 24
-    GUEST_ACCESS 0, \fixup, hlv.d a7, (a7)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a7, (a7)
     addi    t0, a1, 32
-    GUEST_ACCESS 0, \fixup, hlv.d t0, (t0)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d t0, (t0)
     addi    t1, a1, 40
-    GUEST_ACCESS 0, \fixup, hlv.d t1, (t1)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d t1, (t1)
     addi    t2, a1, 48
-    GUEST_ACCESS 0, \fixup, hlv.d t2, (t2)
-    GUEST_ACCESS 0, \fixup, hlv.d t3, (t3)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d t2, (t2)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d t3, (t3)
     addi    a1, a1, 64
-    SEPARATE
+    GUEST_MEM_SEPARATE
     .endm
 
-    .macro STORE_HOST at
+    .macro GUEST_MEM_STORE_HOST at
     sd      a4, \at+0(a0)
     sd      a5, \at+8(a0)
     sd      a6, \at+16(a0)
@@ -37,46 +37,46 @@
     .endm
 
 # By sixteen doubles, in the scoped form: the more a group has, the less often it looks whether the vector is still there.
-    .macro LOAD_GROUP fixup
-    SEPARATE
-    KEEP_SCOPE 1
+    .macro GUEST_MEM_LOAD_GROUP fixup
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_KEEP_SCOPE 1
     addi    s9, a1, 120
-    GUEST_ACCESS 0, \fixup, hlv.d a3, (a1)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a3, (a1)
     addi    a4, a1, 8
-    GUEST_ACCESS 0, \fixup, hlv.d a4, (a4)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a4, (a4)
     addi    a5, a1, 16
-    GUEST_ACCESS 0, \fixup, hlv.d a5, (a5)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a5, (a5)
     addi    a6, a1, 24
-    GUEST_ACCESS 0, \fixup, hlv.d a6, (a6)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a6, (a6)
     addi    a7, a1, 32
-    GUEST_ACCESS 0, \fixup, hlv.d a7, (a7)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a7, (a7)
     addi    t0, a1, 40
-    GUEST_ACCESS 0, \fixup, hlv.d t0, (t0)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d t0, (t0)
     addi    t1, a1, 48
-    GUEST_ACCESS 0, \fixup, hlv.d t1, (t1)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d t1, (t1)
     addi    t2, a1, 56
-    GUEST_ACCESS 0, \fixup, hlv.d t2, (t2)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d t2, (t2)
     addi    t3, a1, 64
-    GUEST_ACCESS 0, \fixup, hlv.d t3, (t3)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d t3, (t3)
     addi    s3, a1, 72
-    GUEST_ACCESS 0, \fixup, hlv.d s3, (s3)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d s3, (s3)
     addi    s4, a1, 80
-    GUEST_ACCESS 0, \fixup, hlv.d s4, (s4)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d s4, (s4)
     addi    s5, a1, 88
-    GUEST_ACCESS 0, \fixup, hlv.d s5, (s5)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d s5, (s5)
     addi    s6, a1, 96
-    GUEST_ACCESS 0, \fixup, hlv.d s6, (s6)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d s6, (s6)
     addi    s7, a1, 104
-    GUEST_ACCESS 0, \fixup, hlv.d s7, (s7)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d s7, (s7)
     addi    s8, a1, 112
-    GUEST_ACCESS 0, \fixup, hlv.d s8, (s8)
-    GUEST_ACCESS 0, \fixup, hlv.d s9, (s9)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d s8, (s8)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d s9, (s9)
     addi    a1, a1, 128
-    SEPARATE
+    GUEST_MEM_SEPARATE
     .endm
 
 # \op is sd or ld.
-    .macro HOST_GROUP op, at
+    .macro GUEST_MEM_HOST_GROUP op, at
     \op      a3, \at+0(a0)
     \op      a4, \at+8(a0)
     \op      a5, \at+16(a0)
@@ -95,52 +95,52 @@
     \op      s9, \at+120(a0)
     .endm
 
-    .macro STORE_GROUP fixup
-    SEPARATE
-    KEEP_SCOPE 1
-    GUEST_ACCESS 2, \fixup, hsv.d a3, (a1)
+    .macro GUEST_MEM_STORE_GROUP fixup
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_KEEP_SCOPE 1
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a3, (a1)
     addi    a3, a1, 8
-    GUEST_ACCESS 2, \fixup, hsv.d a4, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a4, (a3)
     addi    a3, a1, 16
-    GUEST_ACCESS 2, \fixup, hsv.d a5, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a5, (a3)
     addi    a3, a1, 24
-    GUEST_ACCESS 2, \fixup, hsv.d a6, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a6, (a3)
     addi    a3, a1, 32
-    GUEST_ACCESS 2, \fixup, hsv.d a7, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a7, (a3)
     addi    a3, a1, 40
-    GUEST_ACCESS 2, \fixup, hsv.d t0, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d t0, (a3)
     addi    a3, a1, 48
-    GUEST_ACCESS 2, \fixup, hsv.d t1, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d t1, (a3)
     addi    a3, a1, 56
-    GUEST_ACCESS 2, \fixup, hsv.d t2, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d t2, (a3)
     addi    a3, a1, 64
-    GUEST_ACCESS 2, \fixup, hsv.d t3, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d t3, (a3)
     addi    a3, a1, 72
-    GUEST_ACCESS 2, \fixup, hsv.d s3, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d s3, (a3)
     addi    a3, a1, 80
-    GUEST_ACCESS 2, \fixup, hsv.d s4, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d s4, (a3)
     addi    a3, a1, 88
-    GUEST_ACCESS 2, \fixup, hsv.d s5, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d s5, (a3)
     addi    a3, a1, 96
-    GUEST_ACCESS 2, \fixup, hsv.d s6, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d s6, (a3)
     addi    a3, a1, 104
-    GUEST_ACCESS 2, \fixup, hsv.d s7, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d s7, (a3)
     addi    a3, a1, 112
-    GUEST_ACCESS 2, \fixup, hsv.d s8, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d s8, (a3)
     addi    a3, a1, 120
-    GUEST_ACCESS 2, \fixup, hsv.d s9, (a3)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d s9, (a3)
     addi    a1, a1, 128
-    SEPARATE
+    GUEST_MEM_SEPARATE
     .endm
 
 # Single elements up to a2; `2` is where to jump if there may be none.
-    .macro LOAD_SINGLES hlv, st, w, scoped
+    .macro GUEST_MEM_LOAD_SINGLES hlv, st, w, scoped
 2:  beq     a0, a2, 4f
-3:  SEPARATE
-    KEEP_SCOPE \scoped
-    GUEST_ACCESS 0, 6f, \hlv a4, (a1)
+3:  GUEST_MEM_SEPARATE
+    GUEST_MEM_KEEP_SCOPE \scoped
+    GUEST_MEM_ACCESS 0, 6f, \hlv a4, (a1)
     addi    a1, a1, \w
-    SEPARATE
+    GUEST_MEM_SEPARATE
     \st     a4, 0(a0)
     addi    a0, a0, \w
     bne     a0, a2, 3b
@@ -152,7 +152,7 @@
 
 # A page fault or guest-page fault names its address: that of a1 is the exact one already, and needs no second trap. Any
 # other fault of a batch is redone element by element.
-    .macro REDO_UNLESS_FIRST
+    .macro GUEST_MEM_REDO_UNLESS_FIRST
     li      t0, {first_page_fault}
     bltu    t1, t0, 3b
     beq     t2, a1, 6b
@@ -160,44 +160,44 @@
     .endm
 
 # The fixups of a body's batches, or groups, of so many bytes.
-    .macro BODY_FIXUPS bytes
+    .macro GUEST_MEM_BODY_FIXUPS bytes
 13: addi    a0, a0, \bytes
 12: addi    a0, a0, \bytes
 11: addi    a0, a0, \bytes
     .endm
 
-    .macro COPY_FROM_GUEST name, scoped
-    ROUTINE \name
+    .macro GUEST_MEM_COPY_FROM_GUEST name, scoped
+    GUEST_MEM_ROUTINE \name
     .if \scoped
     andi    t4, a2, -512
     beqz    t4, 7f
     add     a2, a2, a0
     add     t4, t4, a0
-    LENT_7 sd
-1:  LOAD_GROUP 14f
-    HOST_GROUP sd, 0
-    LOAD_GROUP 11f
-    HOST_GROUP sd, 128
-    LOAD_GROUP 12f
-    HOST_GROUP sd, 256
-    LOAD_GROUP 13f
-    HOST_GROUP sd, 384
+    GUEST_MEM_LENT_7 sd
+1:  GUEST_MEM_LOAD_GROUP 14f
+    GUEST_MEM_HOST_GROUP sd, 0
+    GUEST_MEM_LOAD_GROUP 11f
+    GUEST_MEM_HOST_GROUP sd, 128
+    GUEST_MEM_LOAD_GROUP 12f
+    GUEST_MEM_HOST_GROUP sd, 256
+    GUEST_MEM_LOAD_GROUP 13f
+    GUEST_MEM_HOST_GROUP sd, 384
     addi    a0, a0, 512
     bne     a0, t4, 1b
-    LENT_7 ld
+    GUEST_MEM_LENT_7 ld
     .else
     andi    t4, a2, -256
     beqz    t4, 7f
     add     a2, a2, a0
     add     t4, t4, a0
-1:  LOAD_BATCH 10f, 0
-    STORE_HOST 0
-    LOAD_BATCH 11f, 0
-    STORE_HOST 64
-    LOAD_BATCH 12f, 0
-    STORE_HOST 128
-    LOAD_BATCH 13f, 0
-    STORE_HOST 192
+1:  GUEST_MEM_LOAD_BATCH 10f, 0
+    GUEST_MEM_STORE_HOST 0
+    GUEST_MEM_LOAD_BATCH 11f, 0
+    GUEST_MEM_STORE_HOST 64
+    GUEST_MEM_LOAD_BATCH 12f, 0
+    GUEST_MEM_STORE_HOST 128
+    GUEST_MEM_LOAD_BATCH 13f, 0
+    GUEST_MEM_STORE_HOST 192
     addi    a0, a0, 256
     bne     a0, t4, 1b
     .endif
@@ -207,51 +207,51 @@
     add     a2, a2, a0
     beqz    t4, 2f
     add     t4, t4, a0
-8:  LOAD_BATCH 10f, \scoped
-    STORE_HOST 0
+8:  GUEST_MEM_LOAD_BATCH 10f, \scoped
+    GUEST_MEM_STORE_HOST 0
     addi    a0, a0, 64
     bne     a0, t4, 8b
-    LOAD_SINGLES hlv.d, sd, 8, \scoped
+    GUEST_MEM_LOAD_SINGLES hlv.d, sd, 8, \scoped
     .if \scoped
-    BODY_FIXUPS 128
-14: LENT_7 ld
+    GUEST_MEM_BODY_FIXUPS 128
+14: GUEST_MEM_LENT_7 ld
     .else
-    BODY_FIXUPS 64
+    GUEST_MEM_BODY_FIXUPS 64
     .endif
-10: REDO_UNLESS_FIRST
-    .size   \name, . - \name
+10: GUEST_MEM_REDO_UNLESS_FIRST
+    .size   \name\()_v{major}_{minor}_{patch}, . - \name\()_v{major}_{minor}_{patch}
     .endm
 
 # Narrow elements by fours, then single ones; there is at least one.
-    .macro COPY_NARROW_FROM_GUEST name, hlv, st, w, scoped
-    ROUTINE \name
+    .macro GUEST_MEM_COPY_NARROW_FROM_GUEST name, hlv, st, w, scoped
+    GUEST_MEM_ROUTINE \name
     andi    t4, a2, -4*\w
     add     a2, a2, a0
     beqz    t4, 3f
     add     t4, t4, a0
-1:  SEPARATE
-    KEEP_SCOPE \scoped
+1:  GUEST_MEM_SEPARATE
+    GUEST_MEM_KEEP_SCOPE \scoped
     addi    a5, a1, \w
-    GUEST_ACCESS 0, 10f, \hlv a4, (a1)
-    GUEST_ACCESS 0, 10f, \hlv a5, (a5)
+    GUEST_MEM_ACCESS 0, 10f, \hlv a4, (a1)
+    GUEST_MEM_ACCESS 0, 10f, \hlv a5, (a5)
     addi    a6, a1, 2*\w
-    GUEST_ACCESS 0, 10f, \hlv a6, (a6)
+    GUEST_MEM_ACCESS 0, 10f, \hlv a6, (a6)
     addi    a7, a1, 3*\w
-    GUEST_ACCESS 0, 10f, \hlv a7, (a7)
+    GUEST_MEM_ACCESS 0, 10f, \hlv a7, (a7)
     addi    a1, a1, 4*\w
-    SEPARATE
+    GUEST_MEM_SEPARATE
     \st     a4, 0(a0)
     \st     a5, \w(a0)
     \st     a6, 2*\w(a0)
     \st     a7, 3*\w(a0)
     addi    a0, a0, 4*\w
     bne     a0, t4, 1b
-    LOAD_SINGLES \hlv, \st, \w, \scoped
-10: REDO_UNLESS_FIRST
-    .size   \name, . - \name
+    GUEST_MEM_LOAD_SINGLES \hlv, \st, \w, \scoped
+10: GUEST_MEM_REDO_UNLESS_FIRST
+    .size   \name\()_v{major}_{minor}_{patch}, . - \name\()_v{major}_{minor}_{patch}
     .endm
 
-    .macro LOAD_HOST at
+    .macro GUEST_MEM_LOAD_HOST at
     ld      a4, \at+0(a0)
     ld      a5, \at+8(a0)
     ld      a6, \at+16(a0)
@@ -262,45 +262,45 @@
     ld      t3, \at+56(a0)
     .endm
 
-    .macro STORE_BATCH fixup, scoped
-    SEPARATE
+    .macro GUEST_MEM_STORE_BATCH fixup, scoped
+    GUEST_MEM_SEPARATE
     .if \scoped
-    KEEP_SCOPE 1
-    GUEST_ACCESS 2, \fixup, hsv.d a4, (a1)
+    GUEST_MEM_KEEP_SCOPE 1
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a4, (a1)
     addi    a4, a1, 8
-    GUEST_ACCESS 2, \fixup, hsv.d a5, (a4)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a5, (a4)
     .else
     addi    t5, a1, 8
-    GUEST_ACCESS 2, \fixup, hsv.d a4, (a1)
-    GUEST_ACCESS 2, \fixup, hsv.d a5, (t5)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a4, (a1)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a5, (t5)
     .endif
     addi    a4, a1, 16
-    GUEST_ACCESS 2, \fixup, hsv.d a6, (a4)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a6, (a4)
     addi    a4, a1, 24
-    GUEST_ACCESS 2, \fixup, hsv.d a7, (a4)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a7, (a4)
     addi    a4, a1, 32
-    GUEST_ACCESS 2, \fixup, hsv.d t0, (a4)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d t0, (a4)
     addi    a4, a1, 40
-    GUEST_ACCESS 2, \fixup, hsv.d t1, (a4)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d t1, (a4)
     addi    a4, a1, 48
-    GUEST_ACCESS 2, \fixup, hsv.d t2, (a4)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d t2, (a4)
     addi    a4, a1, 56
-    GUEST_ACCESS 2, \fixup, hsv.d t3, (a4)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d t3, (a4)
     addi    a1, a1, 64
-    SEPARATE
+    GUEST_MEM_SEPARATE
     .endm
 
-    .macro STORE_SINGLES hsv, ld, w, scoped
+    .macro GUEST_MEM_STORE_SINGLES hsv, ld, w, scoped
 2:  beq     a0, a2, 4f
 3:  \ld     a4, 0(a0)
     .if \scoped
-    KEEP_SCOPE 1
+    GUEST_MEM_KEEP_SCOPE 1
     .else
     nop
     .endif
-    SEPARATE
-    GUEST_ACCESS 2, 6f, \hsv a4, (a1)
-    SEPARATE
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_ACCESS 2, 6f, \hsv a4, (a1)
+    GUEST_MEM_SEPARATE
     addi    a1, a1, \w
     addi    a0, a0, \w
     bne     a0, a2, 3b
@@ -310,38 +310,38 @@
     ret
     .endm
 
-    .macro COPY_TO_GUEST name, scoped
-    ROUTINE \name
+    .macro GUEST_MEM_COPY_TO_GUEST name, scoped
+    GUEST_MEM_ROUTINE \name
     .if \scoped
     andi    t4, a2, -512
     beqz    t4, 7f
     add     a2, a2, a0
     add     t4, t4, a0
-    LENT_7 sd
-1:  HOST_GROUP ld, 0
-    STORE_GROUP 14f
-    HOST_GROUP ld, 128
-    STORE_GROUP 11f
-    HOST_GROUP ld, 256
-    STORE_GROUP 12f
-    HOST_GROUP ld, 384
-    STORE_GROUP 13f
+    GUEST_MEM_LENT_7 sd
+1:  GUEST_MEM_HOST_GROUP ld, 0
+    GUEST_MEM_STORE_GROUP 14f
+    GUEST_MEM_HOST_GROUP ld, 128
+    GUEST_MEM_STORE_GROUP 11f
+    GUEST_MEM_HOST_GROUP ld, 256
+    GUEST_MEM_STORE_GROUP 12f
+    GUEST_MEM_HOST_GROUP ld, 384
+    GUEST_MEM_STORE_GROUP 13f
     addi    a0, a0, 512
     bne     a0, t4, 1b
-    LENT_7 ld
+    GUEST_MEM_LENT_7 ld
     .else
     andi    t4, a2, -256
     beqz    t4, 7f
     add     a2, a2, a0
     add     t4, t4, a0
-1:  LOAD_HOST 0
-    STORE_BATCH 10f, 0
-    LOAD_HOST 64
-    STORE_BATCH 11f, 0
-    LOAD_HOST 128
-    STORE_BATCH 12f, 0
-    LOAD_HOST 192
-    STORE_BATCH 13f, 0
+1:  GUEST_MEM_LOAD_HOST 0
+    GUEST_MEM_STORE_BATCH 10f, 0
+    GUEST_MEM_LOAD_HOST 64
+    GUEST_MEM_STORE_BATCH 11f, 0
+    GUEST_MEM_LOAD_HOST 128
+    GUEST_MEM_STORE_BATCH 12f, 0
+    GUEST_MEM_LOAD_HOST 192
+    GUEST_MEM_STORE_BATCH 13f, 0
     addi    a0, a0, 256
     bne     a0, t4, 1b
     .endif
@@ -351,23 +351,23 @@
     add     a2, a2, a0
     beqz    t4, 2f
     add     t4, t4, a0
-8:  LOAD_HOST 0
-    STORE_BATCH 10f, \scoped
+8:  GUEST_MEM_LOAD_HOST 0
+    GUEST_MEM_STORE_BATCH 10f, \scoped
     addi    a0, a0, 64
     bne     a0, t4, 8b
-    STORE_SINGLES hsv.d, ld, 8, \scoped
+    GUEST_MEM_STORE_SINGLES hsv.d, ld, 8, \scoped
     .if \scoped
-    BODY_FIXUPS 128
-14: LENT_7 ld
+    GUEST_MEM_BODY_FIXUPS 128
+14: GUEST_MEM_LENT_7 ld
     .else
-    BODY_FIXUPS 64
+    GUEST_MEM_BODY_FIXUPS 64
     .endif
-10: REDO_UNLESS_FIRST
-    .size   \name, . - \name
+10: GUEST_MEM_REDO_UNLESS_FIRST
+    .size   \name\()_v{major}_{minor}_{patch}, . - \name\()_v{major}_{minor}_{patch}
     .endm
 
-    .macro COPY_NARROW_TO_GUEST name, hsv, ld, w, scoped
-    ROUTINE \name
+    .macro GUEST_MEM_COPY_NARROW_TO_GUEST name, hsv, ld, w, scoped
+    GUEST_MEM_ROUTINE \name
     andi    t4, a2, -4*\w
     add     a2, a2, a0
     beqz    t4, 3f
@@ -377,34 +377,34 @@
     \ld     a6, 2*\w(a0)
     \ld     a7, 3*\w(a0)
     addi    a0, a0, 4*\w
-    KEEP_SCOPE \scoped
-    SEPARATE
-    GUEST_ACCESS 2, 9f, \hsv a4, (a1)
+    GUEST_MEM_KEEP_SCOPE \scoped
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_ACCESS 2, 9f, \hsv a4, (a1)
     addi    a4, a1, \w
-    GUEST_ACCESS 2, 9f, \hsv a5, (a4)
+    GUEST_MEM_ACCESS 2, 9f, \hsv a5, (a4)
     addi    a4, a1, 2*\w
-    GUEST_ACCESS 2, 9f, \hsv a6, (a4)
+    GUEST_MEM_ACCESS 2, 9f, \hsv a6, (a4)
     addi    a4, a1, 3*\w
-    GUEST_ACCESS 2, 9f, \hsv a7, (a4)
+    GUEST_MEM_ACCESS 2, 9f, \hsv a7, (a4)
     addi    a1, a1, 4*\w
-    SEPARATE
+    GUEST_MEM_SEPARATE
     bne     a0, t4, 1b
-    STORE_SINGLES \hsv, \ld, \w, \scoped
+    GUEST_MEM_STORE_SINGLES \hsv, \ld, \w, \scoped
 9:  addi    a0, a0, -4*\w
-    REDO_UNLESS_FIRST
-    .size   \name, . - \name
+    GUEST_MEM_REDO_UNLESS_FIRST
+    .size   \name\()_v{major}_{minor}_{patch}, . - \name\()_v{major}_{minor}_{patch}
     .endm
 
-    .macro BOTH_COPIES form, scoped
-    COPY_FROM_GUEST __guest_mem_\form\()_copy_from_8, \scoped
-    COPY_NARROW_FROM_GUEST __guest_mem_\form\()_copy_from_4, hlv.w, sw, 4, \scoped
-    COPY_NARROW_FROM_GUEST __guest_mem_\form\()_copy_from_2, hlv.h, sh, 2, \scoped
-    COPY_NARROW_FROM_GUEST __guest_mem_\form\()_copy_from_1, hlv.b, sb, 1, \scoped
-    COPY_TO_GUEST __guest_mem_\form\()_copy_to_8, \scoped
-    COPY_NARROW_TO_GUEST __guest_mem_\form\()_copy_to_4, hsv.w, lw, 4, \scoped
-    COPY_NARROW_TO_GUEST __guest_mem_\form\()_copy_to_2, hsv.h, lh, 2, \scoped
-    COPY_NARROW_TO_GUEST __guest_mem_\form\()_copy_to_1, hsv.b, lb, 1, \scoped
+    .macro GUEST_MEM_BOTH_COPIES form, scoped
+    GUEST_MEM_COPY_FROM_GUEST __guest_mem_\form\()_copy_from_8, \scoped
+    GUEST_MEM_COPY_NARROW_FROM_GUEST __guest_mem_\form\()_copy_from_4, hlv.w, sw, 4, \scoped
+    GUEST_MEM_COPY_NARROW_FROM_GUEST __guest_mem_\form\()_copy_from_2, hlv.h, sh, 2, \scoped
+    GUEST_MEM_COPY_NARROW_FROM_GUEST __guest_mem_\form\()_copy_from_1, hlv.b, sb, 1, \scoped
+    GUEST_MEM_COPY_TO_GUEST __guest_mem_\form\()_copy_to_8, \scoped
+    GUEST_MEM_COPY_NARROW_TO_GUEST __guest_mem_\form\()_copy_to_4, hsv.w, lw, 4, \scoped
+    GUEST_MEM_COPY_NARROW_TO_GUEST __guest_mem_\form\()_copy_to_2, hsv.h, lh, 2, \scoped
+    GUEST_MEM_COPY_NARROW_TO_GUEST __guest_mem_\form\()_copy_to_1, hsv.b, lb, 1, \scoped
     .endm
 
-    BOTH_COPIES hook, 0
-    BOTH_COPIES scoped, 1
+    GUEST_MEM_BOTH_COPIES hook, 0
+    GUEST_MEM_BOTH_COPIES scoped, 1

@@ -5,76 +5,76 @@
 # Bodies, batches and fixups as in copies.S.
 
 # t0 holds the bytes of the double before, t2 and t3 the shifts (modulo 64).
-    .macro MERGED into, next
+    .macro GUEST_MEM_MERGED into, next
     sll     \into, \next, t3
     or      \into, \into, t0
     srl     t0, \next, t2
     .endm
 
-    .macro MERGE_LOAD_BATCH at, fixup, scoped
-    SEPARATE
-    KEEP_SCOPE \scoped
+    .macro GUEST_MEM_MERGE_LOAD_BATCH at, fixup, scoped
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_KEEP_SCOPE \scoped
     addi    a4, a1, 8
-    GUEST_ACCESS 0, \fixup, hlv.d a4, (a4)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a4, (a4)
     addi    a5, a1, 16
-    GUEST_ACCESS 0, \fixup, hlv.d a5, (a5)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a5, (a5)
     addi    a6, a1, 24
-    GUEST_ACCESS 0, \fixup, hlv.d a6, (a6)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a6, (a6)
     addi    a1, a1, 32
-    GUEST_ACCESS 0, \fixup, hlv.d a7, (a1)
-    SEPARATE
-    MERGED  t1, a4
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a7, (a1)
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_MERGED  t1, a4
     sd      t1, \at+0(a0)
-    MERGED  t1, a5
+    GUEST_MEM_MERGED  t1, a5
     sd      t1, \at+8(a0)
-    MERGED  t1, a6
+    GUEST_MEM_MERGED  t1, a6
     sd      t1, \at+16(a0)
-    MERGED  t1, a7
+    GUEST_MEM_MERGED  t1, a7
     sd      t1, \at+24(a0)
     .endm
 
 # In the scoped form by eight doubles: the more a group has, the less often it looks whether the vector is still there.
-    .macro MERGE_LOAD_GROUP at, fixup
-    SEPARATE
-    KEEP_SCOPE 1
+    .macro GUEST_MEM_MERGE_LOAD_GROUP at, fixup
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_KEEP_SCOPE 1
     addi    a3, a1, 8
-    GUEST_ACCESS 0, \fixup, hlv.d a3, (a3)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a3, (a3)
     addi    a4, a1, 16
-    GUEST_ACCESS 0, \fixup, hlv.d a4, (a4)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a4, (a4)
     addi    a5, a1, 24
-    GUEST_ACCESS 0, \fixup, hlv.d a5, (a5)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a5, (a5)
     addi    a6, a1, 32
-    GUEST_ACCESS 0, \fixup, hlv.d a6, (a6)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a6, (a6)
     addi    a7, a1, 40
-    GUEST_ACCESS 0, \fixup, hlv.d a7, (a7)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d a7, (a7)
     addi    s3, a1, 48
-    GUEST_ACCESS 0, \fixup, hlv.d s3, (s3)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d s3, (s3)
     addi    s4, a1, 56
-    GUEST_ACCESS 0, \fixup, hlv.d s4, (s4)
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d s4, (s4)
     addi    a1, a1, 64
-    GUEST_ACCESS 0, \fixup, hlv.d s5, (a1)
-    SEPARATE
-    MERGED  t1, a3
+    GUEST_MEM_ACCESS 0, \fixup, hlv.d s5, (a1)
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_MERGED  t1, a3
     sd      t1, \at+0(a0)
-    MERGED  t1, a4
+    GUEST_MEM_MERGED  t1, a4
     sd      t1, \at+8(a0)
-    MERGED  t1, a5
+    GUEST_MEM_MERGED  t1, a5
     sd      t1, \at+16(a0)
-    MERGED  t1, a6
+    GUEST_MEM_MERGED  t1, a6
     sd      t1, \at+24(a0)
-    MERGED  t1, a7
+    GUEST_MEM_MERGED  t1, a7
     sd      t1, \at+32(a0)
-    MERGED  t1, s3
+    GUEST_MEM_MERGED  t1, s3
     sd      t1, \at+40(a0)
-    MERGED  t1, s4
+    GUEST_MEM_MERGED  t1, s4
     sd      t1, \at+48(a0)
-    MERGED  t1, s5
+    GUEST_MEM_MERGED  t1, s5
     sd      t1, \at+56(a0)
     .endm
 
 # a0 is a multiple of 8, a1 is not.
-    .macro MERGE_FROM_GUEST name, scoped
-    ROUTINE \name
+    .macro GUEST_MEM_MERGE_FROM_GUEST name, scoped
+    GUEST_MEM_ROUTINE \name
     .if \scoped
     andi    t4, a2, -256
     .else
@@ -84,88 +84,88 @@
     slli    t2, a1, 3
     neg     t3, t2
     andi    a1, a1, -8
-    SEPARATE
-    KEEP_SCOPE \scoped
-    GUEST_ACCESS 0, 6f, hlv.d t0, (a1)
-    SEPARATE
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_KEEP_SCOPE \scoped
+    GUEST_MEM_ACCESS 0, 6f, hlv.d t0, (a1)
+    GUEST_MEM_SEPARATE
     srl     t0, t0, t2
     .if \scoped
     beqz    t4, 8f
     add     t4, t4, a0
-    LENT_3 sd
-7:  MERGE_LOAD_GROUP 0, 10f
-    MERGE_LOAD_GROUP 64, 11f
-    MERGE_LOAD_GROUP 128, 12f
-    MERGE_LOAD_GROUP 192, 13f
+    GUEST_MEM_LENT_3 sd
+7:  GUEST_MEM_MERGE_LOAD_GROUP 0, 10f
+    GUEST_MEM_MERGE_LOAD_GROUP 64, 11f
+    GUEST_MEM_MERGE_LOAD_GROUP 128, 12f
+    GUEST_MEM_MERGE_LOAD_GROUP 192, 13f
     addi    a0, a0, 256
     bne     a0, t4, 7b
-    LENT_3 ld
+    GUEST_MEM_LENT_3 ld
 8:  sub     t4, a2, a0
     andi    t4, t4, -32
     beqz    t4, 2f
     add     t4, t4, a0
-1:  MERGE_LOAD_BATCH 0, 6f, 1
+1:  GUEST_MEM_MERGE_LOAD_BATCH 0, 6f, 1
     addi    a0, a0, 32
     bne     a0, t4, 1b
     .else
     beqz    t4, 8f
     add     t4, t4, a0
-1:  MERGE_LOAD_BATCH 0, 6f, 0
-    MERGE_LOAD_BATCH 32, 5f, 0
+1:  GUEST_MEM_MERGE_LOAD_BATCH 0, 6f, 0
+    GUEST_MEM_MERGE_LOAD_BATCH 32, 5f, 0
     addi    a0, a0, 64
     bne     a0, t4, 1b
 8:  sub     t4, a2, a0
     andi    t4, t4, 32
     beqz    t4, 2f
-    MERGE_LOAD_BATCH 0, 6f, 0
+    GUEST_MEM_MERGE_LOAD_BATCH 0, 6f, 0
     addi    a0, a0, 32
     .endif
 2:  beq     a0, a2, 4f
-3:  SEPARATE
-    KEEP_SCOPE \scoped
+3:  GUEST_MEM_SEPARATE
+    GUEST_MEM_KEEP_SCOPE \scoped
     addi    a1, a1, 8
-    GUEST_ACCESS 0, 6f, hlv.d a4, (a1)
-    SEPARATE
-    MERGED  t1, a4
+    GUEST_MEM_ACCESS 0, 6f, hlv.d a4, (a1)
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_MERGED  t1, a4
     sd      t1, 0(a0)
     addi    a0, a0, 8
     bne     a0, a2, 3b
 4:  li      a0, 0
     ret
     .if \scoped
-    BODY_FIXUPS 64
-10: LENT_3 ld
+    GUEST_MEM_BODY_FIXUPS 64
+10: GUEST_MEM_LENT_3 ld
     .else
 5:  addi    a0, a0, 32
     .endif
 6:  sub     a0, a2, a0
     ret
-    .size   \name, . - \name
+    .size   \name\()_v{major}_{minor}_{patch}, . - \name\()_v{major}_{minor}_{patch}
     .endm
 
-    .macro MERGE_STORE_BATCH at, scoped
+    .macro GUEST_MEM_MERGE_STORE_BATCH at, scoped
     ld      a4, \at+8(a0)
     ld      a5, \at+16(a0)
     ld      a6, \at+24(a0)
     ld      a7, \at+32(a0)
-    MERGED  t1, a4
-    MERGED  a4, a5
-    MERGED  a5, a6
-    MERGED  a6, a7
-    KEEP_SCOPE \scoped
-    SEPARATE
-    GUEST_ACCESS 2, 6f, hsv.d t1, (a1)
+    GUEST_MEM_MERGED  t1, a4
+    GUEST_MEM_MERGED  a4, a5
+    GUEST_MEM_MERGED  a5, a6
+    GUEST_MEM_MERGED  a6, a7
+    GUEST_MEM_KEEP_SCOPE \scoped
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_ACCESS 2, 6f, hsv.d t1, (a1)
     addi    a7, a1, 8
-    GUEST_ACCESS 2, 6f, hsv.d a4, (a7)
+    GUEST_MEM_ACCESS 2, 6f, hsv.d a4, (a7)
     addi    a7, a1, 16
-    GUEST_ACCESS 2, 6f, hsv.d a5, (a7)
+    GUEST_MEM_ACCESS 2, 6f, hsv.d a5, (a7)
     addi    a7, a1, 24
-    GUEST_ACCESS 2, 6f, hsv.d a6, (a7)
+    GUEST_MEM_ACCESS 2, 6f, hsv.d a6, (a7)
     addi    a1, a1, 32
-    SEPARATE
+    GUEST_MEM_SEPARATE
     .endm
 
-    .macro MERGE_STORE_GROUP at, fixup
+    .macro GUEST_MEM_MERGE_STORE_GROUP at, fixup
     ld      a3, \at+8(a0)
     ld      a4, \at+16(a0)
     ld      a5, \at+24(a0)
@@ -174,38 +174,38 @@
     ld      s3, \at+48(a0)
     ld      s4, \at+56(a0)
     ld      s5, \at+64(a0)
-    MERGED  t1, a3
-    MERGED  a3, a4
-    MERGED  a4, a5
-    MERGED  a5, a6
-    MERGED  a6, a7
-    MERGED  a7, s3
-    MERGED  s3, s4
-    MERGED  s4, s5
-    SEPARATE
-    KEEP_SCOPE 1
-    GUEST_ACCESS 2, \fixup, hsv.d t1, (a1)
+    GUEST_MEM_MERGED  t1, a3
+    GUEST_MEM_MERGED  a3, a4
+    GUEST_MEM_MERGED  a4, a5
+    GUEST_MEM_MERGED  a5, a6
+    GUEST_MEM_MERGED  a6, a7
+    GUEST_MEM_MERGED  a7, s3
+    GUEST_MEM_MERGED  s3, s4
+    GUEST_MEM_MERGED  s4, s5
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_KEEP_SCOPE 1
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d t1, (a1)
     addi    s5, a1, 8
-    GUEST_ACCESS 2, \fixup, hsv.d a3, (s5)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a3, (s5)
     addi    s5, a1, 16
-    GUEST_ACCESS 2, \fixup, hsv.d a4, (s5)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a4, (s5)
     addi    s5, a1, 24
-    GUEST_ACCESS 2, \fixup, hsv.d a5, (s5)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a5, (s5)
     addi    s5, a1, 32
-    GUEST_ACCESS 2, \fixup, hsv.d a6, (s5)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a6, (s5)
     addi    s5, a1, 40
-    GUEST_ACCESS 2, \fixup, hsv.d a7, (s5)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d a7, (s5)
     addi    s5, a1, 48
-    GUEST_ACCESS 2, \fixup, hsv.d s3, (s5)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d s3, (s5)
     addi    s5, a1, 56
-    GUEST_ACCESS 2, \fixup, hsv.d s4, (s5)
+    GUEST_MEM_ACCESS 2, \fixup, hsv.d s4, (s5)
     addi    a1, a1, 64
-    SEPARATE
+    GUEST_MEM_SEPARATE
     .endm
 
 # a1 is a multiple of 8, a0 is not.
-    .macro MERGE_TO_GUEST name, scoped
-    ROUTINE \name
+    .macro GUEST_MEM_MERGE_TO_GUEST name, scoped
+    GUEST_MEM_ROUTINE \name
     slli    t2, a0, 3
     neg     t3, t2
     andi    a0, a0, -8
@@ -216,19 +216,19 @@
     add     a2, a2, a1
     beqz    t4, 8f
     add     t4, t4, a1
-    LENT_3 sd
-7:  MERGE_STORE_GROUP 0, 10f
-    MERGE_STORE_GROUP 64, 10f
-    MERGE_STORE_GROUP 128, 10f
-    MERGE_STORE_GROUP 192, 10f
+    GUEST_MEM_LENT_3 sd
+7:  GUEST_MEM_MERGE_STORE_GROUP 0, 10f
+    GUEST_MEM_MERGE_STORE_GROUP 64, 10f
+    GUEST_MEM_MERGE_STORE_GROUP 128, 10f
+    GUEST_MEM_MERGE_STORE_GROUP 192, 10f
     addi    a0, a0, 256
     bne     a1, t4, 7b
-    LENT_3 ld
+    GUEST_MEM_LENT_3 ld
 8:  sub     t4, a2, a1
     andi    t4, t4, -32
     beqz    t4, 2f
     add     t4, t4, a1
-1:  MERGE_STORE_BATCH 0, 1
+1:  GUEST_MEM_MERGE_STORE_BATCH 0, 1
     addi    a0, a0, 32
     bne     a1, t4, 1b
     .else
@@ -236,37 +236,37 @@
     add     a2, a2, a1
     beqz    t4, 8f
     add     t4, t4, a1
-1:  MERGE_STORE_BATCH 0, 0
-    MERGE_STORE_BATCH 32, 0
+1:  GUEST_MEM_MERGE_STORE_BATCH 0, 0
+    GUEST_MEM_MERGE_STORE_BATCH 32, 0
     addi    a0, a0, 64
     bne     a1, t4, 1b
 8:  sub     t4, a2, a1
     andi    t4, t4, 32
     beqz    t4, 2f
-    MERGE_STORE_BATCH 0, 0
+    GUEST_MEM_MERGE_STORE_BATCH 0, 0
     addi    a0, a0, 32
     .endif
 2:  beq     a1, a2, 4f
 3:  ld      a4, 8(a0)
     addi    a0, a0, 8
-    MERGED  t1, a4
-    KEEP_SCOPE \scoped
-    SEPARATE
-    GUEST_ACCESS 2, 6f, hsv.d t1, (a1)
-    SEPARATE
+    GUEST_MEM_MERGED  t1, a4
+    GUEST_MEM_KEEP_SCOPE \scoped
+    GUEST_MEM_SEPARATE
+    GUEST_MEM_ACCESS 2, 6f, hsv.d t1, (a1)
+    GUEST_MEM_SEPARATE
     addi    a1, a1, 8
     bne     a1, a2, 3b
 4:  li      a0, 0
     ret
     .if \scoped
-10: LENT_3 ld
+10: GUEST_MEM_LENT_3 ld
     .endif
 6:  sub     a0, a2, a1
     ret
-    .size   \name, . - \name
+    .size   \name\()_v{major}_{minor}_{patch}, . - \name\()_v{major}_{minor}_{patch}
     .endm
 
-    MERGE_FROM_GUEST __guest_mem_hook_merge_from, 0
-    MERGE_TO_GUEST __guest_mem_hook_merge_to, 0
-    MERGE_FROM_GUEST __guest_mem_scoped_merge_from, 1
-    MERGE_TO_GUEST __guest_mem_scoped_merge_to, 1
+    GUEST_MEM_MERGE_FROM_GUEST __guest_mem_hook_merge_from, 0
+    GUEST_MEM_MERGE_TO_GUEST __guest_mem_hook_merge_to, 0
+    GUEST_MEM_MERGE_FROM_GUEST __guest_mem_scoped_merge_from, 1
+    GUEST_MEM_MERGE_TO_GUEST __guest_mem_scoped_merge_to, 1

@@ -8,19 +8,19 @@
 # the vector back before its next group of guest accesses.
 
 # Decides about a trap. Changes t1 to t4. If it is ours, t1 is the cause and t3 the fixup, with the kind in its low bits.
-    .macro IS_OURS forward, without_gva
+    .macro GUEST_MEM_IS_OURS forward, without_gva
     # What the exception table says of sepc, if that is the address of an instruction of the unit.
     csrr    t2, sepc
-    lla     t3, .Lguest_mem_access_start
+    lla     t3, .Lguest_mem_access_start_v{major}_{minor}_{patch}
     sub     t2, t2, t3
-    srli    t4, t2, UNIT_BITS
+    srli    t4, t2, {unit_bits}
     bnez    t4, \forward
     andi    t4, t2, 3
     bnez    t4, \forward
     srli    t2, t2, 1
-    lla     t4, .Lguest_mem_site_causes
+    lla     t4, .Lguest_mem_site_causes_v{major}_{minor}_{patch}
     add     t2, t2, t4
-    lhu     t2, EXTABLE(t2)
+    lhu     t2, {extable}(t2)
     beqz    t2, \forward
     add     t3, t3, t2
     # The cause must be one that this kind of instruction can raise (I7), and no interrupt.
@@ -41,7 +41,7 @@
     .endm
 
 # Puts back the bits of a status CSR that a trap changes. Changes t2 and `was`.
-    .macro RESTORE_STATUS csr, bits, was
+    .macro GUEST_MEM_RESTORE_STATUS csr, bits, was
     li      t2, \bits
     csrc    \csr, t2
     and     \was, \was, t2
@@ -49,25 +49,25 @@
     .endm
 
     .balign 4
-    .globl  __guest_mem_scoped_vector
-__guest_mem_scoped_vector:
-    sd      t1, FRAME_T1(s2)
-    sd      t2, FRAME_T2(s2)
-    sd      t3, FRAME_T3(s2)
-    sd      t4, FRAME_T4(s2)
-    IS_OURS 3f, 2f
+    .globl  __guest_mem_scoped_vector_v{major}_{minor}_{patch}
+__guest_mem_scoped_vector_v{major}_{minor}_{patch}:
+    sd      t1, {frame_t1}(s2)
+    sd      t2, {frame_t2}(s2)
+    sd      t3, {frame_t3}(s2)
+    sd      t4, {frame_t4}(s2)
+    GUEST_MEM_IS_OURS 3f, 2f
 1:  andi    t6, t3, -4
-    ld      t2, FRAME_SCAUSE(s2)
-    ld      t3, FRAME_SEPC(s2)
+    ld      t2, {frame_scause}(s2)
+    ld      t3, {frame_sepc}(s2)
     csrw    scause, t2
     csrw    sepc, t3
-    ld      t3, FRAME_HSTATUS(s2)
-    RESTORE_STATUS hstatus, {spv_and_gva}, t3
-    ld      t3, FRAME_SSTATUS(s2)
-    RESTORE_STATUS sstatus, {trap_status}, t3
-    ld      t2, FRAME_STVAL(s2)
-    ld      t3, FRAME_HTVAL(s2)
-    ld      t4, FRAME_HTINST(s2)
+    ld      t3, {frame_hstatus}(s2)
+    GUEST_MEM_RESTORE_STATUS hstatus, {spv_and_gva}, t3
+    ld      t3, {frame_sstatus}(s2)
+    GUEST_MEM_RESTORE_STATUS sstatus, {trap_status}, t3
+    ld      t2, {frame_stval}(s2)
+    ld      t3, {frame_htval}(s2)
+    ld      t4, {frame_htinst}(s2)
     csrrw   t2, stval, t2
     csrrw   t3, htval, t3
     csrrw   t4, htinst, t4
@@ -84,20 +84,20 @@ __guest_mem_scoped_vector:
     andi    t6, t5, -4
     # A jump takes no notice of bit 0, and the address without it may be 0.
     ori     t6, t6, 1
-    ld      t1, FRAME_T1(s2)
-    ld      t2, FRAME_T2(s2)
-    ld      t3, FRAME_T3(s2)
-    ld      t4, FRAME_T4(s2)
+    ld      t1, {frame_t1}(s2)
+    ld      t2, {frame_t2}(s2)
+    ld      t3, {frame_t3}(s2)
+    ld      t4, {frame_t4}(s2)
     jr      t6
 
-# The rest of the vectors of single accesses (IS_SITE of singles.S), in which only t2 to t4 have changed so far: no single access
+# The rest of the vectors of single accesses (GUEST_MEM_IS_SITE of singles.S), in which only t2 to t4 have changed so far: no single access
 # uses them. Between the two writes of stvec nothing but the access runs, so sstatus and hstatus are put back whole.
-.Lguest_mem_single_fault:
+.Lguest_mem_single_fault_v{major}_{minor}_{patch}:
     csrr    t2, scause
     srl     t4, t4, t2
     sltiu   t2, t2, 32
     and     t4, t4, t2
-    beqz    t4, .Lguest_mem_single_forward
+    beqz    t4, .Lguest_mem_single_forward_v{major}_{minor}_{patch}
     csrr    t2, hstatus
     andi    t2, t2, {spv_and_gva}
     addi    t2, t2, -{gva}
@@ -110,16 +110,16 @@ __guest_mem_scoped_vector:
     csrw    sepc, a2
     csrw    hstatus, t5
     csrw    sstatus, a7
-    END_SINGLE scoped
+    GUEST_MEM_END_SINGLE scoped
 2:  csrr    t2, hstatus
     andi    t2, t2, {spv_and_gva}
-    bnez    t2, .Lguest_mem_single_forward
+    bnez    t2, .Lguest_mem_single_forward_v{major}_{minor}_{patch}
     csrr    t2, scause
     li      t4, {causes_with_gva}
     srl     t4, t4, t2
     andi    t4, t4, 1
     beqz    t4, 1b
-.Lguest_mem_single_forward:
+.Lguest_mem_single_forward_v{major}_{minor}_{patch}:
     csrw    stvec, t6
     andi    t2, t6, -4
     jr      t2

@@ -3,6 +3,9 @@
 # The one idea: a guest access may fault, and then the routine goes on at a *fixup* of its own. The table at the end names
 # each instruction that may fault and its fixup; nothing else in the unit is expected to trap.
 #
+# Names end in the crate's version, macros begin with GUEST_MEM_ and are purged at the end: with fat LTO this is one assembly
+# file with the host's own assembly, and with that of another version of the crate (R78).
+#
 # One assembly unit in six files, in this order: unit.S, copies.S, merges.S, singles.S, scoped.S, end.S.
 #
 # Registers of all routines (the names are the contract):
@@ -22,7 +25,7 @@
 # At a fixup, t1-t4 hold scause, stval, htval, htinst (put there by the handler hook or by the vector), and the other
 # registers are as the faulting instruction found them, but for t6.
 #
-# Host accesses and guest accesses come in groups with at least one other instruction between them, or a fence (SEPARATE):
+# Host accesses and guest accesses come in groups with at least one other instruction between them, or a fence:
 # some cores mis-execute neighbours. In the scoped form each group of guest accesses begins by looking at t6: a host fault
 # that was forwarded meanwhile has put the host's vector into stvec, and then the group takes the library's back. That costs
 # the group one branch, where writing stvec would flush the pipeline. A fault inside a batch redoes it element by element, so
@@ -32,104 +35,87 @@
 # the fixup's offset from the unit's start plus the kind of access in the two low bits. So it is in order whatever the code
 # is, and a trap's pc is its index. The causes that each kind can raise (I7) lie before it.
 
-    .pushsection .rodata.guest_mem_extable, "a", @progbits
+    .pushsection .rodata.guest_mem_extable_v{major}_{minor}_{patch}, "a", @progbits
     .balign 8
-.Lguest_mem_site_causes:
+.Lguest_mem_site_causes_v{major}_{minor}_{patch}:
     .word   {load_causes}, {fetch_causes}, {store_causes}, 0
-# The unit has fewer bytes than two to the power of this.
-    .equ UNIT_BITS, {unit_bits}
-# From the causes to the table.
-    .equ EXTABLE, 16
-    .globl  __guest_mem_extable_start
-__guest_mem_extable_start:
-.Lguest_mem_extable:
+    .globl  __guest_mem_extable_start_v{major}_{minor}_{patch}
+__guest_mem_extable_start_v{major}_{minor}_{patch}:
+.Lguest_mem_extable_v{major}_{minor}_{patch}:
     .popsection
 
-    .pushsection .text.guest_mem_access, "ax", @progbits
+    .pushsection .text.guest_mem_access_v{major}_{minor}_{patch}, "ax", @progbits
     .option push
     .option arch, +h
     .option norvc
     .option norelax
     .balign 4
-    .globl  __guest_mem_access_start
-__guest_mem_access_start:
-.Lguest_mem_access_start:
+    .globl  __guest_mem_access_start_v{major}_{minor}_{patch}
+__guest_mem_access_start_v{major}_{minor}_{patch}:
+.Lguest_mem_access_start_v{major}_{minor}_{patch}:
 
 # One guest access `\insn`, which goes on at `\fixup` after a fault; kind 0 = hlv, 1 = hlvx, 2 = hsv.
-    .macro GUEST_ACCESS kind, fixup, insn:vararg
+    .macro GUEST_MEM_ACCESS kind, fixup, insn:vararg
 .Lguest_mem_site\@:
     \insn
-    .pushsection .rodata.guest_mem_extable, "a", @progbits
-    .org    .Lguest_mem_extable + (.Lguest_mem_site\@ - .Lguest_mem_access_start) / 2
-    .half   \fixup - .Lguest_mem_access_start + \kind
+    .pushsection .rodata.guest_mem_extable_v{major}_{minor}_{patch}, "a", @progbits
+    .org    .Lguest_mem_extable_v{major}_{minor}_{patch} + (.Lguest_mem_site\@ - .Lguest_mem_access_start_v{major}_{minor}_{patch}) / 2
+    .half   \fixup - .Lguest_mem_access_start_v{major}_{minor}_{patch} + \kind
     .popsection
     .endm
 
 # Between host accesses and guest accesses, where the build asks for more than another instruction: the feature
 # `fence-guest-accesses`, for cores on which that is not enough (R69).
-    .macro SEPARATE
+    .macro GUEST_MEM_SEPARATE
     .if {separate}
     fence   rw, rw
     .endif
     .endm
 
 # Each routine is a subsection of its own, and what it hardly ever runs is the next one: near enough for a branch.
-    .set UNIT_PART, 0
-    .macro ROUTINE name
-    .set UNIT_PART, UNIT_PART + 2
-    .subsection UNIT_PART
+    .set GUEST_MEM_UNIT_PART, 0
+    .macro GUEST_MEM_ROUTINE name
+    .set GUEST_MEM_UNIT_PART, GUEST_MEM_UNIT_PART + 2
+    .subsection GUEST_MEM_UNIT_PART
     .balign 4
-    .globl  \name
-    .type   \name, @function
-\name:
+    .globl  \name\()_v{major}_{minor}_{patch}
+    .type   \name\()_v{major}_{minor}_{patch}, @function
+\name\()_v{major}_{minor}_{patch}:
     .endm
 
 # Copies and fills of the scoped form find the library's vector in stvec, the host's in t5, and 0 in t6. If the vector was left
 # since, by a forwarded trap or for a fixup, this puts it into stvec again. t6 is 0 before the vector is there, so that one more
 # trap meanwhile is seen, too.
-    .macro KEEP_SCOPE scoped
+    .macro GUEST_MEM_KEEP_SCOPE scoped
     .if \scoped
 .Lguest_mem_keep\@:
     bnez    t6, .Lguest_mem_take_back\@
-    .subsection UNIT_PART + 1
+    .subsection GUEST_MEM_UNIT_PART + 1
 .Lguest_mem_take_back\@:
-    sd      a4, FRAME_A4(s2)
+    sd      a4, {frame_a4}(s2)
     li      t6, 0
-    lla     a4, __guest_mem_scoped_vector
+    lla     a4, __guest_mem_scoped_vector_v{major}_{minor}_{patch}
     csrw    stvec, a4
-    ld      a4, FRAME_A4(s2)
-    SEPARATE
+    ld      a4, {frame_a4}(s2)
+    GUEST_MEM_SEPARATE
     j       .Lguest_mem_keep\@
-    .subsection UNIT_PART
+    .subsection GUEST_MEM_UNIT_PART
     .endif
     .endm
 
 # The frame of the scoped form: `ExitRecord` of record.rs.
-    .equ FRAME_SEPC, {frame_sepc}
-    .equ FRAME_SCAUSE, {frame_scause}
-    .equ FRAME_STVAL, {frame_stval}
-    .equ FRAME_HTVAL, {frame_htval}
-    .equ FRAME_HTINST, {frame_htinst}
-    .equ FRAME_SSTATUS, {frame_sstatus}
-    .equ FRAME_HSTATUS, {frame_hstatus}
-    .equ FRAME_T1, {frame_scratch}
-    .equ FRAME_T2, {frame_scratch} + 8
-    .equ FRAME_T3, {frame_scratch} + 16
-    .equ FRAME_T4, {frame_scratch} + 24
-    .equ FRAME_A4, {frame_scratch} + 32
-    .equ FRAME_S3, {frame_scratch} + 40
 
 # \op is sd or ld: saves the callee's registers s3 to s5, or up to s9, in the frame, or takes them back.
-    .macro LENT_3 op
-    \op      s3, FRAME_S3+0(s2)
-    \op      s4, FRAME_S3+8(s2)
-    \op      s5, FRAME_S3+16(s2)
+    .macro GUEST_MEM_LENT_3 op
+    \op      s3, {frame_s3}+0(s2)
+    \op      s4, {frame_s3}+8(s2)
+    \op      s5, {frame_s3}+16(s2)
     .endm
 
-    .macro LENT_7 op
-    LENT_3 \op
-    \op      s6, FRAME_S3+24(s2)
-    \op      s7, FRAME_S3+32(s2)
-    \op      s8, FRAME_S3+40(s2)
-    \op      s9, FRAME_S3+48(s2)
+    .macro GUEST_MEM_LENT_7 op
+    GUEST_MEM_LENT_3 \op
+    \op      s6, {frame_s3}+24(s2)
+    \op      s7, {frame_s3}+32(s2)
+    \op      s8, {frame_s3}+40(s2)
+    \op      s9, {frame_s3}+48(s2)
     .endm

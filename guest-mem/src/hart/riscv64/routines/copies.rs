@@ -123,6 +123,7 @@ macro_rules! call_copies {
 macro_rules! routine {
     ($name:ident) => {{
         unsafe extern "C" {
+            #[link_name = symbol!($name)]
             fn $name();
         }
         $name as Routine

@@ -26,6 +26,7 @@ pub struct Scoped<'r>(pub &'r ExitRecord);
 #[inline(always)]
 fn scoped_vector() -> usize {
     unsafe extern "C" {
+        #[link_name = symbol!(__guest_mem_scoped_vector)]
         static __guest_mem_scoped_vector: u8;
     }
     (&raw const __guest_mem_scoped_vector).addr()

@@ -55,6 +55,7 @@ macro_rules! call_single {
     };
     (@ $routine:ident, $call:literal, [$($target:tt)*], $value:expr, $address:expr, [$($operands:tt)*]) => {{
         unsafe extern "C" {
+            #[link_name = symbol!($routine)]
             fn $routine();
         }
         let (value, faulted): (u64, u64);
