@@ -172,6 +172,7 @@ const T6: usize = 31;
 
 unsafe extern "C" {
     /// What a series keeps in s3, and a copy finds in `stvec`.
+    #[link_name = unit_symbol!(__guest_mem_scoped_vector)]
     static __guest_mem_scoped_vector: u8;
 }
 
