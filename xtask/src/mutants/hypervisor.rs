@@ -36,7 +36,7 @@ pub const OF_HYPERVISOR: &[Mutant] = &[
     by_guests(
         "floating point is off where firmware hands it over on",
         "vcpu/reset.rs",
-        &[("UXL_64 | csr::SSTATUS_FS", "UXL_64")],
+        &[("UXL_64 | grant.units()", "UXL_64")],
     ),
     by_guests(
         "a register of the host shows in a new guest",

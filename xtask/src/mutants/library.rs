@@ -379,7 +379,10 @@ pub const OF_LIBRARY: &[Mutant] = &[
     on_host(
         "a read-only slot is written",
         "guest_physical/view.rs",
-        &[("if slot.read_only && writes {", "if false {")],
+        &[(
+            "if slot.read_only && writes && !matches!(slot.backing, Backing::Trapped) {",
+            "if false {",
+        )],
     ),
     on_host(
         "a read-only slot is written where it was the last one used",
@@ -472,11 +475,11 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "guest_physical/view.rs",
         &[
             (
-                "            let moved = match run.place {",
+                "            let moved = match reach {",
                 "            if operation.access_kind() == AccessKind::Store {\n\
                  dirty_log::mark(run.slot, at, run.len);\n\
                  }\n\
-                 let moved = match run.place {",
+                 let moved = match reach {",
             ),
             (
                 "                dirty_log::mark(run.slot, at, written);",
