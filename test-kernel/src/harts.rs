@@ -237,18 +237,41 @@ fn wait_for(others: usize, is_wanted: impl Fn(usize) -> bool) {
     }
 }
 
-/// How long one waits for another hart before something is wrong.
-pub struct Patience(u64);
+/// Steps that each hart has made, for the harts that wait for it.
+static STEPS: [AtomicU64; OTHERS + 1] = [const { AtomicU64::new(0) }; OTHERS + 1];
+
+/// Says that hart `me` gets somewhere. On a busy host that may be slow: a wait has no limit in time while harts make steps.
+pub fn step(me: usize) {
+    STEPS[me].fetch_add(1, Ordering::Relaxed);
+}
+
+fn steps() -> u64 {
+    let each = STEPS.iter().map(|steps| steps.load(Ordering::Relaxed));
+    each.fold(0, u64::wrapping_add)
+}
+
+/// How long one waits for other harts, none of which makes a step, before something is wrong.
+pub struct Patience {
+    since: AtomicU64,
+    steps: AtomicU64,
+}
 
 impl Patience {
     /// From now on.
     pub fn new() -> Self {
-        Self(machine::time())
+        Self {
+            since: AtomicU64::new(machine::time()),
+            steps: AtomicU64::new(steps()),
+        }
     }
 
-    /// Whether it was too long.
+    /// Whether it was too long since the last step of any hart.
     pub fn is_over(&self) -> bool {
-        machine::time() - self.0 > PATIENCE
+        let (now, steps) = (machine::time(), steps());
+        if self.steps.swap(steps, Ordering::Relaxed) != steps {
+            self.since.store(now, Ordering::Relaxed);
+        }
+        now - self.since.load(Ordering::Relaxed) > PATIENCE
     }
 }
 

@@ -3,7 +3,8 @@
 //! The one idea: every page holds what says whose it is. A page that was taken away is *poisoned* as soon as the library and the
 //! shootdown say that nobody uses it: who reads the poison, or writes over it, has used it after that.
 //!
-//! Rounds are counted and not timed, so that a slow machine does the same work; every wait has an end (`harts::Patience`).
+//! Rounds are counted and not timed, so that a slow machine does the same work. A wait ends when no hart makes a step any more
+//! (`harts::Patience`).
 
 pub mod edits;
 pub mod logging;
@@ -142,8 +143,9 @@ impl<H: Hart> Hand<'_, '_, H> {
         Path::ALL[self.below(Path::ALL.len() as u64) as usize]
     }
 
-    /// A number below the bound that looks random (an LCG's upper half).
+    /// A number below the bound that looks random (an LCG's upper half). Counts as a step of this hart.
     fn below(&mut self, bound: u64) -> u64 {
+        harts::step(self.me);
         self.random = self
             .random
             .wrapping_mul(6_364_136_223_846_793_005)
