@@ -3,6 +3,7 @@
 //!
 //! The one idea: a call with a bad argument has no effect at all, so everything is checked before anything is done.
 
+use sbi_spec::binary::{Error, SbiRet};
 use sbi_spec::{cppc, fwft, hsm, mpxy, nacl, srst, sse, sta, susp};
 
 /// The arguments of a call as its function takes them: of a `uint32_t` the low half of the register alone counts (R84).
@@ -106,6 +107,9 @@ impl HartSet {
     }
 }
 
+/// Start and size of a remote fence of every address.
+const ALL: (usize, usize) = (0, usize::MAX);
+
 /// What a remote fence covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FenceRange {
@@ -143,12 +147,36 @@ impl FenceRange {
         }
     }
 
-    /// Start and size as a firmware call takes them.
+    /// Start and size as a firmware call takes them: whole pages, since there is firmware that refuses other ranges.
     pub const fn arguments(self) -> (usize, usize) {
+        const PAGE: usize = 4096;
         match self {
-            Self::All => (0, usize::MAX),
-            Self::Part { start, len } => (start, len),
+            Self::All => ALL,
+            Self::Part { start, len } => {
+                let first = start - start % PAGE;
+                match start.checked_add(len) {
+                    Some(end) if end <= usize::MAX - PAGE => {
+                        (first, end.next_multiple_of(PAGE) - first)
+                    }
+                    _ => ALL,
+                }
+            }
         }
+    }
+
+    /// Makes a firmware's call for the range, and for everything if it refuses the range: too much fencing is never wrong
+    /// (R40).
+    ///
+    /// # Errors
+    ///
+    /// The firmware refuses that as well.
+    pub fn ask(self, call: impl Fn(usize, usize) -> SbiRet) -> Result<(), Error> {
+        let (start, len) = self.arguments();
+        let (all, all_len) = ALL;
+        call(start, len)
+            .into_result()
+            .or_else(|_| call(all, all_len).into_result())
+            .map(|_| ())
     }
 }
 
@@ -212,6 +240,40 @@ mod tests {
             assert_eq!(taken[..2], arguments, "{extension:#x} {function}");
             assert_eq!(taken[2..], registers[2..], "{extension:#x} {function}");
         }
+    }
+
+    #[test]
+    fn r40_a_fence_covers_whole_pages() {
+        const TOP: usize = usize::MAX;
+        for (start, len, expected) in [
+            (0, 0, ALL),
+            (0x1001, 8, (0x1000, 0x1000)),
+            (0x1fff, 2, (0x1000, 0x2000)),
+            (0x1000, 0x1000, (0x1000, 0x1000)),
+            (0x1000, 0, (0x1000, 0)),
+            (TOP - 4095, 4096, ALL),
+            (5, TOP - 4, ALL),
+        ] {
+            let range = FenceRange::new(start, len).unwrap();
+            assert_eq!(range.arguments(), expected, "{start:#x} {len:#x}");
+        }
+    }
+
+    #[test]
+    fn r40_a_range_that_the_firmware_refuses_is_everything() {
+        let range = FenceRange::new(0x1000, 8).unwrap();
+        let asked = core::cell::RefCell::new(Vec::new());
+        let picky = |start, len| {
+            asked.borrow_mut().push((start, len));
+            match (start, len) {
+                ALL => SbiRet::success(0),
+                _ => SbiRet::invalid_address(),
+            }
+        };
+        assert_eq!(range.ask(picky), Ok(()));
+        assert_eq!(*asked.borrow(), [(0x1000, 0x1000), ALL]);
+        let refused = range.ask(|_, _| SbiRet::not_supported());
+        assert_eq!(refused, Err(Error::NotSupported));
     }
 
     #[test]

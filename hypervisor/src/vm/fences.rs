@@ -42,9 +42,15 @@ pub fn carry_out(owed: Owed) {
 
 impl GuestHarts<'_> {
     /// Calls the firmware for `harts`.
-    fn by_firmware(&self, harts: HartSet, call: impl Fn(HartMask) -> SbiRet) {
+    fn by_firmware(
+        &self,
+        harts: HartSet,
+        range: FenceRange,
+        call: impl Fn(HartMask, usize, usize) -> SbiRet,
+    ) {
         harts.masks(self.ids, |mask, base| {
-            if let Err(error) = call(HartMask::from_mask_base(mask, base)).into_result() {
+            let harts = HartMask::from_mask_base(mask, base);
+            if let Err(error) = range.ask(|start, len| call(harts, start, len)) {
                 // A fence that did not happen leaves the guest's memory in two states at once.
                 power::give_up(format_args!(
                     "the firmware refuses a remote fence on harts {mask:#x} from {base}: {error:?}"
@@ -61,9 +67,10 @@ impl GuestHarts<'_> {
     fn on(
         &self,
         harts: HartSet,
+        range: FenceRange,
         owed: Owed,
         here: impl FnOnce(),
-        call: impl Fn(HartMask) -> SbiRet,
+        call: impl Fn(HartMask, usize, usize) -> SbiRet,
     ) {
         let this = HartLocal::current().index;
         let mut awake = HartSet::default();
@@ -79,7 +86,7 @@ impl GuestHarts<'_> {
                 awake.insert(index);
             }
         }
-        self.by_firmware(awake, call);
+        self.by_firmware(awake, range, call);
         if harts.contains(this) {
             here();
         }
@@ -88,27 +95,32 @@ impl GuestHarts<'_> {
     /// `fence.i` on guest harts.
     pub fn fence_i(&self, harts: HartSet) {
         let owed = Owed::INSTRUCTIONS;
-        self.on(harts, owed, || carry_out(owed), sbi_rt::remote_fence_i);
+        let call = |mask, _, _| sbi_rt::remote_fence_i(mask);
+        self.on(harts, FenceRange::All, owed, || carry_out(owed), call);
     }
 
     /// The guest's `sfence.vma` on guest harts, for one address space if `asid` is given.
     pub fn sfence_vma(&self, harts: HartSet, range: FenceRange, asid: Option<usize>) {
-        let (start, len) = range.arguments();
         let here = || match range.only_page() {
             Some(page) => HartLocal::current().hart.hfence_vvma(Some(page)),
             None => carry_out(Owed::TRANSLATIONS),
         };
-        self.on(harts, Owed::TRANSLATIONS, here, |mask| match asid {
+        let call = |mask, start, len| match asid {
             Some(asid) => sbi_rt::remote_hfence_vvma_asid(mask, start, len, asid),
             None => sbi_rt::remote_hfence_vvma(mask, start, len),
-        });
+        };
+        self.on(harts, range, Owed::TRANSLATIONS, here, call);
     }
 }
 
 impl Fences for GuestHarts<'_> {
     fn translations_changed(&self, gpa: Gpa) {
-        self.by_firmware(self.all(), |mask| {
-            sbi_rt::remote_hfence_gvma(mask, gpa.value() as usize, FRAME as usize)
+        let range = FenceRange::Part {
+            start: gpa.page_base().value() as usize,
+            len: FRAME as usize,
+        };
+        self.by_firmware(self.all(), range, |mask, start, len| {
+            sbi_rt::remote_hfence_gvma(mask, start, len)
         });
     }
 
