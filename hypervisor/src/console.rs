@@ -17,6 +17,8 @@ use log::{LevelFilter, Log, Metadata, Record};
 use sbi_rt::Physical;
 use spin::{Mutex, MutexGuard, Once};
 
+use crate::boot::operator::LONGEST_MARK;
+
 /// What comes before a mark.
 const RECORD_SEPARATOR: u8 = 0x1e;
 
@@ -28,9 +30,24 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console::new(0));
 /// The hart that has the console, as [`this_hart`] gives it; 0 for none.
 static OWNER: AtomicUsize = AtomicUsize::new(0);
 /// What each line of the hypervisor begins with.
-static MARK: Once<&'static str> = Once::new();
+static MARK: Once<Mark> = Once::new();
 /// Whether what a guest prints is dropped: the guest is over, or the hypervisor is about to be.
 static GUEST_IS_OVER: AtomicBool = AtomicBool::new(false);
+
+/// The mark, in the hypervisor's own memory: that of the device tree may not be mapped later.
+struct Mark {
+    bytes: [u8; LONGEST_MARK],
+    len: usize,
+}
+
+impl Mark {
+    fn new(mark: &str) -> Self {
+        let len = mark.len().min(LONGEST_MARK);
+        let mut bytes = [0; LONGEST_MARK];
+        bytes[..len].copy_from_slice(&mark.as_bytes()[..len]);
+        Self { bytes, len }
+    }
+}
 
 struct Console {
     column: usize,
@@ -120,9 +137,9 @@ impl FirstLine {
 }
 
 /// Finds out what the firmware offers, and makes `log` write here, with `mark` before each line.
-pub fn initialize(mark: Option<&'static str>) {
+pub fn initialize(mark: Option<&str>) {
     if let Some(mark) = mark {
-        MARK.call_once(|| mark);
+        MARK.call_once(|| Mark::new(mark));
     }
     let offered = sbi_rt::probe_extension(sbi_rt::Console).is_available();
     DEBUG_CONSOLE.store(offered, Ordering::Relaxed);
@@ -166,7 +183,7 @@ impl Console {
     fn put_mark(&mut self) {
         if let Some(mark) = MARK.get() {
             self.put(&[RECORD_SEPARATOR]);
-            self.put(mark.as_bytes());
+            self.put(&mark.bytes[..mark.len]);
         }
     }
 }

@@ -49,9 +49,34 @@ impl Counters {
     const BASE: Self = Self::CYCLE.union(Self::TIME).union(Self::INSTRET);
 }
 
+/// Whether the hardware updates A and D bits in a guest's tables (`henvcfg.ADUE`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdUpdates {
+    /// It never does: the bit cannot be set.
+    #[default]
+    Never,
+    /// It does if the guest asks for it: the tree lists Svade and Svadu.
+    Chosen,
+    /// It does: the tree lists Svadu alone, and kernels then rely on it.
+    Always,
+}
+
+/// What a guest can choose by the SBI's firmware features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choices {
+    /// A and D bits.
+    pub ad_updates: AdUpdates,
+    /// `henvcfg.PMM` can mask 7 bits of pointers.
+    pub masks_seven_bits: bool,
+    /// `henvcfg.PMM` can mask 16 bits of pointers.
+    pub masks_sixteen_bits: bool,
+}
+
 /// What the CSRs of this machine let a guest have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Granted {
+    /// What of it the guest chooses.
+    pub choices: Choices,
     /// `henvcfg`.
     pub environment: Henvcfg,
     /// `hcounteren`.
@@ -123,6 +148,7 @@ const EXTENSIONS: &[(&str, Need)] = &[
     ("zabha", Need::Nothing),
     ("zacas", Need::Nothing),
     ("zama16b", Need::Nothing),
+    ("zalasr", Need::Nothing),
     ("zalrsc", Need::Nothing),
     ("zawrs", Need::Nothing),
     ("zfa", Need::Nothing),
@@ -189,6 +215,7 @@ const EXTENSIONS: &[(&str, Need)] = &[
     ("sstvecd", Need::Machine("shvstvecd")),
     ("ssu64xl", Need::Nothing),
     ("supm", Need::Nothing),
+    ("svade", Need::Nothing),
     ("svadu", Need::Environment(Henvcfg::ADUE)),
     ("svinval", Need::Nothing),
     ("svnapot", Need::Nothing),
@@ -268,6 +295,11 @@ mod tests {
         environment: Henvcfg::all(),
         counters: Counters::all(),
         vectors: true,
+        choices: Choices {
+            ad_updates: AdUpdates::Always,
+            masks_seven_bits: false,
+            masks_sixteen_bits: false,
+        },
     };
 
     #[test]

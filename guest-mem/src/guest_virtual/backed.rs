@@ -115,7 +115,7 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
         };
         let mut regime = VsRegime::from_csrs(&csrs, self.environment.rules)
             .map_err(|kind| Fault::new(operation, kind))?;
-        // What the probe measured counts, not what henvcfg says (R65).
+        // The environment knows who updates A and D bits, henvcfg does not say for every machine (R65, R74).
         regime.rules.ad = self.environment.rules.ad;
         Ok(regime)
     }

@@ -1,7 +1,7 @@
 //! What a walk of the VS-stage has to know that the loaded CSRs do not say.
 
 use crate::probe::MachineProfile;
-use crate::translate::StageRules;
+use crate::translate::{AdPolicy, StageRules};
 
 /// What the VS-stage depends on beside the loaded CSRs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,34 @@ impl VsEnvironment {
             walk_always: !profile.obeys_sum,
             walk_fetches: !profile.hlvx_needs_execute || !profile.obeys_sum,
             walk_from: usize::MAX,
+        }
+    }
+
+    /// The same with `policy` for A and D bits of the guest's page tables.
+    ///
+    /// The probe measures what `hlv` and `hsv` do. The guest's own accesses obey `henvcfg.ADUE`, which QEMU's `hlv` does not
+    /// (R65). If that bit can be set on this machine, pass what it says, so that a walk on the guest's behalf faults where
+    /// the guest's own access faults (R74).
+    ///
+    /// ```
+    /// use guest_mem::guest_virtual::VsEnvironment;
+    /// use guest_mem::probe::MachineProfile;
+    /// use guest_mem::translate::{AdPolicy, StageRules};
+    ///
+    /// let profile = MachineProfile { vs_stage_ad: AdPolicy::Update, ..MachineProfile::AS_SPECIFIED };
+    /// let henvcfg = 0; // ADUE is clear
+    /// let environment = VsEnvironment::new(&profile, StageRules::BASE, henvcfg, 0)
+    ///     .with_ad_policy(AdPolicy::Fault);
+    /// assert_eq!(environment.rules.ad, AdPolicy::Fault);
+    /// ```
+    #[must_use]
+    pub const fn with_ad_policy(self, policy: AdPolicy) -> Self {
+        Self {
+            rules: StageRules {
+                ad: policy,
+                ..self.rules
+            },
+            ..self
         }
     }
 

@@ -7,6 +7,8 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
+mod firmware;
+#[cfg(target_os = "none")]
 mod paging;
 #[cfg(target_os = "none")]
 mod probe;
@@ -26,7 +28,7 @@ mod guest {
     use guest_kit::{csr_set, println, sbi};
 
     use crate::probe::{CACHE_BLOCK, Hiding, Outcome, Probe};
-    use crate::{supervisor, unprivileged, vectors};
+    use crate::{firmware, supervisor, unprivileged, vectors};
 
     /// Floating point on; vectors, too, if that can be.
     const UNITS_ON: u64 = 3 << 13 | 3 << 9;
@@ -106,6 +108,9 @@ mod guest {
                     );
                 }
             }
+        }
+        if machine.under_hypervisor {
+            firmware::visit(&machine, &mut step);
         }
         println!("extensions: {steps} steps, {wrong} wrong, {undecidable} that nothing decides");
         sbi::shutdown(wrong > 0);

@@ -6,8 +6,10 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_kit::csr_write;
-use guest_kit::trap::{Trap, catch_first};
+use guest_kit::trap::{Trap, catch_first, cause};
+use sbi_spec::fwft::feature_type::PTE_AD_HW_UPDATING;
 
+use crate::firmware;
 use crate::probe::{Outcome, area, expect};
 
 const V: u64 = 1 << 0;
@@ -72,10 +74,26 @@ fn page() -> u64 {
     area(&[0x77])
 }
 
-/// Svadu.
-pub fn updated_bits() -> Outcome {
+/// An access through a leaf whose A and D bits are clear: whether the hardware sets them.
+pub fn access_without_ad() -> Outcome {
     let (_, trap, leaf) = access(entry(page(), V | RWX), 1, 0);
     expect((leaf & (A | D), trap), A | D)
+}
+
+/// Svadu: where there is Svade too, the guest has to ask for it.
+pub fn updated_bits() -> Outcome {
+    firmware::set(PTE_AD_HW_UPDATING, 1, 0);
+    let outcome = access_without_ad();
+    firmware::set(PTE_AD_HW_UPDATING, 0, 0);
+    outcome
+}
+
+/// Svade: A and D are the guest's to set.
+pub fn faults_without_ad() -> Outcome {
+    match access_without_ad() {
+        Outcome::Trapped(trap) if trap.cause == cause::LOAD_PAGE => Outcome::Works,
+        other => other,
+    }
 }
 
 /// Svnapot: 16 leaves that name a range of 64 KiB.

@@ -22,6 +22,11 @@ macro_rules! csr {
 pub const PROBES: &[Probe] = &[
     Probe::new("sstc", timer),
     Probe::open(
+        "svade",
+        "a hart without the name may leave the bits to software, too",
+        paging::faults_without_ad,
+    ),
+    Probe::open(
         "svadu",
         "a hart may update the bits without saying so",
         paging::updated_bits,
@@ -81,6 +86,17 @@ pub const PROBES: &[Probe] = &[
         bits(seen, SDT)
     }),
     csr!("sdtrig", "0x5a8"),
+    Probe::open(
+        "ssstrict",
+        "it promises that encodings which nothing defines trap, which the hypervisor does not",
+        || Outcome::Undecidable,
+    ),
+    Probe::open(
+        "svrsw60t59b",
+        "it promises that the hardware ignores two bits of an entry, which a hart without it may do as well",
+        || Outcome::Undecidable,
+    ),
+    csr!("smpmpmt", "0x3a0"),
     csr!("smaia", "0x350"),
     csr!("smcdeleg", "0x120"),
     csr!("smcntrpmf", "0x321"),

@@ -141,6 +141,11 @@ pub const PROBES: &[Probe] = &[
         "zabha",
         gives!(0x99; "+zabha", area(&[0xff99]), 1u32, "amoadd.b a2, a1, (a0)", "andi a2, a2, 0xff"),
     ),
+    // ld.aq a2, (a0), which no assembler knows.
+    Probe::new(
+        "zalasr",
+        gives!(7; "+m", area(&[7]), 0u32, ".4byte 0x3405362f"),
+    ),
     Probe::new(
         "zawrs",
         gives!(1; "+zawrs", area(&[1]), 0u32, "wrs.sto", "li a2, 1"),

@@ -95,6 +95,8 @@ pub const PROBES: &[Probe] = &[
         .without_name(HALF),
     vector!("zvfbfmin", &[], 0x3f80_0000; "+zvfbfmin", "e16", 0x3f80u32, 0u32,
         "vsetivli zero, 1, e16, mf2, ta, ma", "vfwcvtbf16.f.f.v v4, v1", "vsetivli zero, 1, e32, m1, ta, ma"),
+    // Arithmetic of bfloat16: no assembler knows it, and its encodings are those of Zvfh with another vtype.
+    Probe::open("zvfbfa", "its encodings are reserved values of vtype", || Outcome::Undecidable),
     vector!("zvfbfwma", &[], 0x3f80_0000; "+zvfbfwma", "e16", 0x3f80u32, 0x3f80u32,
         "vsetivli zero, 1, e32, m1, ta, ma", "vmv.v.i v4, 0",
         "vsetivli zero, 1, e16, mf2, ta, ma", "vfwmaccbf16.vv v4, v1, v2", "vsetivli zero, 1, e32, m1, ta, ma"),

@@ -42,12 +42,15 @@ fn is_well_formed(blob: &[u8]) -> Option<bool> {
     let structure = block(OFF_DT_STRUCT, SIZE_DT_STRUCT)?;
     let strings = block(OFF_DT_STRINGS, SIZE_DT_STRINGS)?;
     let (mut at, mut depth) = (0, 0_usize);
+    // The properties of a node stand before its children.
+    let mut takes_properties = false;
     loop {
         let token = word(structure, at)?;
         at += 4;
         match token {
             BEGIN_NODE => {
                 depth += 1;
+                takes_properties = true;
                 let name = text(structure.get(at..)?)?;
                 let is_root = at == 4;
                 if name.is_empty() != is_root {
@@ -57,11 +60,12 @@ fn is_well_formed(blob: &[u8]) -> Option<bool> {
             }
             END_NODE => {
                 depth = depth.checked_sub(1)?;
+                takes_properties = false;
                 if depth == 0 {
                     return Some(word(structure, at)? == END);
                 }
             }
-            PROPERTY if depth > 0 => {
+            PROPERTY if takes_properties => {
                 let len = word(structure, at)? as usize;
                 let name = text(strings.get(word(structure, at + 4)? as usize..)?)?;
                 at = at.checked_add(8)?.checked_add(len)?;
@@ -149,6 +153,38 @@ mod tests {
             }
             assert!(parse(&whole[..at]).is_none());
         }
+    }
+
+    /// A tree whose root has a child with an odd name, and then what `last` says.
+    fn tree_that_ends_with(last: &[u32]) -> Vec<u8> {
+        const CHILD: [u32; 4] = [BEGIN_NODE, u32::from_be_bytes(*b"a!\0\0"), END_NODE, NOP];
+        let structure: Vec<u32> = [BEGIN_NODE, 0].into_iter().chain(CHILD).collect();
+        let structure = [&structure, last, &[END_NODE, END]].concat();
+        let (reservations, strings) = (40, b"p\0\0\0");
+        let start = reservations + 16;
+        let end = start + 4 * structure.len() as u32;
+        let size = end - start;
+        let header = [
+            0xd00d_feed,
+            end + 4,
+            start,
+            end,
+            reservations,
+            17,
+            16,
+            0,
+            4,
+            size,
+        ];
+        let words = header.into_iter().chain([0; 4]).chain(structure);
+        let blob = words.flat_map(u32::to_be_bytes);
+        blob.chain(strings.iter().copied()).collect()
+    }
+
+    #[test]
+    fn r80_a_property_behind_a_child_is_no_tree() {
+        assert!(parse(&tree_that_ends_with(&[])).is_some());
+        assert!(parse(&tree_that_ends_with(&[PROPERTY, 0, 0])).is_none());
     }
 
     fn walk(node: &dtoolkit::fdt::FdtNode<'_>) {

@@ -21,8 +21,12 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
     if fault.resolution() == Resolution::Walk {
         fault = match vcpu.walked(&fault) {
             Some(found) => found,
-            // The guest's tables have changed since: it tries again (R46).
-            None => return Next::Resume,
+            // The guest's tables have changed since, or another hart brought the page in: it tries again (R46), with nothing
+            // remembered of what was absent.
+            None => {
+                vcpu.forget_translations();
+                return Next::Resume;
+            }
         };
     }
     let Resolution::Resolve { gpa, access } = fault.resolution() else {
@@ -85,20 +89,22 @@ fn emulate(vcpu: &mut Vcpu<'_>, fault: &Fault, gpa: Gpa) -> Next {
         Err(TrappedError::Fetch(fault)) => return give_fetch_fault(vcpu, fault),
         Err(error) => return refuse(vcpu, fault, gpa, format_args!("{error}")),
     };
-    let changed = match decoded {
+    match decoded {
         TrappedAccess::Load(load) => {
             let gpa = load.gpa().unwrap_or(gpa);
             let answer = vcpu.vm.devices.read(gpa, load.width());
+            // Also if no device is there: time may have moved an interrupt line.
+            vcpu.vm.interrupts_changed(answer.changed);
             let Some(value) = answer.value else {
                 return refuse(vcpu, fault, gpa, format_args!("load where nothing is"));
             };
             load.complete_load(&mut vcpu.context, value);
-            answer.changed
         }
         TrappedAccess::Store(store) => {
             let gpa = store.gpa().unwrap_or(gpa);
             let value = store.store_value(&vcpu.context);
             let answer = vcpu.vm.devices.write(gpa, store.width(), value);
+            vcpu.vm.interrupts_changed(answer.changed);
             if answer.value.is_none() {
                 return refuse(vcpu, fault, gpa, format_args!("store where nothing is"));
             }
@@ -109,7 +115,6 @@ fn emulate(vcpu: &mut Vcpu<'_>, fault: &Fault, gpa: Gpa) -> Next {
                 }
                 return Next::End(finish.into());
             }
-            answer.changed
         }
         // I14: devices carry out no misaligned access that leaves their page, and nothing is done of it. The guest may make
         // it by smaller ones.
@@ -119,8 +124,7 @@ fn emulate(vcpu: &mut Vcpu<'_>, fault: &Fault, gpa: Gpa) -> Next {
             ));
             return vcpu.give(access.injection());
         }
-    };
+    }
     vcpu.vm.memory_use.device_accesses.add_one();
-    vcpu.vm.interrupts_changed(changed);
     Next::Resume
 }

@@ -5,6 +5,7 @@ use core::cell::{Cell, RefCell};
 use rustsbi::{EnvInfo, Reset, RustSBI, SbiRet, Timer};
 use sbi_spec::base::{EID_BASE, PROBE_EXTENSION};
 use sbi_spec::binary::Error;
+use sbi_spec::fwft::{self, EID_FWFT};
 use sbi_spec::legacy::LEGACY_SHUTDOWN;
 use sbi_spec::srst;
 
@@ -52,7 +53,8 @@ pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
     };
     let result = match (extension, function, arguments[0]) {
         // The dispatcher does not know of the calls that `legacy` serves.
-        (EID_BASE, PROBE_EXTENSION, ..=LEGACY_SHUTDOWN) => SbiRet::success(1),
+        (EID_BASE, PROBE_EXTENSION, ..=LEGACY_SHUTDOWN | EID_FWFT) => SbiRet::success(1),
+        (EID_FWFT, function, _) => call.firmware_features(function, arguments),
         _ => sbi.handle_ecall(extension, function, arguments),
     };
     let next = call.next.get();
@@ -91,6 +93,20 @@ pub(super) struct Call<'b, 'v> {
     pub(super) vcpu: RefCell<&'b mut Vcpu<'v>>,
     /// What the vCPU does afterwards.
     pub(super) next: Cell<Next>,
+}
+
+impl Call<'_, '_> {
+    /// FWFT, which the dispatcher does not know.
+    fn firmware_features(&self, function: usize, arguments: [usize; 6]) -> SbiRet {
+        let mut vcpu = self.vcpu.borrow_mut();
+        let [feature, value, flags, ..] = arguments;
+        let result = match function {
+            fwft::SET => vcpu.set_firmware_feature(feature, value, flags).map(|()| 0),
+            fwft::GET => vcpu.firmware_features.get(feature),
+            _ => Err(Error::NotSupported),
+        };
+        result.map_or_else(SbiRet::from, SbiRet::success)
+    }
 }
 
 impl Timer for Call<'_, '_> {

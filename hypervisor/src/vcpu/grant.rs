@@ -3,9 +3,12 @@
 //! The one idea: the CSRs are asked, by writing what is wanted and reading back, and the guest's device tree is made from
 //! the answer.
 
+use sbi_spec::fwft::feature_type::PTE_AD_HW_UPDATING;
+
+use super::firmware_features::FirmwareFeatures;
 use super::redirect;
 use crate::csr;
-use crate::features::{self, Counters, Granted, Henvcfg};
+use crate::features::{self, AdUpdates, Choices, Counters, Granted, Henvcfg};
 use crate::memory::page_table::MapError;
 
 /// Exceptions that a guest takes itself: those it causes by its own doing and that need nothing of the host. Illegal
@@ -15,6 +18,9 @@ const DELEGATED_EXCEPTIONS: u64 = 1 << 0 | 1 << 3 | 1 << 8 | 1 << 12 | 1 << 13 |
 /// Exceptions that reach the host by the firmware's redirect only (R25), for machines on which that fails
 /// ([`redirect`]): the guest takes them as well.
 const REDIRECTED_EXCEPTIONS: u64 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7;
+
+/// Where `henvcfg.PMM` is.
+const PMM_SHIFT: u32 = 32;
 
 /// `hstateen0.ENVCFG`: the guest may access its `senvcfg`.
 const STATEEN_ENVCFG: u64 = 1 << 62;
@@ -26,6 +32,9 @@ pub struct Grant {
     pub granted: Granted,
     /// The machine's ISA string.
     pub isa: &'static str,
+    /// `henvcfg.ADUE` can be set, so it says who updates A and D bits of the guest's tables.
+    pub governs_ad_updates: bool,
+    asks_for_ad_updates: bool,
     /// The guest reaches the registers of Ssaia: the machine has them, and no `hstateen0` that hides them.
     pub interrupt_registers: bool,
     state_enable: bool,
@@ -46,20 +55,41 @@ impl Grant {
             );
             exceptions |= REDIRECTED_EXCEPTIONS;
         }
+        let asks_for_ad_updates = features::lists(isa, "svade") && features::lists(isa, "svadu");
+        if asks_for_ad_updates {
+            ask_for_ad_updates();
+        }
         let wanted = features::wanted_environment(isa);
         // SAFETY: no guest runs yet, and `apply` writes the registers again before one does.
         unsafe {
             csr::write!("henvcfg", wanted.bits());
             csr::write!("hcounteren", Counters::all().bits());
         }
+        let environment = Henvcfg::from_bits_truncate(csr::read!("henvcfg")) & wanted;
+        let ad_updates = match environment.contains(Henvcfg::ADUE) {
+            true if features::lists(isa, "svade") => AdUpdates::Chosen,
+            true => AdUpdates::Always,
+            false => AdUpdates::Never,
+        };
+        let masks = |field: u64| {
+            features::lists(isa, "ssnpm") && takes(field << PMM_SHIFT, 0b11 << PMM_SHIFT)
+        };
+        let choices = Choices {
+            ad_updates,
+            masks_seven_bits: masks(0b10),
+            masks_sixteen_bits: masks(0b11),
+        };
         let state_enable = features::lists(isa, "smstateen") || features::lists(isa, "ssstateen");
         Ok(Self {
             granted: Granted {
-                environment: Henvcfg::from_bits_truncate(csr::read!("henvcfg")) & wanted,
+                choices,
+                environment,
                 counters: Counters::from_bits_truncate(csr::read!("hcounteren")),
                 vectors: features::has_vectors(isa) && has_vector_unit(),
             },
             isa,
+            governs_ad_updates: takes(Henvcfg::ADUE.bits(), Henvcfg::ADUE.bits()),
+            asks_for_ad_updates,
             interrupt_registers: features::lists(isa, "ssaia") && !state_enable,
             state_enable,
             exceptions,
@@ -80,11 +110,14 @@ impl Grant {
         }
     }
 
-    /// Gives it to the guest of this hart, and nothing else.
-    pub fn apply(&self) {
+    /// Gives it to the guest of this hart, and nothing else, with what the guest chose of it.
+    pub fn apply(&self, chosen: &FirmwareFeatures) {
+        if self.asks_for_ad_updates {
+            ask_for_ad_updates();
+        }
         // SAFETY: these registers govern V=1 only.
         unsafe {
-            csr::write!("henvcfg", self.granted.environment.bits());
+            csr::write!("henvcfg", chosen.henvcfg(self.granted.environment));
             csr::write!("hcounteren", self.granted.counters.bits());
             csr::write!("hedeleg", self.exceptions);
             csr::write!("hideleg", csr::VS_INTERRUPTS);
@@ -94,6 +127,23 @@ impl Grant {
             }
         }
     }
+}
+
+/// Asks the firmware to let this hart update A and D bits: with Svade and Svadu it starts without (`menvcfg.ADUE`), and
+/// `henvcfg.ADUE` cannot be set then. Firmware without FWFT refuses, and the guest has Svade alone.
+fn ask_for_ad_updates() {
+    sbi_rt::fwft_set(PTE_AD_HW_UPDATING as u32, 1, 0);
+}
+
+/// Whether the field `mask` of `henvcfg` takes `value`.
+fn takes(value: u64, mask: u64) -> bool {
+    let old = csr::read!("henvcfg");
+    // SAFETY: the register governs V=1 only, no guest runs, and it is put back.
+    unsafe { csr::write!("henvcfg", old & !mask | value) };
+    let taken = csr::read!("henvcfg") & mask == value;
+    // SAFETY: it was there before.
+    unsafe { csr::write!("henvcfg", old) };
+    taken
 }
 
 /// Whether `sstatus.VS` can be set on this hart. Leaves the unit off.

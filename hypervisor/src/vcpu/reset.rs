@@ -6,6 +6,7 @@ use core::arch::asm;
 use guest_mem::hart::Hart;
 
 use super::context::Context;
+use super::firmware_features::FirmwareFeatures;
 use super::grant::Grant;
 use crate::csr;
 use crate::vm::hart_state::Start;
@@ -47,8 +48,15 @@ impl Pending {
     }
 }
 
+/// Lets no interrupt of the guest end a `wfi` of this hart: the guest does not run here until a reset.
+pub fn mask_interrupts() {
+    // SAFETY: the register is the guest's, which starts anew with a reset.
+    unsafe { csr::write!("vsie", 0) };
+}
+
 /// Takes the guest's memory out of this hart: from here on no access and no walk of the hart leads there.
 pub fn unload(hart: &impl Hart) {
+    mask_interrupts();
     // SAFETY: the guest does not run. R32: vsatp is Bare before hgatp changes. After both, nothing remembers translations
     // (R41, R45).
     unsafe {
@@ -60,7 +68,14 @@ pub fn unload(hart: &impl Hart) {
 }
 
 /// Brings this hart's guest state to that of a start (R71) and answers the context that starts at `start` on guest hart `index`.
-pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: Start) -> Context {
+pub fn reset(
+    hart: &impl Hart,
+    grant: &Grant,
+    chosen: &FirmwareFeatures,
+    hgatp: u64,
+    index: usize,
+    start: Start,
+) -> Context {
     // SAFETY: the registers are the guest's, which does not run; the host has no floating-point state, and turns the unit
     // off again. R32: vsatp is Bare before hgatp changes. After both, nothing remembers older translations (R41, R45).
     unsafe {
@@ -68,7 +83,7 @@ pub fn reset(hart: &impl Hart, grant: &Grant, hgatp: u64, index: usize, start: S
         csr::write!("hgatp", hgatp);
         hart.hfence_gvma(None);
         hart.hfence_vvma(None);
-        grant.apply();
+        grant.apply(chosen);
         csr::write!("vsstatus", UXL_64 | grant.units());
         csr::write!("vsie", 0);
         csr::write!("vstvec", 0);

@@ -6,9 +6,11 @@ use guest_mem::GuestPrivilege;
 use guest_mem::fault::GuestExit;
 use guest_mem::guest_physical::Reader;
 use guest_mem::guest_virtual::LoadedVcpu;
+use guest_mem::hart::Hart as _;
 use guest_mem::hart::riscv64::{HandlerHook, Riscv64};
 use guest_mem::inject::{GuestTrapState, Injection};
 use guest_mem::probe::{MachineProfile, PROBE_BYTES, probe};
+use sbi_spec::binary::Error;
 
 use crate::boot::hart_local::HartLocal;
 use crate::memory::frames::FRAME;
@@ -18,6 +20,7 @@ use crate::vm::{Ending, Request, Vm};
 use crate::{console, csr, exit, power, report};
 
 use super::context::Context;
+use super::firmware_features::FirmwareFeatures;
 use super::grant::Grant;
 use super::timer::Timer;
 use super::waiting::Until;
@@ -51,6 +54,8 @@ pub struct Vcpu<'v> {
     pub reader: Reader<'v>,
     /// Its registers.
     pub context: Context,
+    /// What it chose of its hart.
+    pub firmware_features: FirmwareFeatures,
     /// Its timers.
     pub timer: Timer,
     /// Whether it gets anywhere.
@@ -70,6 +75,7 @@ pub fn run(vm: &Vm, index: usize) {
         index,
         reader: vm.ram.reader(index).expect("each hart takes its own"),
         context: Context::default(),
+        firmware_features: FirmwareFeatures::new(vm.grant.granted.choices),
         timer: Timer::new(vm.grant.own_timer(), vm.timebase_frequency, index),
         stuck: stuck::Detector::default(),
     };
@@ -86,7 +92,7 @@ pub fn probe_machine(grant: &Grant, index: usize) -> MachineProfile {
         power::give_up(format_args!("no memory for the machine probe"));
     };
     // What the VS-stage does about A and D bits depends on henvcfg, so the guest's comes first.
-    grant.apply();
+    grant.apply(&FirmwareFeatures::new(grant.granted.choices));
     // SAFETY: the frames were just allocated for this, and are reached at their own address. No vCPU is loaded yet.
     let profile = match unsafe { probe(hart, scratch.value() as *mut u64, scratch) } {
         Ok(profile) => profile,
@@ -116,10 +122,12 @@ impl<'v> Vcpu<'v> {
     fn live(&mut self) -> Result<(), Over> {
         let start = self.wait_for_start()?;
         self.reset(start);
+        self.state().set(State::Started);
         let mut next = Next::Resume;
         while next != Next::Stop {
             next = self.go_on(next)?;
         }
+        reset::mask_interrupts();
         self.state().set_stopped_unless_pending();
         if self.vm.all_stopped() {
             return Err(self.end(Ending::Stopped));
@@ -130,6 +138,7 @@ impl<'v> Vcpu<'v> {
     fn reset(&mut self, start: Start) {
         self.vm.take_requests(self.index);
         self.timer.set_guest(u64::MAX);
+        self.firmware_features = FirmwareFeatures::new(self.vm.grant.granted.choices);
         self.context = self.reset_registers(start);
         self.stuck = stuck::Detector::default();
         self.update_device_interrupts();
@@ -138,7 +147,8 @@ impl<'v> Vcpu<'v> {
     fn reset_registers(&self, start: Start) -> Context {
         let hart = &HartLocal::current().hart;
         let hgatp = self.vm.ram.hgatp();
-        reset::reset(hart, &self.vm.grant, hgatp, self.index, start)
+        let (grant, features) = (&self.vm.grant, &self.firmware_features);
+        reset::reset(hart, grant, features, hgatp, self.index, start)
     }
 
     fn go_on(&mut self, next: Next) -> Result<Next, Over> {
@@ -203,6 +213,34 @@ impl<'v> Vcpu<'v> {
         // SAFETY: as in `loaded`: nobody else reaches the vCPU while this borrows it.
         let loaded = unsafe { LoadedVcpu::new(hart) };
         (loaded, &mut self.reader)
+    }
+
+    /// Gives the guest a firmware feature (FWFT) of this hart.
+    ///
+    /// # Errors
+    ///
+    /// See [`FirmwareFeatures::set`].
+    pub fn set_firmware_feature(
+        &mut self,
+        feature: usize,
+        value: usize,
+        flags: usize,
+    ) -> Result<(), Error> {
+        self.firmware_features.set(feature, value, flags)?;
+        let henvcfg = self
+            .firmware_features
+            .henvcfg(self.vm.grant.granted.environment);
+        // SAFETY: the register governs V=1 only. R30: what was translated under the old value is forgotten.
+        unsafe { csr::write!("henvcfg", henvcfg) };
+        HartLocal::current().hart.hfence_vvma(None);
+        Ok(())
+    }
+
+    /// This hart forgets how it translates anything of the guest, what it knows to be absent included.
+    pub fn forget_translations(&mut self) {
+        let hart = &HartLocal::current().hart;
+        hart.hfence_gvma(None);
+        hart.hfence_vvma(None);
     }
 
     /// The privilege of the guest code that was interrupted.
@@ -280,7 +318,7 @@ impl<'v> Vcpu<'v> {
 
     fn wait_for_start(&mut self) -> Result<Start, Over> {
         loop {
-            if let Some(start) = self.state().take_start() {
+            if let Some(start) = self.state().start() {
                 return Ok(start);
             }
             self.sleep()?;

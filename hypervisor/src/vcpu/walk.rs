@@ -70,6 +70,18 @@ impl Vcpu<'_> {
     pub fn environment(&self) -> VsEnvironment {
         let (henvcfg, senvcfg) = (csr::read!("henvcfg"), csr::read!("senvcfg"));
         VsEnvironment::new(&self.vm.profile, self.rules(), henvcfg, senvcfg)
+            .with_ad_policy(self.ad_policy())
+    }
+
+    /// Who updates A and D bits of the guest's tables: what the guest was granted, where that can be said. The probe
+    /// measures `hlv`, which QEMU lets follow `menvcfg` (R65).
+    fn ad_policy(&self) -> AdPolicy {
+        let henvcfg = Henvcfg::from_bits_truncate(csr::read!("henvcfg"));
+        match self.vm.grant.governs_ad_updates {
+            true if henvcfg.contains(Henvcfg::ADUE) => AdPolicy::Update,
+            true => AdPolicy::Fault,
+            false => self.vm.profile.vs_stage_ad,
+        }
     }
 
     fn regimes(&self) -> Result<(VsRegime, GRegime), FaultKind> {
@@ -84,8 +96,7 @@ impl Vcpu<'_> {
         };
         let mut vs = VsRegime::from_csrs(&csrs, rules)?;
         let mut g = GRegime::from_csrs(csr::read!("hgatp"), csrs.sstatus, StageRules::BASE)?;
-        // What was measured counts, not what henvcfg says (R65).
-        vs.rules.ad = self.vm.profile.vs_stage_ad;
+        vs.rules.ad = self.ad_policy();
         g.rules.ad = self.vm.profile.g_stage_ad;
         Ok((vs, g))
     }

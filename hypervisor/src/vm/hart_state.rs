@@ -69,7 +69,7 @@ impl HartState {
         self.inner.lock().state
     }
 
-    /// Tells a stopped hart where to start. Its own hart then takes that by [`take_start`](Self::take_start).
+    /// Tells a stopped hart where to start. Its own hart then finds that by [`start`](Self::start).
     pub fn request_start(&self, start: Start) -> Result<(), StartError> {
         let mut inner = self.inner.lock();
         match inner.state {
@@ -84,13 +84,11 @@ impl HartState {
         }
     }
 
-    /// Called by the hart itself: starts, if somebody asked for it.
-    pub fn take_start(&self) -> Option<Start> {
-        let mut inner = self.inner.lock();
-        (inner.state == State::StartPending).then(|| {
-            inner.state = State::Started;
-            inner.start
-        })
+    /// Called by the hart itself: how to start, if somebody asked for it. The start stays pending until the hart is reset and
+    /// says so ([`set`](Self::set)): an interrupt that is sent to a hart that shows as started is not lost.
+    pub fn start(&self) -> Option<Start> {
+        let inner = self.inner.lock();
+        (inner.state == State::StartPending).then_some(inner.start)
     }
 
     /// Called by the hart itself, which has stopped or never ran. A start that somebody asked for meanwhile stays.
@@ -125,12 +123,14 @@ mod tests {
     #[test]
     fn a_stopped_hart_starts_once_where_it_was_told() {
         let hart = HartState::new();
-        assert_eq!(hart.take_start(), None);
+        assert_eq!(hart.start(), None);
         assert_eq!(hart.request_start(START), Ok(()));
         assert_eq!(hart.get(), State::StartPending);
-        assert_eq!(hart.take_start(), Some(START));
-        assert_eq!(hart.get(), State::Started);
-        assert_eq!(hart.take_start(), None);
+        assert_eq!(hart.start(), Some(START));
+        // What other harts send to one that shows as started is for its new life.
+        assert_eq!(hart.get(), State::StartPending);
+        hart.set(State::Started);
+        assert_eq!(hart.start(), None);
     }
 
     #[test]

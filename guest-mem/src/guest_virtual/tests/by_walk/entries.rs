@@ -121,3 +121,26 @@ fn r14_a_walk_masks_pointers_as_the_hardware_does() {
         }
     }
 }
+
+#[test]
+fn r74_a_walk_leaves_a_and_d_to_the_guest_where_it_was_told() {
+    loaded_guest!(guest, view, hart, vcpu);
+    // `hlv` follows `menvcfg`, so the probe measured updates (R65).
+    let profile = MachineProfile {
+        vs_stage_ad: AdPolicy::Update,
+        ..MachineProfile::AS_SPECIFIED
+    };
+    let measured = VsEnvironment::new(&profile, StageRules::BASE, 0, 0).with_walk_from(0);
+    let granted = measured.with_ad_policy(AdPolicy::Fault);
+    let clean = gpa(PAGES[0]).value() >> 2 | RWU | entry::V;
+    for (environment, updates) in [(granted, false), (measured, true)] {
+        hart.set_register(Register::Henvcfg, 0);
+        guest.set_entry(GVA, clean).unwrap();
+        let space = vcpu.guest_virtual(USER).with_memory(&view, environment);
+        let done = space.read(GVA, &mut [0; 8]);
+        assert_eq!(done.is_ok(), updates, "{done:?}");
+        assert_eq!(vs_entry(&guest) & entry::A != 0, updates);
+        let refused = done.err().map(|error| error.fault.kind);
+        assert_eq!(refused, (!updates).then_some(FaultKind::Page));
+    }
+}

@@ -33,6 +33,7 @@ use crate::guest_physical::{
     Slot, StageView,
 };
 use crate::guest_virtual::VsEnvironment;
+use crate::probe::MachineProfile;
 use crate::translate::{AdPolicy, EntryMemory, GRegime, GStage, Purpose, Refused, StageRules};
 
 type Slots<'m> = GuestPhysicalMemory<'m, 2, 1>;
