@@ -58,12 +58,14 @@ fn bundle(bytes: &[u8]) {
 }
 
 fn device_tree(bytes: &[u8]) {
-    match Machine::from_device_tree(bytes) {
-        Ok(machine) => {
-            assert!((1..=MAX_HARTS).contains(&machine.harts.as_slice().len()));
-            assert!(!machine.memory.as_slice().is_empty());
+    for boot_hart in [None, Some(0)] {
+        match Machine::from_device_tree(bytes, boot_hart) {
+            Ok(machine) => {
+                assert!((1..=MAX_HARTS).contains(&machine.harts.as_slice().len()));
+                assert!(!machine.memory.as_slice().is_empty());
+            }
+            Err(error) => drop(error.to_string()),
         }
-        Err(error) => drop(error.to_string()),
     }
 }
 

@@ -8,6 +8,7 @@ use core::convert::Infallible;
 
 use super::memory::GuestPhysicalMemory;
 use super::page_entry::{HostPage, PageEntry};
+use crate::address::PAGE_SIZE;
 
 /// The G-stage's part in [`GuestPhysicalMemory::replace_page`]: one page of one table.
 ///
@@ -57,8 +58,8 @@ impl<const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'_, SLOTS, RE
     ///
     /// Between 1 and 4 the page has a frame that nobody finds. A resolver that is asked for it
     /// ([`Resolver`](super::Resolver), [`GuardedResolver`](crate::guest_virtual::GuardedResolver), the
-    /// handler of a guest-page fault) waits for the lock under which this is called, and then finds the
-    /// page ready. It must not take the page for one that nothing backs.
+    /// handler of a guest-page fault) waits for the lock under which this is called, serves shootdowns
+    /// meanwhile (the holder may be waiting for its acknowledgement), and then finds the page ready. It must not take the page for one that nothing backs.
     ///
     /// Nothing here waits for guards, so a hart that holds one may call it. A guard that read the entry
     /// before step 1 may read the old frame until it ends. A host that frees the old frame puts it aside,
@@ -115,14 +116,18 @@ impl<const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'_, SLOTS, RE
     ///
     /// If the entry is [`HostPage::Writable`]: guards that exist may still write there, and what they
     /// write would be lost. Take such a page away, in the order of [`synchronize`](Self::synchronize),
-    /// copy it, and give the copy by [`PageEntry::set`]. And if `page` is not aligned to 4096.
+    /// copy it, and give the copy by [`PageEntry::set`]. And if `page` is [`HostPage::Absent`] or not
+    /// aligned to 4096. Nothing has changed then.
     ///
     /// # Safety
     ///
     /// - The contract of [`PageEntry::set`] holds for `page`, and for the old page until it is given back
     ///   as said above.
-    /// - Until this returns nobody else changes the entry or the page's translation: both change under
-    ///   one lock of the host's.
+    /// - The entry and the page's translation change under one lock of the host's, which is held until
+    ///   this returns. Whoever fills the G-stage table from an entry *reads* that entry under the same
+    ///   lock: a read guard does not keep `replace_page` waiting, so an entry that was read before the
+    ///   lock was taken may name the old frame.
+    /// - If the entry is absent, no hart and no table translates the page.
     pub unsafe fn replace_page<M: PageMirror>(
         &self,
         entry: &PageEntry,
@@ -132,6 +137,13 @@ impl<const SLOTS: usize, const READERS: usize> GuestPhysicalMemory<'_, SLOTS, RE
         assert!(
             !matches!(entry.get(), HostPage::Writable(_)),
             "a page that may be written is taken away before it gets another frame"
+        );
+        let (HostPage::ReadOnly(frame) | HostPage::Writable(frame)) = page else {
+            panic!("a page is replaced by a frame");
+        };
+        assert!(
+            frame.addr().get().is_multiple_of(PAGE_SIZE as usize),
+            "a frame is aligned to 4096"
         );
         let old = entry.clear();
         if old != HostPage::Absent {

@@ -138,6 +138,9 @@ impl<'g> PhysicalView<'g> {
     /// G-stage table, which is to be done under this guard, so that whoever takes the page away waits and then finds the
     /// translation. `None` if no slot holds it or the host does not map it.
     ///
+    /// Where pages are replaced ([`replace_page`](super::GuestPhysicalMemory::replace_page)), call this under the lock under which
+    /// that is called, and fill the table before the lock is released: a replacement does not wait for guards.
+    ///
     /// While the slot logs, only a store is given a writable page, and the page is to be marked
     /// ([`mark_dirty`](Self::mark_dirty)) once it is in the table. One that is filled in writable for a load would let later
     /// stores by that no log has.

@@ -111,7 +111,9 @@ impl<'h, H: Hart> LoadedVcpu<'h, H> {
     /// - Until the token is dropped, nothing changes this hart's `hgatp`, `vsatp`, `vsstatus` or `hstatus.VSBE`, no other
     ///   vCPU is loaded and no guest is entered on this hart.
     /// - **One token a hart:** this hart has no other, of this value or another, until this one is dropped. A trap handler that
-    ///   runs meanwhile uses this one, through a shared reference. If it makes its own, it drops that before it returns.
+    ///   runs meanwhile uses this one, through a shared reference. If it makes its own, it makes it of the same hart value, and
+    ///   drops it before it returns. (The model hart refuses that as well: it cannot tell a handler.) A token of another value
+    ///   would leave translations behind of which this one does not know, on a hart that may have stale ones.
     /// - The record of the guest's exit (`sepc`, `scause`, `stval`, `htval`, `htinst`, `sstatus.SPP`, `hstatus.SPV` and
     ///   `GVA`) has been saved, unless the hart recovers faults by a scoped `stvec` (R20) and nobody looks at `htinst` later.
     /// - The table in `hgatp` gives the guest nothing that is not the guest's: accesses have the guest's own reach.

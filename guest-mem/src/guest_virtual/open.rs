@@ -199,7 +199,12 @@ impl<'h, H: Hart> HardwareSpace for &OpenWindow<'_, 'h, H> {
     }
 
     fn completed(&self, error: AccessError) -> AccessError {
-        self.vcpu.completed(error)
+        let completed = self.vcpu.completed(error);
+        // The look at the entry may have left translations of its own, which the window's next access must not use (R35).
+        if self.vcpu.hart.fence_state().may_be_stale() {
+            self.open_again();
+        }
+        completed
     }
 }
 

@@ -10,7 +10,7 @@ use crate::vcpu::Hart;
 
 /// Bytes of a page that is left unmapped below each stack.
 const GUARD: usize = 4096;
-const STACK: usize = 64 << 10;
+const STACK: usize = 256 << 10;
 const TRAP_STACK: usize = 16 << 10;
 
 /// The two stacks of a hart, each above a guard page: a stack that overflows faults, and does not eat its neighbour.
