@@ -15,7 +15,7 @@ use sbi_spec::binary::Error;
 use crate::boot::hart_local::HartLocal;
 use crate::memory::frames::FRAME;
 use crate::memory::host;
-use crate::vm::hart_state::{HartState, Start, State};
+use crate::vm::hart_state::{HartState, Start, State, Stopped};
 use crate::vm::{Ending, Request, Vm};
 use crate::{console, csr, exit, power, report};
 
@@ -128,11 +128,10 @@ impl<'v> Vcpu<'v> {
             next = self.go_on(next)?;
         }
         reset::mask_interrupts();
-        self.state().set_stopped_unless_pending();
-        if self.vm.all_stopped() {
-            return Err(self.end(Ending::Stopped));
+        match self.state().stop() {
+            Stopped::Last => Err(self.end(Ending::Stopped)),
+            Stopped::OthersGoOn => Ok(()),
         }
-        Ok(())
     }
 
     fn reset(&mut self, start: Start) {
@@ -193,7 +192,7 @@ impl<'v> Vcpu<'v> {
         Over
     }
 
-    fn state(&self) -> &'v HartState {
+    fn state(&self) -> HartState<'v> {
         self.vm.state(self.index).expect("the vCPU exists")
     }
 

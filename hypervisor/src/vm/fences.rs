@@ -5,8 +5,6 @@
 //! are fenced by one call of the firmware. That executes a remote fence in M-mode on the target hart, whether it runs the
 //! guest or sits in the hypervisor (R44), and serves requests while it waits itself: no two harts can wait for each other.
 
-use core::sync::atomic::{Ordering, fence};
-
 use guest_mem::hart::Hart;
 use guest_mem::{Gpa, sync_instructions};
 use sbi_rt::{HartMask, SbiRet};
@@ -29,15 +27,7 @@ pub struct GuestHarts<'a> {
 
 /// Carries out here what this hart owes its guest.
 pub fn carry_out(owed: Owed) {
-    let hart = &HartLocal::current().hart;
-    // What other harts stored before they left the fence comes before it.
-    fence(Ordering::SeqCst);
-    if owed.contains(Owed::TRANSLATIONS) {
-        hart.hfence_vvma(None);
-    }
-    if owed.contains(Owed::INSTRUCTIONS) {
-        hart.fence_i();
-    }
+    owed.carry_out(&HartLocal::current().hart);
 }
 
 impl GuestHarts<'_> {

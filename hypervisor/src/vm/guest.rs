@@ -12,7 +12,7 @@ use spin::Once;
 use super::devices::Devices;
 use super::fences::{GuestHarts, carry_out};
 use super::guest_ram::GuestRam;
-use super::hart_state::{HartState, State};
+use super::hart_state::{HartState, HartStates};
 use super::sleeper::Sleeper;
 use crate::boot::hart_local::HartLocal;
 use crate::boot::machine::MAX_HARTS;
@@ -124,8 +124,7 @@ pub struct Vm {
     complaint_lines: Counter,
     last_complaint: AtomicU64,
     host_harts: [u64; MAX_HARTS],
-    harts: usize,
-    states: [HartState; MAX_HARTS],
+    states: HartStates,
     requests: [AtomicU8; MAX_HARTS],
     sleepers: [Sleeper; MAX_HARTS],
     ending: Once<Ending>,
@@ -159,8 +158,7 @@ impl Vm {
             complaint_lines: Counter::new(),
             last_complaint: AtomicU64::new(0),
             host_harts: ids,
-            harts,
-            states: [const { HartState::new() }; MAX_HARTS],
+            states: HartStates::new(harts),
             requests: [const { AtomicU8::new(0) }; MAX_HARTS],
             sleepers: [const { Sleeper::new() }; MAX_HARTS],
             ending: Once::new(),
@@ -169,26 +167,19 @@ impl Vm {
 
     /// How many harts it has, numbered from 0.
     pub fn harts(&self) -> usize {
-        self.harts
+        self.states.count()
     }
 
     /// The state of one of its harts.
-    pub fn state(&self, index: usize) -> Option<&HartState> {
-        self.states[..self.harts].get(index)
-    }
-
-    /// Whether no hart runs or is about to: nothing can start one any more.
-    pub fn all_stopped(&self) -> bool {
-        self.states[..self.harts]
-            .iter()
-            .all(|state| state.get() == State::Stopped)
+    pub fn state(&self, index: usize) -> Option<HartState<'_>> {
+        self.states.hart(index)
     }
 
     /// Fences on its harts.
     pub fn fences(&self) -> GuestHarts<'_> {
         GuestHarts {
-            ids: &self.host_harts[..self.harts],
-            sleepers: &self.sleepers[..self.harts],
+            ids: &self.host_harts[..self.harts()],
+            sleepers: &self.sleepers[..self.harts()],
         }
     }
 
@@ -207,7 +198,7 @@ impl Vm {
     /// Asks something of the vCPU of hart `index`, and interrupts that wherever it is.
     pub fn request(&self, index: usize, request: Request) {
         let (Some(requests), Some(&id)) = (
-            self.requests[..self.harts].get(index),
+            self.requests[..self.harts()].get(index),
             self.host_harts.get(index),
         ) else {
             return;
@@ -222,7 +213,7 @@ impl Vm {
 
     /// Asks something of every hart.
     pub fn request_all(&self, request: Request) {
-        for index in 0..self.harts {
+        for index in 0..self.harts() {
             self.request(index, request);
         }
     }

@@ -3,10 +3,13 @@
 //! The one idea: a hart in the hypervisor's `wfi` reaches nothing of its guest. A fence that others owe it need not wake it: it
 //! is noted, and the hart fences before it does anything else. Who leaves a fence notes it first and looks then whether the
 //! hart still sleeps; who wakes says so first and looks then what was noted. So one of the two sees the other.
+//!
+//! A hart that sleeps keeps `vsatp` and `hgatp`, and may walk the guest's tables for itself. R44 says why that does no harm.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 
 use bitflags::bitflags;
+use guest_mem::hart::Hart;
 
 bitflags! {
     /// Fences that a hart owes its guest.
@@ -16,6 +19,19 @@ bitflags! {
         const INSTRUCTIONS = 1 << 0;
         /// `hfence.vvma` of every address.
         const TRANSLATIONS = 1 << 1;
+    }
+}
+
+impl Owed {
+    /// Carries the fences out on this hart, after everything that other harts stored before they left them.
+    pub fn carry_out(self, hart: &impl Hart) {
+        fence(Ordering::SeqCst);
+        if self.contains(Self::TRANSLATIONS) {
+            hart.hfence_vvma(None);
+        }
+        if self.contains(Self::INSTRUCTIONS) {
+            hart.fence_i();
+        }
     }
 }
 
@@ -60,6 +76,11 @@ impl Sleeper {
 #[cfg(test)]
 mod tests {
     use core::sync::atomic::AtomicU64;
+
+    use guest_mem::guest_virtual::LoadedVcpu;
+    use guest_mem::hart::model::{Machine, ModelGuest, RamArray, Translations};
+    use guest_mem::translate::entry;
+    use guest_mem::{Gpa, GuestMemory, GuestPrivilege, Gva, Spa};
 
     use super::*;
 
@@ -108,5 +129,39 @@ mod tests {
                 }
             }
         });
+    }
+
+    /// The hart walks the guest's tables in its sleep, as it may, before and after the guest changes them. All that it keeps
+    /// of that is gone with the fence that was left to it.
+    #[test]
+    fn r44_what_a_hart_walked_in_its_sleep_is_forgotten() {
+        const PAGE: Gva = Gva::new(0x10_0000);
+        const OLD: Gpa = Gpa::new(0x8000_2000);
+        const NEW: Gpa = Gpa::new(0x8000_3000);
+        let memory = RamArray::<32>::new();
+        let guest = ModelGuest::new(memory.at(Spa::new(0x8_0000_0000))).unwrap();
+        guest.write(OLD, &[1]).unwrap();
+        guest.write(NEW, &[2]).unwrap();
+        guest.map(PAGE, OLD, entry::R).unwrap();
+        let hart = guest.hart_of(Machine {
+            translations: Translations::Lazy,
+            ..Machine::new()
+        });
+        let read = || {
+            // SAFETY: the guest is loaded on this hart, which has one token at a time.
+            let loaded = unsafe { LoadedVcpu::new(&hart) };
+            let memory = loaded.guest_virtual(GuestPrivilege::Supervisor);
+            memory.read_obj::<u8>(PAGE)
+        };
+        let sleeper = Sleeper::new();
+        let owed = sleeper.sleep(|| {
+            assert_eq!(read(), Ok(1));
+            guest.map(PAGE, NEW, entry::R).unwrap();
+            assert_eq!(read(), Ok(1), "a lazy hart keeps the old page");
+            assert!(sleeper.leave(Owed::TRANSLATIONS));
+            assert_eq!(read(), Ok(1), "in its sleep nobody sees that");
+        });
+        owed.carry_out(&hart);
+        assert_eq!(read(), Ok(2));
     }
 }
