@@ -1,17 +1,16 @@
-//! The text of docs/evidence.md.
+//! The long form of the evidence: every part, deviation, skipped test and mutant by name.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::summary::grouped;
 use super::{Group, Long, Mutant, Record, Records};
 use crate::rules::Count;
 
 const HEAD: &str = "\
-# Evidence
+# Evidence, in full
 
-What was run to find out whether the layer behaves as the architecture says, and what came of it. `cargo xtask evidence` writes
-this file from what the commands below left under `target/evidence`; nothing in it is typed in. Each part names the command
-that repeats its figures and the commit on which they were seen. Seeds are fixed: the same commit gives the same cases.
+The long form of docs/evidence.md. Each part names the command that repeats its figures and the commit on which they were seen.
 ";
 
 /// The document.
@@ -21,7 +20,7 @@ pub fn write(records: &Records, rules: &Count) -> String {
     line(
         &mut text,
         &format!(
-            "{} of {} [rules](rules.md) have tests that are named for them: {} tests on the host, {} on the target. Without one: \
+            "{} of {} rules have tests that are named for them: {} tests on the host, {} on the target. Without one: \
              {}; the entry of each says why, which `cargo xtask rules --check` checks.",
             rules.with_tests,
             rules.rules,
@@ -68,7 +67,7 @@ fn tests(text: &mut String, record: &Record<Group>) {
     line(
         text,
         "What the machine did that is not what the specification says, as the tests name it; each is probed at boot, and only \
-         where the probe finds it does a test accept it. [rules.md](rules.md#h-machines-that-deviate) says more of each.\n",
+         where the probe finds it does a test accept it. docs/rules.md says more of each.\n",
     );
     list(text, &record.parts, |group| &group.deviations);
     line(text, "\n### Skipped\n");
@@ -77,24 +76,18 @@ fn tests(text: &mut String, record: &Record<Group>) {
 
 /// A run beyond those that every change goes through, or that nobody made it.
 fn long_run(text: &mut String, long: Long, record: Option<&Record<Group>>, test: &Record<Group>) {
-    let (title, usual_command) = match long {
-        Long::Machines => ("The tests on further boards", "test --machine all"),
-        Long::Qemus => (
-            "The tests on every QEMU of Debian, in full",
-            "test --qemu all",
-        ),
-        Long::Simulator => ("The tests on Spike alone", "test --machine spike-isa"),
-        Long::Exhaustive => ("Fault injection with every case", "test --exhaustive"),
-        Long::Differential => (
-            "The differential test with more cases",
-            "test --differential N",
-        ),
-        Long::Hostile => ("More hostile guests", "run hostile --count N"),
-        Long::Loom => ("Every order of what harts share", "loom"),
+    let title = match long {
+        Long::Machines => "The tests on further boards",
+        Long::Qemus => "The tests on every QEMU of Debian, in full",
+        Long::Simulator => "The tests on Spike alone",
+        Long::Exhaustive => "Fault injection with every case",
+        Long::Differential => "The differential test with more cases",
+        Long::Hostile => "More hostile guests",
+        Long::Loom => "Every order of what harts share",
     };
     line(text, &format!("\n### {title}\n"));
     let Some(record) = record else {
-        let not_run = format!("Not run before this was written: `cargo xtask {usual_command}`.");
+        let not_run = format!("Not run: `cargo xtask {}`.", long.usual_command());
         return line(text, &not_run);
     };
     line(text, &format!("{}.\n", source(record)));
@@ -207,19 +200,6 @@ fn line(text: &mut String, line: &str) {
     let _ = writeln!(text, "{line}");
 }
 
-/// A number with a space between its thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,7 +273,7 @@ mod tests {
             "`cargo xtask test --machine spike`, on commit",
             "| the spike board | 3 | 1 | 1 | 1 |",
             "- the spike board:\n  - r5: even\n",
-            "Not run before this was written: `cargo xtask test --exhaustive`",
+            "Not run: `cargo xtask test --exhaustive`",
             "`cargo xtask run hostile --count 9`, on commit",
             "| H | 1 234 567 | cases |",
             "| wrong | `r2_x` |",

@@ -1,11 +1,13 @@
-//! `cargo xtask evidence`: writes docs/evidence.md, every figure of which a command printed.
+//! `cargo xtask evidence`: writes docs/evidence.md, of which a command printed every figure.
 //!
-//! The one idea: a command that proves something leaves a [`Record`] of what it saw under `target/evidence`, and the document
-//! is nothing but those records. A record that is missing is an error that names its command, so that no figure is older than
-//! the others by accident; of the long runs ([`Long`]) the document says which were not made. A run of the tests that was restricted
-//! leaves no record, and a run of another length replaces none of a longer one.
+//! A command that proves something leaves a [`Record`] of what it saw under `target/evidence`. The page is made of those records
+//! and of nothing else. A record that is missing is an error that names its command. The long runs ([`Long`]) may be missing:
+//! the page then lists them as not run. A restricted run of the tests leaves no record, and a shorter run does not replace the
+//! record of a longer one.
 
 mod document;
+mod machines;
+mod summary;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,9 @@ use crate::{process, progress, rules, workspace};
 
 /// The document, from the repository's root.
 const DOCUMENT: &str = "docs/evidence.md";
+
+/// The long form, from the repository's root: too long to read, so it is not checked in.
+const LONG_FORM: &str = "target/evidence/evidence.md";
 
 /// What a command saw, part by part, in order.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +103,19 @@ impl Long {
             Self::Exhaustive => "exhaustive",
             Self::Differential => "differential",
             Self::Hostile => "hostile",
+            Self::Loom => "loom",
+        }
+    }
+
+    /// The command that makes the run, after `cargo xtask`.
+    const fn usual_command(self) -> &'static str {
+        match self {
+            Self::Machines => "test --machine all",
+            Self::Qemus => "test --qemu all",
+            Self::Simulator => "test --machine spike-isa",
+            Self::Exhaustive => "test --exhaustive",
+            Self::Differential => "test --differential N",
+            Self::Hostile => "run hostile --count N",
             Self::Loom => "loom",
         }
     }
@@ -188,15 +206,30 @@ pub fn run() -> anyhow::Result<ExitCode> {
         fuzz: Record::of("fuzz")?,
         miri: Record::of("miri")?,
     };
-    let text = document::write(&records, &rules::count()?);
-    fs::write(workspace::root().join(DOCUMENT), text)?;
-    println!("{DOCUMENT} is written");
+    let rules = rules::count()?;
+    let long_form = path("evidence").with_extension("md");
+    fs::write(&long_form, document::write(&records, &rules))?;
+    let page = summary::write(&records, &rules, commits_since);
+    fs::write(workspace::root().join(DOCUMENT), page)?;
+    println!(
+        "{DOCUMENT} is written; the long form is {}",
+        long_form.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
 fn path(name: &str) -> PathBuf {
     let folder = workspace::target_dir().join("evidence");
     folder.join(name).with_extension("json")
+}
+
+/// How many commits were made after `commit` of a record; `None` if git does not know it.
+fn commits_since(commit: &str) -> Option<u64> {
+    let commit = commit.trim_end_matches("-dirty");
+    let mut git = std::process::Command::new("git");
+    git.args(["rev-list", "--count", &format!("{commit}..HEAD")]);
+    let count = process::output(git.current_dir(workspace::root())).ok()?;
+    count.trim().parse().ok()
 }
 
 /// What git calls the working tree; a copy without git has no name.
