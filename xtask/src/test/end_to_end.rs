@@ -260,6 +260,7 @@ pub fn short_runs(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Vec<(St
         Stepping::new("handover", 2).plan(&machine)?,
         Stepping::new("wakes", 2).plan(&machine)?,
         hostile(60, 2, CPU, &machine)?,
+        hostile(20, 2, VECTOR, &machine)?,
         extensions(most_features(qemu), &machine)?,
         extensions(VECTOR, &machine)?,
     ])
