@@ -3,6 +3,7 @@
 //!
 //! The one idea: a call with a bad argument has no effect at all, so everything is checked before anything is done.
 
+use guest_mem::Gpa;
 use sbi_spec::binary::{Error, SbiRet};
 use sbi_spec::{cppc, fwft, hsm, mpxy, nacl, srst, sse, sta, susp};
 
@@ -105,6 +106,19 @@ impl HartSet {
     pub fn iter(self) -> impl Iterator<Item = usize> {
         (0..64).filter(move |index| self.0 & 1 << index != 0)
     }
+}
+
+/// The guest-physical address of a buffer of `len` bytes, from the two halves of its address; `None` is
+/// SBI_ERR_INVALID_PARAM (R85). Every byte has to be RAM, and no byte is RAM anywhere. No address has a high half, and
+/// the low half alone would be another address.
+pub fn buffer_at(
+    len: usize,
+    low: usize,
+    high: usize,
+    is_ram: impl FnOnce(Gpa, u64) -> bool,
+) -> Option<Gpa> {
+    let gpa = Gpa::new(low as u64);
+    (high == 0 && (len == 0 || is_ram(gpa, len as u64))).then_some(gpa)
 }
 
 /// Start and size of a remote fence of every address.
@@ -215,6 +229,29 @@ mod tests {
                 set.map(HartSet),
                 "mask {mask:#x} base {base:#x} harts {harts}"
             );
+        }
+    }
+
+    #[test]
+    fn r85_a_buffer_is_ram_or_nothing_and_below_2_to_the_64() {
+        let is_ram = |gpa: Gpa, len| gpa.value() >= 0x1000 && gpa.value() + len <= 0x2000;
+        for (len, low, high, is_right) in [
+            (0x1000, 0x1000, 0, true),
+            (1, 0x1fff, 0, true),
+            (1, 0x2000, 0, false),
+            (2, 0x1fff, 0, false),
+            (0, 0x1000, 0, true),
+            (0, 0, 0, true),
+            (0, usize::MAX, 0, true),
+            (1, 0x1000, 1, false),
+            (1, 0x1000, 1 << 32, false),
+            (1, 0x1000, usize::MAX, false),
+            (0, 0x1000, 1, false),
+            (0, 0, 1 << 63, false),
+        ] {
+            let gpa = buffer_at(len, low, high, is_ram);
+            let expected = is_right.then_some(Gpa::new(low as u64));
+            assert_eq!(gpa, expected, "{len:#x} bytes at {high:#x} {low:#x}");
         }
     }
 

@@ -3,6 +3,7 @@
 use guest_mem::Gpa;
 use rustsbi::{Console, Physical, SbiRet};
 
+use super::arguments::buffer_at;
 use super::call::Call;
 use crate::console;
 
@@ -12,12 +13,12 @@ const PIECE: usize = 256;
 /// Bytes served by one call at most. The SBI lets a call do less than it was asked for and say so.
 const CALL: usize = 4096;
 
-/// The guest-physical range of a buffer, if it is RAM, or no byte of anything (R85).
+/// Where a buffer is, if the call may name it.
 fn buffer<P>(call: &Call<'_, '_>, bytes: &Physical<P>) -> Option<Gpa> {
-    let gpa = Gpa::new(bytes.phys_addr_lo() as u64);
-    let len = bytes.num_bytes() as u64;
-    let in_ram = len == 0 || call.vcpu.borrow().vm.ram.contains(gpa, len);
-    (bytes.phys_addr_hi() == 0 && in_ram).then_some(gpa)
+    let (low, high) = (bytes.phys_addr_lo(), bytes.phys_addr_hi());
+    buffer_at(bytes.num_bytes(), low, high, |gpa, len| {
+        call.vcpu.borrow().vm.ram.contains(gpa, len)
+    })
 }
 
 impl Console for Call<'_, '_> {

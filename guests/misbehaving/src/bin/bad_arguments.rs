@@ -128,7 +128,14 @@ mod guest {
             [all + 1, start, 0, 0, 0],
             [u64::MAX, start, 0, 0, 0],
             [4, start, 1, 0, 0],
+            [4, start, 1 << 32, 0, 0],
+            [4, start, 1 << 63, 0, 0],
             [4, start, u64::MAX, 0, 0],
+            // No machine has such addresses, not even for nothing (R85).
+            [0, start, 1, 0, 0],
+            [0, 0, 1 << 32, 0, 0],
+            [0, HOLE, 1 << 63, 0, 0],
+            [0, 0, u64::MAX, 0, 0],
         ] {
             for function in [dbcn::CONSOLE_WRITE, dbcn::CONSOLE_READ] {
                 account.call(dbcn::EID_DBCN, function, arguments, &[INVALID_PARAM]);
