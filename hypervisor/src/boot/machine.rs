@@ -7,11 +7,12 @@
 
 use core::fmt;
 
+use dtoolkit::Node;
 use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::{Node, Property};
 
 use super::blob;
 use super::isa::Isa;
+use super::tree::{self, Bus, integer, is_available, number, text, texts, value};
 use crate::memory::frames::{FRAME, Range};
 use crate::memory::page_table::Stage;
 use crate::memory::ranges::RangeSet;
@@ -339,7 +340,7 @@ impl Machine {
             cache_block_bytes: used.blocks,
             initrd: initrd(&root),
             rng_seed: RngSeed::of(&root),
-            rtc: rtc(&root),
+            rtc: tree::device(root, "google,goldfish-rtc").map(|registers| registers.start),
             notes,
         })
     }
@@ -486,22 +487,11 @@ impl UsedHarts {
     }
 }
 
-/// Whether `status` lets a node be used.
-fn is_available(node: &FdtNode<'_>) -> bool {
-    let is_there = node
-        .properties()
-        .any(|property| property.name() == "status");
-    !is_there || matches!(text(node, "status"), Some("okay" | "ok"))
-}
-
 /// The ISA of a hart. Where both forms are given, the new one counts, as it does for Linux.
 fn isa(node: &FdtNode<'_>) -> Option<Isa> {
     let extensions = value(node, "riscv,isa-extensions");
-    if let (Some(base), Some(extensions)) = (text(node, "riscv,isa-base"), extensions) {
-        return Isa::from_list(base, || {
-            let names = extensions.split(|&byte| byte == 0);
-            names.filter_map(|name| core::str::from_utf8(name).ok())
-        });
+    if let (Some(base), Some(_)) = (text(node, "riscv,isa-base"), extensions) {
+        return Isa::from_list(base, || texts(node, "riscv,isa-extensions"));
     }
     Isa::from_string(text(node, "riscv,isa")?)
 }
@@ -513,49 +503,6 @@ fn hart_id(cpus: &FdtNode<'_>, node: &FdtNode<'_>) -> Option<u64> {
     number(reg.get(..4 * cells)?)
 }
 
-fn value<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a [u8]> {
-    let property = node.properties().find(|property| property.name() == name)?;
-    property.value_as().ok()
-}
-
-fn text<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a str> {
-    let text = value(node, name)?.strip_suffix(&[0])?;
-    core::str::from_utf8(text).ok()
-}
-
-/// A property of one or two cells.
-fn integer(node: &FdtNode<'_>, name: &str) -> Option<u64> {
-    number(value(node, name)?)
-}
-
-fn number(cells: &[u8]) -> Option<u64> {
-    match *cells {
-        [a, b, c, d] => Some(u64::from(u32::from_be_bytes([a, b, c, d]))),
-        [a, b, c, d, e, f, g, h] => Some(u64::from_be_bytes([a, b, c, d, e, f, g, h])),
-        _ => None,
-    }
-}
-
-/// The ranges of `reg`; `None` if it is not of the form that the parent's cells ask for.
-fn ranges<'a>(node: FdtNode<'a>) -> Option<impl Iterator<Item = Range> + 'a> {
-    let regs = node.reg().ok()?;
-    // What runs past the top of the address space ends there.
-    let range = |start: u64, len| Range {
-        start,
-        end: start.saturating_add(len),
-    };
-    let is_readable = regs.is_none_or(|mut regs| {
-        regs.all(|reg| reg.address::<u64>().is_ok() && reg.size::<u64>().is_ok())
-    });
-    let regs = node.reg().ok()?.filter(|_| is_readable);
-    is_readable.then(|| {
-        regs.into_iter()
-            .flatten()
-            .filter_map(move |reg| Some(range(reg.address().ok()?, reg.size().ok()?)))
-            .filter(|range| !range.is_empty())
-    })
-}
-
 fn memory(root: &FdtNode<'_>, notes: &mut Notes) -> Result<RangeSet<MAX_RANGES>, MachineError> {
     // Nothing is put at address 0, which is no pointer.
     const REACH: Range = Range {
@@ -564,12 +511,13 @@ fn memory(root: &FdtNode<'_>, notes: &mut Notes) -> Result<RangeSet<MAX_RANGES>,
     };
     let mut memory = RangeSet::new();
     let (mut out_of_reach, mut no_room, mut is_there) = (0, 0, false);
-    let nodes = root.children();
+    let (bus, nodes) = (Bus::root(*root), root.children());
     for node in nodes.filter(|node| text(node, "device_type") == Some("memory")) {
         if !is_available(&node) {
             continue;
         }
-        for range in ranges(node).ok_or(MachineError::Malformed("reg of memory"))? {
+        let ranges = bus.registers(node);
+        for range in ranges.ok_or(MachineError::Malformed("reg of memory"))? {
             is_there = true;
             let within = Range {
                 start: range.start.max(REACH.start),
@@ -620,9 +568,17 @@ fn reserved(
         });
     }
     if let Some(parent) = tree.root().child("reserved-memory") {
+        let root = Bus::root(tree.root());
+        // `ranges` is required and empty. Where it was left out, the same is meant.
+        let bus = match value(&parent, "ranges") {
+            Some(_) => root.below(parent),
+            None => root,
+        };
         for node in parent.children().filter(is_available) {
-            let ranges = ranges(node).ok_or(MachineError::Malformed("reg of reserved memory"))?;
-            ranges.for_each(&mut reserve);
+            let ranges = bus.registers(node);
+            ranges
+                .ok_or(MachineError::Malformed("reg of reserved memory"))?
+                .for_each(&mut reserve);
         }
     }
     if given_up > 0 {
@@ -638,19 +594,6 @@ fn initrd(root: &FdtNode<'_>) -> Option<Range> {
         end: integer(&chosen, "linux,initrd-end")?,
     };
     (!range.is_empty()).then_some(range)
-}
-
-/// The address of a clock that the hypervisor can read, if the bus it is on has the addresses of the harts.
-fn rtc(root: &FdtNode<'_>) -> Option<u64> {
-    let soc = root.child("soc")?;
-    let has_same_addresses = value(&soc, "ranges")?.is_empty();
-    let mut clocks = soc.children().filter(|node| {
-        let compatible = value(node, "compatible").unwrap_or_default();
-        let mut compatible = compatible.split(|&byte| byte == 0);
-        compatible.any(|name| name == b"google,goldfish-rtc") && is_available(node)
-    });
-    let place = ranges(clocks.next()?)?.next()?;
-    has_same_addresses.then_some(place.start)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod blob;
 pub mod isa;
 pub mod machine;
 pub mod operator;
+mod tree;
 
 #[cfg(target_os = "none")]
 mod entry;

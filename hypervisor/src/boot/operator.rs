@@ -4,10 +4,11 @@
 //! *mark*, some random text, on the command line (`/chosen/bootargs`, `mark=TEXT`), and the hypervisor writes it before each
 //! line of its own (I18). The mark stays in the hypervisor's memory; no guest ever sees it.
 
-use dtoolkit::fdt::FdtNode;
-use dtoolkit::{Node, Property};
+use dtoolkit::Node;
 
 use super::blob;
+use super::tree::{device, text};
+use crate::memory::page_table::Stage;
 
 /// Bytes of the longest mark.
 pub const LONGEST_MARK: usize = 64;
@@ -17,7 +18,8 @@ pub const LONGEST_MARK: usize = 64;
 pub struct Operator<'a> {
     /// The mark of the hypervisor's lines: letters and digits, [`LONGEST_MARK`] at most.
     pub mark: Option<&'a str>,
-    /// Where the machine has a test finisher (`sifive,test0`): a store there ends the machine with an exit code.
+    /// Where the machine has a test finisher (`sifive,test0`) that the hypervisor's page table can
+    /// reach: a store there ends the machine with an exit code.
     pub finisher: Option<u64>,
 }
 
@@ -31,7 +33,9 @@ impl<'a> Operator<'a> {
         let chosen = root.child("chosen");
         Self {
             mark: chosen.and_then(|chosen| mark(text(&chosen, "bootargs")?)),
-            finisher: finisher(root),
+            finisher: device(root, "sifive,test0")
+                .filter(|registers| registers.end <= Stage::Host.address_end())
+                .map(|registers| registers.start),
         }
     }
 }
@@ -47,36 +51,6 @@ fn mark(command_line: &str) -> Option<&str> {
         })
 }
 
-fn text<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a str> {
-    let property = node.properties().find(|property| property.name() == name)?;
-    property.value_as().ok()
-}
-
-/// The finisher's registers: it is on the root's bus or on one below that.
-fn finisher(root: FdtNode<'_>) -> Option<u64> {
-    let of = |node: FdtNode<'_>| {
-        let compatible = text_list(&node, "compatible").any(|name| name == "sifive,test0");
-        let is_off = text(&node, "status").is_some_and(|status| !matches!(status, "okay" | "ok"));
-        let mut registers = node
-            .reg()
-            .ok()
-            .flatten()
-            .filter(|_| compatible && !is_off)?;
-        registers.next()?.address::<u64>().ok()
-    };
-    let buses = root.children().flat_map(|bus| bus.children());
-    root.children().chain(buses).find_map(of)
-}
-
-/// The strings of a property, each of which ends with a byte that is 0.
-fn text_list<'a>(node: &FdtNode<'a>, name: &str) -> impl Iterator<Item = &'a str> {
-    let property = node.properties().find(|property| property.name() == name);
-    let bytes: Option<&'a [u8]> = property.and_then(|property| property.value_as().ok());
-    let bytes = bytes.unwrap_or_default();
-    let strings = bytes.split(|&byte| byte == 0);
-    strings.filter_map(|text| core::str::from_utf8(text).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +58,7 @@ mod tests {
     use vm_fdt::FdtWriter;
 
     /// A machine whose finisher has this status, and the hypervisor's command line.
-    fn tree(status: &str, command_line: &str) -> Vec<u8> {
+    fn tree(status: &str, command_line: &str, ranges: &[u64]) -> Vec<u8> {
         let mut fdt = FdtWriter::new().unwrap();
         let root = fdt.begin_node("").unwrap();
         let two_cells = |fdt: &mut FdtWriter| {
@@ -97,7 +71,7 @@ mod tests {
         fdt.end_node(chosen).unwrap();
         let soc = fdt.begin_node("soc").unwrap();
         two_cells(&mut fdt);
-        fdt.property_null("ranges").unwrap();
+        fdt.property_array_u64("ranges", ranges).unwrap();
         for (name, compatible, start) in [
             ("serial", "ns16550a", 0x1000_0000),
             ("test", "sifive,test1\0sifive,test0\0syscon", 0x10_0000),
@@ -116,7 +90,7 @@ mod tests {
 
     #[test]
     fn mark_and_finisher_are_read_from_the_device_tree() {
-        let blob = tree("okay", "quiet mark=0123abcd");
+        let blob = tree("okay", "quiet mark=0123abcd", &[]);
         let expected = Operator {
             mark: Some("0123abcd"),
             finisher: Some(0x10_0000),
@@ -125,8 +99,21 @@ mod tests {
     }
 
     #[test]
+    fn r87_the_finisher_of_a_bus_with_other_addresses_is_found() {
+        let moved = tree("okay", "", &[0, 0x4_0000_0000, 0x2000_0000]);
+        let finisher = Operator::from_device_tree(&moved).finisher;
+        assert_eq!(finisher, Some(0x4_0010_0000));
+        // Outside the window, and above what the page table reaches.
+        for window in [[0, 0x4_0000_0000, 0x1000], [0, 1 << 38, 0x2000_0000]] {
+            let out_of_reach = tree("okay", "", &window);
+            let finisher = Operator::from_device_tree(&out_of_reach).finisher;
+            assert_eq!(finisher, None, "{window:x?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_there_or_off_is_none() {
-        let blob = tree("disabled", "");
+        let blob = tree("disabled", "", &[]);
         assert_eq!(Operator::from_device_tree(&blob), Operator::default());
         assert_eq!(Operator::from_device_tree(&[0; 64]), Operator::default());
     }

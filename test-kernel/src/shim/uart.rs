@@ -45,16 +45,19 @@ impl Uart {
 
     /// The first 16550 of the device tree that is in use and of a form that can be accessed.
     pub fn of(tree: Fdt<'_>) -> Option<Self> {
-        Self::below(tree.root())
+        Self::below(tree.root(), &Some)
     }
 
-    fn below(node: FdtNode<'_>) -> Option<Self> {
-        node.children()
-            .find_map(|child| Self::described_by(child).or_else(|| Self::below(child)))
+    /// The one below the bus `node`, whose addresses harts have at `for_harts`.
+    fn below(node: FdtNode<'_>, for_harts: &dyn Fn(u64) -> Option<u64>) -> Option<Self> {
+        node.children().find_map(|child| {
+            let through = |address| for_harts(through(child, address)?);
+            Self::described_by(child, for_harts).or_else(|| Self::below(child, &through))
+        })
     }
 
     /// The 16550 that the node is.
-    fn described_by(node: FdtNode<'_>) -> Option<Self> {
+    fn described_by(node: FdtNode<'_>, for_harts: &dyn Fn(u64) -> Option<u64>) -> Option<Self> {
         let is_one = ["ns16550a", "ns16550"]
             .into_iter()
             .any(|model| node.is_compatible(model));
@@ -65,7 +68,7 @@ impl Uart {
             Some(property) => property.value_as::<u32>().ok(),
             None => Some(default),
         };
-        let base: u64 = node.reg().ok()??.next()?.address().ok()?;
+        let base = for_harts(node.reg().ok()??.next()?.address().ok()?)?;
         let shift = number("reg-shift", 0)?;
         let width = match number("reg-io-width", 1)? {
             1 => Width::Byte,
@@ -91,6 +94,20 @@ impl Uart {
     }
 }
 
+/// Where the parent of the bus has this address of it, by `ranges` (R87).
+fn through(bus: FdtNode<'_>, address: u64) -> Option<u64> {
+    let mut windows = bus.ranges().ok()??.peekable();
+    if windows.peek().is_none() {
+        return Some(address);
+    }
+    windows.find_map(|window| {
+        let offset = address.checked_sub(window.child_bus_address().ok()?)?;
+        let parent: u64 = window.parent_bus_address().ok()?;
+        let is_inside = offset < window.length().ok()?;
+        parent.checked_add(offset).filter(|_| is_inside)
+    })
+}
+
 /// Whether a line status says that a byte can be printed. Nobody's answer, all ones, does not.
 pub const fn is_idle(line_status: u32) -> bool {
     line_status & TRANSMITTER_IDLE == TRANSMITTER_IDLE && line_status & 0xff != 0xff
@@ -107,6 +124,17 @@ mod tests {
 
     /// A tree with a UART of this model at this address, below `/soc` as CVA6 has it, behind a device that is none.
     fn tree(model: &str, status: Option<&str>, address: u64, numbers: Numbers<'_>) -> Vec<u8> {
+        tree_with_ranges(Some(&[]), model, status, address, numbers)
+    }
+
+    /// The same with these `ranges` of `/soc`, or without any.
+    fn tree_with_ranges(
+        ranges: Option<&[u64]>,
+        model: &str,
+        status: Option<&str>,
+        address: u64,
+        numbers: Numbers<'_>,
+    ) -> Vec<u8> {
         let mut fdt = FdtWriter::new().unwrap();
         let root = fdt.begin_node("").unwrap();
         for cells in ["#address-cells", "#size-cells"] {
@@ -116,7 +144,9 @@ mod tests {
         for cells in ["#address-cells", "#size-cells"] {
             fdt.property_u32(cells, 2).unwrap();
         }
-        fdt.property_null("ranges").unwrap();
+        if let Some(ranges) = ranges {
+            fdt.property_array_u64("ranges", ranges).unwrap();
+        }
         let clint = fdt.begin_node("clint@2000000").unwrap();
         fdt.property_string("compatible", "riscv,clint0").unwrap();
         fdt.property_array_u64("reg", &[0x200_0000, 0xc_0000])
@@ -171,6 +201,21 @@ mod tests {
         let tree = tree("ns16550a", Some("okay"), 0x6000_0000, &[]);
         let uart = Uart::of(Fdt::new(&tree).unwrap()).unwrap();
         assert_eq!(uart.line_status(), 0x6000_0005);
+    }
+
+    #[test]
+    fn r87_a_uart_on_a_bus_with_other_addresses_is_found() {
+        let window = [0x1000_0000, 0x7000_0000, 0x1000];
+        for (ranges, address, expected) in [
+            (Some(&window[..]), 0x1000_0800, Some(0x7000_0805)),
+            (Some(&window[..]), 0x1000_1000, None),
+            (Some(&window[..]), 0x0fff_f000, None),
+            (None, 0x1000_0000, None),
+        ] {
+            let tree = tree_with_ranges(ranges, "ns16550a", None, address, &[]);
+            let uart = Uart::of(Fdt::new(&tree).unwrap());
+            assert_eq!(uart.map(Uart::line_status), expected, "{address:#x}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the test says so.
 
 use super::*;
+use dtoolkit::Property;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use std::io::Write;
 use std::path::{Path, PathBuf};
