@@ -41,6 +41,8 @@ const RTC_ALARM_LOW: u64 = 0x08;
 const RTC_ALARM_HIGH: u64 = 0x0c;
 const RTC_IRQ_ENABLED: u64 = 0x10;
 const RTC_CLEAR_INTERRUPT: u64 = 0x1c;
+/// Where no device is.
+const NOWHERE: u64 = 0x0d00_0000;
 /// 2024-01-01, in nanoseconds since 1970.
 const RTC_2024: u64 = 1_704_067_200_000_000_000;
 
@@ -307,64 +309,130 @@ fn interrupts(report: &mut Report<'_>, hart: u64) {
     );
 }
 
+fn get_clock(register: u64) -> u64 {
+    // SAFETY: a load from a device register.
+    u64::from(unsafe { ((RTC + register) as *const u32).read_volatile() })
+}
+
+fn set_clock(register: u64, value: u64) {
+    // SAFETY: a store to a device register.
+    unsafe { ((RTC + register) as *mut u32).write_volatile(value as u32) };
+}
+
+fn time_of_day() -> u64 {
+    let low = get_clock(RTC_TIME_LOW);
+    get_clock(RTC_TIME_HIGH) << 32 | low
+}
+
+/// The clock's alarm as a hart's interrupt.
+struct Alarm {
+    enable: *mut u32,
+    claim: *mut u32,
+}
+
+impl Alarm {
+    /// Routes it to this hart, and lets it come.
+    fn new(hart: u64) -> Self {
+        let context = 2 * hart + 1;
+        let word = |offset: u64| (PLIC + offset) as *mut u32;
+        let enable = word(0x2000 + 0x80 * context);
+        // SAFETY: stores to device registers, and a CSR bit that only decides whether interrupts come.
+        unsafe {
+            word(4 * RTC_SOURCE).write_volatile(1);
+            enable.write_volatile(1 << RTC_SOURCE);
+            word(0x20_0000 + 0x1000 * context).write_volatile(0);
+            csr_set!("sstatus", 2u64);
+        }
+        Self {
+            enable,
+            claim: word(0x20_0004 + 0x1000 * context),
+        }
+    }
+
+    /// Sets it to go off in so many nanoseconds; gives when that is.
+    fn set(&self, nanoseconds: u64) -> u64 {
+        // SAFETY: only decides whether interrupts come. The handler clears it.
+        unsafe { csr_set!("sie", 1u64 << interrupt::EXTERNAL) };
+        let due = time_of_day() + nanoseconds;
+        set_clock(RTC_IRQ_ENABLED, 1);
+        set_clock(RTC_ALARM_HIGH, due >> 32);
+        set_clock(RTC_ALARM_LOW, due);
+        due
+    }
+
+    /// Ends its interrupt, and gives the source that has interrupted.
+    fn end(&self) -> u32 {
+        // SAFETY: loads and stores of device registers; claim and complete are each one access.
+        unsafe {
+            let source = self.claim.read_volatile();
+            set_clock(RTC_IRQ_ENABLED, 0);
+            set_clock(RTC_CLEAR_INTERRUPT, 1);
+            self.claim.write_volatile(source);
+            source
+        }
+    }
+
+    /// Lets it interrupt this hart no more.
+    fn turn_off(self) {
+        // SAFETY: a store to a device register.
+        unsafe { self.enable.write_volatile(0) };
+    }
+}
+
 /// The real-time clock goes on as `time` does, and its alarm interrupts.
 fn clock(report: &mut Report<'_>, hart: u64) {
-    let get = |register: u64| {
-        // SAFETY: a load from a device register.
-        u64::from(unsafe { ((RTC + register) as *const u32).read_volatile() })
-    };
-    let set = |register: u64, value: u64| {
-        // SAFETY: a store to a device register.
-        unsafe { ((RTC + register) as *mut u32).write_volatile(value as u32) };
-    };
-    let now = || {
-        let low = get(RTC_TIME_LOW);
-        get(RTC_TIME_HIGH) << 32 | low
-    };
     let ticks = report.machine.timebase_frequency;
-    let before = now();
+    let before = time_of_day();
     wait_until(ticks / 50, || false);
-    let passed = (now() - before) / 1_000_000;
+    let passed = (time_of_day() - before) / 1_000_000;
     report.step(
         "the real-time clock goes on, from the time of day",
         before > RTC_2024 && (20..20_000).contains(&passed),
         format_args!("{} s since 1970, {passed} ms in 20", before / 1_000_000_000),
     );
 
-    let context = 2 * hart + 1;
-    let word = |offset: u64| (PLIC + offset) as *mut u32;
-    let (enable, claim) = (
-        word(0x2000 + 0x80 * context),
-        word(0x20_0004 + 0x1000 * context),
-    );
     let taken_before = taken(interrupt::EXTERNAL);
-    let due = now() + 5_000_000;
-    // SAFETY: stores to device registers, and CSR bits that only decide whether interrupts come.
-    unsafe {
-        word(4 * RTC_SOURCE).write_volatile(1);
-        enable.write_volatile(1 << RTC_SOURCE);
-        word(0x20_0000 + 0x1000 * context).write_volatile(0);
-        csr_set!("sie", 1u64 << interrupt::EXTERNAL);
-        csr_set!("sstatus", 2u64);
-    }
-    set(RTC_IRQ_ENABLED, 1);
-    set(RTC_ALARM_HIGH, due >> 32);
-    set(RTC_ALARM_LOW, due);
+    let alarm = Alarm::new(hart);
+    let due = alarm.set(5_000_000);
     let came = wait_until(10 * ticks, || taken(interrupt::EXTERNAL) > taken_before);
-    let late = now().wrapping_sub(due);
-    // SAFETY: loads and stores of device registers; claim and complete are each one access.
-    let source = unsafe {
-        let source = claim.read_volatile();
-        set(RTC_IRQ_ENABLED, 0);
-        set(RTC_CLEAR_INTERRUPT, 1);
-        claim.write_volatile(source);
-        enable.write_volatile(0);
-        source
-    };
+    let late = time_of_day().wrapping_sub(due);
+    let source = alarm.end();
     report.step(
         "its alarm interrupts when it is due",
         came && u64::from(source) == RTC_SOURCE && late < 1 << 63,
         format_args!("claimed {source}, {} ms late", late / 1_000_000),
+    );
+    r88_an_access_to_nothing_takes_no_interrupt_away(report, &alarm);
+    alarm.turn_off();
+}
+
+/// An alarm goes off while this hart makes an access that nobody answers: the hypervisor looks at the clock for that
+/// access, and has to tell of the interrupt although the access fails.
+fn r88_an_access_to_nothing_takes_no_interrupt_away(report: &mut Report<'_>, alarm: &Alarm) {
+    const ROUNDS: u32 = 16;
+    let millisecond = report.machine.timebase_frequency / 1000;
+    let (mut refused, mut came) = (0, 0);
+    for round in 0..ROUNDS {
+        let taken_before = taken(interrupt::EXTERNAL);
+        alarm.set(1_000_000);
+        // Nothing here leaves the guest until the alarm is due.
+        wait_until(millisecond + millisecond / 8, || false);
+        // SAFETY: the accesses trap and are stepped over.
+        let trap = unsafe {
+            match round % 2 {
+                0 => catch(|| asm!("ld {}, 0({})", out(reg) _, in(reg) NOWHERE)).1,
+                _ => catch(|| asm!("sd zero, 0({})", in(reg) NOWHERE)).1,
+            }
+        };
+        refused += u32::from(trap.is_some());
+        let is_here = || taken(interrupt::EXTERNAL) > taken_before;
+        came += u32::from(wait_until(100 * millisecond, is_here));
+        alarm.end();
+    }
+    report.step(
+        "an alarm that goes off beside an access to nothing interrupts",
+        came == ROUNDS && (refused == ROUNDS || !report.machine.under_hypervisor),
+        format_args!("{came} of {ROUNDS}, {refused} accesses refused"),
     );
 }
 

@@ -9,7 +9,9 @@ use guest_mem::instruction::{TrappedAccess, TrappedError, decode_trapped};
 use guest_mem::{AccessKind, Fault, Gpa, Resolution};
 
 use super::illegal::give_fetch_fault;
+use crate::boot::hart_local::HartLocal;
 use crate::devices::finisher::Finish;
+use crate::vcpu::confirm::confirmed;
 use crate::vcpu::{Next, Vcpu};
 use crate::vm::Ending;
 use crate::vm::guest_ram::PageInError;
@@ -17,18 +19,11 @@ use crate::vm::guest_ram::PageInError;
 /// An exit with cause 20, 21 or 23.
 pub fn handle(vcpu: &mut Vcpu<'_>) -> Next {
     let exit = vcpu.last_exit();
-    let mut fault = Fault::from_guest_exit(&exit, &vcpu.vm.profile);
-    if fault.resolution() == Resolution::Walk {
-        fault = match vcpu.walked(&fault) {
-            Some(found) => found,
-            // The guest's tables have changed since, or another hart brought the page in: it tries again (R46), with nothing
-            // remembered of what was absent.
-            None => {
-                vcpu.forget_translations();
-                return Next::Resume;
-            }
-        };
-    }
+    let fault = Fault::from_guest_exit(&exit, &vcpu.vm.profile);
+    let hart = &HartLocal::current().hart;
+    let Some(fault) = confirmed(fault, hart, |fault| vcpu.walked(fault)) else {
+        return Next::Resume;
+    };
     let Resolution::Resolve { gpa, access } = fault.resolution() else {
         unreachable!("a guest-page fault that was walked has an address: {fault}")
     };
@@ -92,10 +87,7 @@ fn emulate(vcpu: &mut Vcpu<'_>, fault: &Fault, gpa: Gpa) -> Next {
     match decoded {
         TrappedAccess::Load(load) => {
             let gpa = load.gpa().unwrap_or(gpa);
-            let answer = vcpu.vm.devices.read(gpa, load.width());
-            // Also if no device is there: time may have moved an interrupt line.
-            vcpu.vm.interrupts_changed(answer.changed);
-            let Some(value) = answer.value else {
+            let Some(value) = vcpu.vm.read_device(gpa, load.width()) else {
                 return refuse(vcpu, fault, gpa, format_args!("load where nothing is"));
             };
             load.complete_load(&mut vcpu.context, value);
@@ -103,13 +95,11 @@ fn emulate(vcpu: &mut Vcpu<'_>, fault: &Fault, gpa: Gpa) -> Next {
         TrappedAccess::Store(store) => {
             let gpa = store.gpa().unwrap_or(gpa);
             let value = store.store_value(&vcpu.context);
-            let answer = vcpu.vm.devices.write(gpa, store.width(), value);
-            vcpu.vm.interrupts_changed(answer.changed);
-            if answer.value.is_none() {
+            let Some(finish) = vcpu.vm.write_device(gpa, store.width(), value) else {
                 return refuse(vcpu, fault, gpa, format_args!("store where nothing is"));
-            }
+            };
             store.complete_store(&mut vcpu.context);
-            if let Some(finish) = answer.finish {
+            if let Some(finish) = finish {
                 if let Finish::Fail { code } = finish {
                     log::info!("the guest says that it failed, with code {code}");
                 }

@@ -3,6 +3,7 @@
 //! The one idea: this loop is all a hart does for a guest. It waits until the guest starts its vCPU, resets it, and then
 //! enters the guest and handles its exit, over and over.
 
+pub mod confirm;
 pub mod firmware_features;
 pub mod pace;
 pub mod stuck;

@@ -235,13 +235,6 @@ impl<'v> Vcpu<'v> {
         Ok(())
     }
 
-    /// This hart forgets how it translates anything of the guest, what it knows to be absent included.
-    pub fn forget_translations(&mut self) {
-        let hart = &HartLocal::current().hart;
-        hart.hfence_gvma(None);
-        hart.hfence_vvma(None);
-    }
-
     /// The privilege of the guest code that was interrupted.
     pub fn privilege(&self) -> GuestPrivilege {
         GuestPrivilege::from_exit(self.context.sstatus)
@@ -300,7 +293,7 @@ impl<'v> Vcpu<'v> {
     fn update_device_interrupts(&self) {
         // SAFETY: the register is the guest's.
         unsafe {
-            if self.vm.devices.external_interrupt(self.index) {
+            if self.vm.external_interrupt(self.index) {
                 csr::set!("hvip", csr::VSEI);
             } else {
                 csr::clear!("hvip", csr::VSEI);

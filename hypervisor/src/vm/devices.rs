@@ -1,7 +1,7 @@
 //! The emulated devices of a guest, as its harts share them.
 //!
 //! The one idea: whoever makes an access or delivers a typed byte may move the interrupt line of any hart; the harts whose
-//! line has moved are told after the lock is free again.
+//! line has moved are told after the lock is free again, whatever became of the access (R88).
 
 use guest_mem::{Gpa, Width};
 use spin::Mutex;
@@ -18,16 +18,6 @@ pub struct Devices {
     clock: Clock,
 }
 
-/// What an access came to.
-pub struct Answer<T> {
-    /// The value, or `None` if no device is there, or no input.
-    pub value: Option<T>,
-    /// The harts whose external interrupt is not what it was.
-    pub changed: HartSet,
-    /// How the guest has asked to be ended.
-    pub finish: Option<Finish>,
-}
-
 impl Devices {
     /// The devices of a guest with `harts` harts, at reset.
     ///
@@ -42,28 +32,30 @@ impl Devices {
         })
     }
 
-    /// Carries out an access, at `gpa` if it is one of the guest's loads or stores.
+    /// Carries out an access, at `gpa` if it is one of the guest's loads or stores, and tells the
+    /// harts whose external interrupt is not what it was. Time alone may have moved a line.
     fn with<T>(
         &self,
         gpa: Option<Gpa>,
-        access: impl FnOnce(&mut Board<fn(u8)>) -> Option<T>,
-    ) -> Answer<T> {
-        let mut board = self.board.lock();
-        if board.wants_time(gpa) {
-            board.set_time(self.clock.now());
-        }
-        let value = access(&mut board);
-        Answer {
-            value,
-            changed: HartSet(board.take_changed_interrupts()),
-            finish: board.take_finish(),
-        }
+        tell: impl FnOnce(HartSet),
+        access: impl FnOnce(&mut Board<fn(u8)>) -> T,
+    ) -> T {
+        let (answer, changed) = {
+            let mut board = self.board.lock();
+            if board.wants_time(gpa) {
+                board.set_time(self.clock.now());
+            }
+            let answer = access(&mut board);
+            (answer, HartSet(board.take_changed_interrupts()))
+        };
+        tell(changed);
+        answer
     }
 
-    /// A load of the guest, zero-extended. A driver that has read all that the serial port held gets what was typed meanwhile at
-    /// once: else a paste would come in pieces of its FIFO's size, one a tick of the host.
-    pub fn read(&self, gpa: Gpa, width: Width) -> Answer<u64> {
-        self.with(Some(gpa), |board| {
+    /// A load of the guest, zero-extended; `None` if no device is there. A driver that has read all that the serial port held
+    /// gets what was typed meanwhile at once: else a paste would come in pieces of its FIFO's size, one a tick of the host.
+    pub fn read(&self, gpa: Gpa, width: Width, tell: impl FnOnce(HartSet)) -> Option<u64> {
+        self.with(Some(gpa), tell, |board| {
             let value = board.read(gpa, width);
             if board.take_drained() {
                 board.type_in(console::get);
@@ -72,20 +64,33 @@ impl Devices {
         })
     }
 
-    /// A store of the guest.
-    pub fn write(&self, gpa: Gpa, width: Width, value: u64) -> Answer<()> {
-        self.with(Some(gpa), |board| board.write(gpa, width, value))
+    /// A store of the guest, and how it asks for its end by that; `None` if no device is there.
+    pub fn write(
+        &self,
+        gpa: Gpa,
+        width: Width,
+        value: u64,
+        tell: impl FnOnce(HartSet),
+    ) -> Option<Option<Finish>> {
+        self.with(Some(gpa), tell, |board| {
+            board.write(gpa, width, value)?;
+            Some(board.take_finish())
+        })
     }
 
-    /// Gives the serial port what was typed: whatever `next` yields, until the port is full. The value says that there was
+    /// Gives the serial port what was typed: whatever `next` yields, until the port is full. Returns whether there was
     /// something.
-    pub fn type_in(&self, next: impl FnMut() -> Option<u8>) -> Answer<()> {
-        self.with(None, |board| board.type_in(next).then_some(()))
+    pub fn type_in(&self, next: impl FnMut() -> Option<u8>, tell: impl FnOnce(HartSet)) -> bool {
+        self.with(None, tell, |board| board.type_in(next))
     }
 
     /// The next typed byte for a guest that asks the SBI for it, of what the serial port holds and then of what `next` yields.
-    pub fn typed(&self, next: impl FnOnce() -> Option<u8>) -> Answer<u8> {
-        self.with(None, |board| board.typed(next))
+    pub fn typed(
+        &self,
+        next: impl FnOnce() -> Option<u8>,
+        tell: impl FnOnce(HartSet),
+    ) -> Option<u8> {
+        self.with(None, tell, |board| board.typed(next))
     }
 
     /// Whether the external interrupt of hart `index` is asserted.

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use bitflags::bitflags;
 use guest_mem::probe::MachineProfile;
+use guest_mem::{Gpa, Width};
 use sbi_rt::HartMask;
 use spin::Once;
 
@@ -108,8 +109,6 @@ pub struct Vm {
     pub grant: Grant,
     /// Ticks of `time` in a second.
     pub timebase_frequency: u64,
-    /// What answers at the addresses of devices.
-    pub devices: Devices,
     /// How the hypervisor used its memory.
     pub memory_use: MemoryUse,
     /// Why it exited.
@@ -120,6 +119,7 @@ pub struct Vm {
     pub time_limit: Option<TimeLimit>,
     /// Whether it may make the hypervisor panic, as its operator wished.
     pub drill: bool,
+    devices: Devices,
     complaints: Counter,
     complaint_lines: Counter,
     last_complaint: AtomicU64,
@@ -219,9 +219,11 @@ impl Vm {
     }
 
     /// Tells harts that their external interrupts have changed.
-    pub fn interrupts_changed(&self, harts: HartSet) {
-        for index in harts.iter() {
-            self.request(index, Request::DEVICE_INTERRUPTS);
+    fn told(&self) -> impl FnOnce(HartSet) {
+        |harts| {
+            for index in harts.iter() {
+                self.request(index, Request::DEVICE_INTERRUPTS);
+            }
         }
     }
 
@@ -252,18 +254,29 @@ impl Vm {
         self.complaints.get()
     }
 
+    /// Whether the external interrupt of hart `index` is asserted.
+    pub fn external_interrupt(&self, index: usize) -> bool {
+        self.devices.external_interrupt(index)
+    }
+
+    /// A load of the guest from a device, zero-extended; `None` if no device is there.
+    pub fn read_device(&self, gpa: Gpa, width: Width) -> Option<u64> {
+        self.devices.read(gpa, width, self.told())
+    }
+
+    /// A store of the guest to a device, and how it asks for its end by that; `None` if no device is there.
+    pub fn write_device(&self, gpa: Gpa, width: Width, value: u64) -> Option<Option<Finish>> {
+        self.devices.write(gpa, width, value, self.told())
+    }
+
     /// A byte that was typed, for a guest that asks the SBI for it.
     pub fn typed(&self) -> Option<u8> {
-        let answer = self.devices.typed(console::get);
-        self.interrupts_changed(answer.changed);
-        answer.value
+        self.devices.typed(console::get, self.told())
     }
 
     /// Delivers what was typed to the serial port. Answers whether there was anything.
     pub fn poll_console(&self) -> bool {
-        let answer = self.devices.type_in(console::get);
-        self.interrupts_changed(answer.changed);
-        answer.value.is_some()
+        self.devices.type_in(console::get, self.told())
     }
 
     /// Ends the guest; answers whether this hart is the first to do so, and therefore the one to report it.
