@@ -236,14 +236,20 @@ pub fn lists(isa: &str, extension: &str) -> bool {
 
 /// The `henvcfg` bits to ask the machine for: those of extensions that it lists. A bit that the machine lets one set
 /// although it does not list the extension is not given to the guest.
-pub fn wanted_environment(isa: &str) -> Henvcfg {
-    EXTENSIONS.iter().filter(|(name, _)| lists(isa, name)).fold(
-        Henvcfg::empty(),
-        |wanted, (_, need)| match need {
-            Need::Environment(bits) => wanted | *bits,
-            _ => wanted,
-        },
-    )
+///
+/// A host that cannot flush its caches gives no page-based memory types: a guest would read past them (I20).
+pub fn wanted_environment(isa: &str, can_flush: bool) -> Henvcfg {
+    let listed = EXTENSIONS.iter().filter(|(name, _)| lists(isa, name));
+    let bits = listed.map(|(_, need)| match need {
+        Need::Environment(bits) => *bits,
+        _ => Henvcfg::empty(),
+    });
+    let wanted = bits.fold(Henvcfg::empty(), Henvcfg::union);
+    if can_flush {
+        wanted
+    } else {
+        wanted - Henvcfg::PBMTE
+    }
 }
 
 /// The extensions of the guest: of the machine's, those that the granted CSR bits govern or that nothing governs.
@@ -341,9 +347,23 @@ mod tests {
 
     #[test]
     fn bits_of_extensions_that_the_machine_does_not_list_are_not_asked_for() {
-        assert_eq!(wanted_environment("rv64imafdch_zba"), Henvcfg::empty());
-        assert_eq!(wanted_environment("rv64imafdch_zba_sstc"), Henvcfg::STCE);
-        assert_eq!(wanted_environment(ISA), Henvcfg::all());
+        let wanted = |isa| wanted_environment(isa, true);
+        assert_eq!(wanted("rv64imafdch_zba"), Henvcfg::empty());
+        assert_eq!(wanted("rv64imafdch_zba_sstc"), Henvcfg::STCE);
+        assert_eq!(wanted(ISA), Henvcfg::all());
+    }
+
+    #[test]
+    fn i20_a_host_that_cannot_flush_gives_no_memory_types() {
+        let wanted = wanted_environment(ISA, false);
+        assert_eq!(wanted, Henvcfg::all() - Henvcfg::PBMTE);
+        let granted = Granted {
+            environment: wanted,
+            ..ALL
+        };
+        let extensions = guest_extensions(ISA, &granted);
+        assert_eq!(withheld(ISA, &extensions).last(), Some(&"shtvala"));
+        assert!(!extensions.contains(&"svpbmt"));
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Recipe {
         }
         let mut ids = [0; MAX_HARTS];
         ids[..harts].copy_from_slice(&host_harts[..harts]);
-        let grant = Grant::probe(machine.isa.as_str())
+        let grant = Grant::probe(machine.isa.as_str(), machine.cache_block_bytes)
             .map_err(|error| GuestError::Ram(RamError::Tables(error)))?;
         if machine.rng_seed.as_slice().is_empty() && bundle.series.is_none() {
             log::warn!("no rng-seed from the firmware: the guest's comes from timing alone");
@@ -324,8 +324,11 @@ fn load(vm: &Vm, plan: &LoadPlan<'_>, tree: &[u8]) -> Result<(), AccessError> {
             // RAM is zero until somebody writes to it, but a page may hold the end of the bytes before.
             Content::Zero(len) => zero(vm, &mut reader, piece.gpa, len)?,
         }
+        vm.ram.flush(piece.gpa, piece.content.len());
     }
-    write(vm, &mut reader, plan.device_tree, tree)
+    write(vm, &mut reader, plan.device_tree, tree)?;
+    vm.ram.flush(plan.device_tree, tree.len() as u64);
+    Ok(())
 }
 
 fn write(vm: &Vm, reader: &mut Reader<'_>, gpa: Gpa, bytes: &[u8]) -> Result<(), AccessError> {

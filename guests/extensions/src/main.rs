@@ -28,7 +28,7 @@ mod guest {
     use guest_kit::{csr_set, println, sbi};
 
     use crate::probe::{CACHE_BLOCK, Hiding, Outcome, Probe};
-    use crate::{firmware, supervisor, unprivileged, vectors};
+    use crate::{firmware, paging, supervisor, unprivileged, vectors};
 
     /// Floating point on; vectors, too, if that can be.
     const UNITS_ON: u64 = 3 << 13 | 3 << 9;
@@ -111,6 +111,7 @@ mod guest {
         }
         if machine.under_hypervisor {
             firmware::visit(&machine, &mut step);
+            paging::i20_memory_behind_the_caches_is_the_guests(&machine, &mut step);
         }
         println!("extensions: {steps} steps, {wrong} wrong, {undecidable} that nothing decides");
         sbi::shutdown(wrong > 0);

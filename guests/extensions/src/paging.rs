@@ -3,9 +3,11 @@
 //! The one idea: Sv39 with the first 4 GiB one to one, and one leaf of 4 KiB high up that each probe writes as it likes.
 
 use core::arch::asm;
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_kit::csr_write;
+use guest_kit::machine::Machine;
 use guest_kit::trap::{Trap, catch_first, cause};
 use sbi_spec::fwft::feature_type::PTE_AD_HW_UPDATING;
 
@@ -108,6 +110,48 @@ pub fn napot() -> Outcome {
 pub fn memory_type() -> Outcome {
     let (value, trap, _) = access(entry(page(), V | RWX | A | D | NC), 1, 0);
     expect((value, trap), 0x77)
+}
+
+/// Svpbmt: memory itself holds what firmware left in it, also where that went through a cache. What a guest never touched is
+/// zero, and what was loaded is what the cache has.
+pub fn i20_memory_behind_the_caches_is_the_guests(
+    machine: &Machine,
+    mut step: impl FnMut(bool, &str, fmt::Arguments<'_>),
+) {
+    const PAGES: u64 = 64;
+    if !machine.extensions().any(|name| name == "svpbmt") {
+        return;
+    }
+    let past_the_caches = |address: u64| {
+        let (value, trap, _) = access(entry(address, V | RWX | A | D | NC), 1, address & 0xff8);
+        trap.is_none().then_some(value)
+    };
+    // Most pages get a frame of their own; every other one is the shared page of zeroes first.
+    let untouched = machine.ram.end - (16 << 20);
+    let zeroes = (0..PAGES).filter(|page| {
+        let page = untouched + page * 0x1000;
+        if page & 0x1000 != 0 {
+            // SAFETY: RAM that nobody uses.
+            unsafe { (page as *const u64).read_volatile() };
+        }
+        past_the_caches(page + 0x7f8) == Some(0)
+    });
+    let zeroes = zeroes.count() as u64;
+    step(
+        zeroes == PAGES,
+        "svpbmt: what was never touched is zero in memory itself",
+        format_args!("{zeroes} of {PAGES} pages"),
+    );
+    let loaded = access as *const () as u64 & !7;
+    // SAFETY: this program's own code.
+    let cached = unsafe { (loaded as *const u64).read_volatile() };
+    // The store of the same value leaves the code as it is.
+    let memory = past_the_caches(loaded);
+    step(
+        memory == Some(cached),
+        "svpbmt: what was loaded is in memory itself",
+        format_args!("{memory:x?}, by the cache {cached:#x}"),
+    );
 }
 
 /// Svvptc: what was invalid a moment ago.

@@ -13,6 +13,7 @@ use spin::{Mutex, Once};
 use talc::TalcLock;
 use talc::source::Manual;
 
+use super::cache;
 use super::frames::{FRAME, FrameAllocator, Range};
 use super::page_table::{FrameMemory, MapError, PageSize, TableMemory};
 use super::returned::{Overwritten, Returned};
@@ -277,6 +278,10 @@ unsafe impl FrameMemory for HostTables {
     unsafe fn free_block(&mut self, block: Spa) {
         // SAFETY: by this function's contract.
         unsafe { free(block, BLOCK_FRAMES) };
+    }
+
+    fn flush(&self, start: Spa, bytes: u64) {
+        cache::flush(start, bytes);
     }
 
     fn free_frames(&self) -> u64 {

@@ -3,6 +3,7 @@
 //! The one idea: the hypervisor runs on an identity map, so a supervisor-physical address is also the address at which it
 //! reaches the frame; whatever is computed from that is portable and tested on any host.
 
+pub mod cache;
 pub mod frames;
 #[cfg(target_os = "none")]
 pub mod host;

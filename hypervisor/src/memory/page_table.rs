@@ -162,6 +162,10 @@ pub unsafe trait FrameMemory: TableMemory {
     /// As [`free_frame`](Self::free_frame), for [`allocate_block`](Self::allocate_block).
     unsafe fn free_block(&mut self, block: Spa);
 
+    /// Makes memory itself hold what the host stored to `bytes` bytes from `start` on, before any later store to a
+    /// table: a guest may read past the caches (I20).
+    fn flush(&self, start: Spa, bytes: u64);
+
     /// How many frames nobody owns.
     fn free_frames(&self) -> u64;
 }

@@ -7,8 +7,10 @@ use sbi_spec::fwft::feature_type::PTE_AD_HW_UPDATING;
 
 use super::firmware_features::FirmwareFeatures;
 use super::redirect;
+use crate::boot::machine::CacheBlocks;
 use crate::csr;
 use crate::features::{self, AdUpdates, Choices, Counters, Granted, Henvcfg};
+use crate::memory::cache;
 use crate::memory::page_table::MapError;
 
 /// Exceptions that a guest takes itself: those it causes by its own doing and that need nothing of the host. Illegal
@@ -47,7 +49,7 @@ impl Grant {
     /// # Errors
     ///
     /// No memory for the trial.
-    pub fn probe(isa: &'static str) -> Result<Self, MapError> {
+    pub fn probe(isa: &'static str, blocks: CacheBlocks) -> Result<Self, MapError> {
         let mut exceptions = DELEGATED_EXCEPTIONS;
         if !redirect::reaches_host()? {
             log::warn!(
@@ -59,13 +61,18 @@ impl Grant {
         if asks_for_ad_updates {
             ask_for_ad_updates();
         }
-        let wanted = features::wanted_environment(isa);
+        let block = u64::from(blocks.management);
+        let can_flush = features::lists(isa, "zicbom") && block != 0 && cache::can_flush();
+        let wanted = features::wanted_environment(isa, can_flush);
         // SAFETY: no guest runs yet, and `apply` writes the registers again before one does.
         unsafe {
             csr::write!("henvcfg", wanted.bits());
             csr::write!("hcounteren", Counters::all().bits());
         }
         let environment = Henvcfg::from_bits_truncate(csr::read!("henvcfg")) & wanted;
+        if environment.contains(Henvcfg::PBMTE) {
+            cache::turn_on(block);
+        }
         let ad_updates = match environment.contains(Henvcfg::ADUE) {
             true if features::lists(isa, "svade") => AdUpdates::Chosen,
             true => AdUpdates::Always,
@@ -94,6 +101,11 @@ impl Grant {
             state_enable,
             exceptions,
         })
+    }
+
+    /// Whether this hart can do what the grant demands of the host: flush, where a guest reads past the caches (I20).
+    pub fn is_kept_by_this_hart(&self) -> bool {
+        !self.granted.environment.contains(Henvcfg::PBMTE) || cache::can_flush()
     }
 
     /// Whether the guest programs its timer itself.

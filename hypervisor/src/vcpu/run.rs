@@ -91,6 +91,11 @@ pub fn probe_machine(grant: &Grant, index: usize) -> MachineProfile {
     let Some(scratch) = host::allocate_zeroed(FRAMES, 16 << 10) else {
         power::give_up(format_args!("no memory for the machine probe"));
     };
+    if !grant.is_kept_by_this_hart() {
+        power::give_up(format_args!(
+            "hart {index} cannot flush its caches, as the first hart can"
+        ));
+    }
     // What the VS-stage does about A and D bits depends on henvcfg, so the guest's comes first.
     grant.apply(&FirmwareFeatures::new(grant.granted.choices));
     // SAFETY: the frames were just allocated for this, and are reached at their own address. No vCPU is loaded yet.

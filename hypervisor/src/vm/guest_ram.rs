@@ -194,6 +194,7 @@ impl<M: FrameMemory> GuestRam<M> {
             unsafe { table.free(&mut memory) };
             return Err(MapError::OutOfMemory.into());
         };
+        memory.flush(zero_page, FRAME);
         Ok(Self {
             len: pages.len() as u64 * FRAME,
             hgatp: MODE_SV39 << 60 | vmid << 44 | table.root().page_number(),
@@ -273,6 +274,7 @@ impl<M: FrameMemory> GuestRam<M> {
                     .memory
                     .allocate_frame()
                     .ok_or(PageInError::OutOfMemory)?;
+                g_stage.memory.flush(frame, FRAME);
                 let replaced = old != HostPage::Absent;
                 let own = HostPage::Writable(g_stage.memory.host_page(frame));
                 let mut remapped = Remapped {
@@ -344,6 +346,20 @@ impl<M: FrameMemory> GuestRam<M> {
         }
     }
 
+    /// Makes memory itself hold what was stored to `[gpa, gpa + len)` before the guest runs: it may read past the caches
+    /// (I20). What the hypervisor stores for a running guest is the guest's to look after, as with firmware's stores.
+    pub fn flush(&self, gpa: Gpa, len: u64) {
+        let g_stage = self.table.lock();
+        let end = gpa.value().saturating_add(len);
+        for page in (gpa.page_base().value()..end).step_by(FRAME as usize) {
+            if let Some(leaf) = g_stage.table.lookup(&g_stage.memory, page) {
+                let offset = page & (leaf.size.bytes() - 1);
+                let frame = Spa::new(leaf.physical.value() + offset);
+                g_stage.memory.flush(frame, FRAME);
+            }
+        }
+    }
+
     /// Gives the block around `page` its frames, if the machine has plenty and nothing of the block is mapped.
     fn bring_in_block(&self, g_stage: &mut GStage<M>, page: Gpa) -> bool {
         let start = Gpa::new(page.value() & !(BLOCK - 1));
@@ -359,6 +375,7 @@ impl<M: FrameMemory> GuestRam<M> {
         let Some(block) = g_stage.memory.allocate_block() else {
             return false;
         };
+        g_stage.memory.flush(block, BLOCK);
         let flags = Flags::READ | Flags::WRITE;
         if g_stage
             .map_sized(start, block, PageSize::Large, flags)

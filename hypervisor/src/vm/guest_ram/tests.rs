@@ -37,6 +37,23 @@ struct Machine {
     given: Rc<RefCell<BTreeSet<Spa>>>,
     /// The entry that was written last.
     newest_entry: Rc<Cell<u64>>,
+    /// Frames that memory itself holds as the host stored them.
+    flushed: RefCell<BTreeSet<u64>>,
+}
+
+impl Machine {
+    fn is_flushed(&self, start: u64, bytes: u64) -> bool {
+        let flushed = self.flushed.borrow();
+        (start..start + bytes)
+            .step_by(4096)
+            .all(|frame| flushed.contains(&frame))
+    }
+
+    /// The host stores to these frames.
+    fn store(&self, start: u64, bytes: u64) {
+        let mut flushed = self.flushed.borrow_mut();
+        flushed.retain(|frame| !(start..start + bytes).contains(frame));
+    }
 }
 
 impl TableMemory for Machine {
@@ -54,6 +71,12 @@ impl TableMemory for Machine {
         self.tables.get(&at.value()).copied().unwrap_or(0)
     }
     unsafe fn write_entry(&mut self, at: Spa, entry: u64) {
+        let frame = entry >> 10 << 12;
+        let is_leaf = entry & 0b1111 > 1;
+        assert!(
+            !is_leaf || self.is_flushed(frame, 4096),
+            "I20: {frame:#x} shows before it is flushed"
+        );
         self.tables.insert(at.value(), entry);
         self.newest_entry.set(entry);
     }
@@ -66,6 +89,7 @@ unsafe impl FrameMemory for Machine {
         (index < self.frames.len()).then(|| {
             self.used += 1;
             let frame = Spa::new(FRAMES_AT + 4096 * index as u64);
+            self.store(frame.value(), 4096);
             self.given.borrow_mut().insert(frame);
             frame
         })
@@ -84,6 +108,7 @@ unsafe impl FrameMemory for Machine {
         let index = ((start - FRAMES_AT) / 4096) as usize;
         (!self.broken && index + BLOCK_PAGES <= self.frames.len()).then(|| {
             self.used = index + BLOCK_PAGES;
+            self.store(start, BLOCK);
             self.given.borrow_mut().insert(Spa::new(start));
             Spa::new(start)
         })
@@ -91,6 +116,10 @@ unsafe impl FrameMemory for Machine {
     unsafe fn free_block(&mut self, block: Spa) {
         assert!(block.is_aligned_to(BLOCK));
         assert!(self.given.borrow_mut().remove(&block), "{block:#x}");
+    }
+    fn flush(&self, start: Spa, bytes: u64) {
+        let frames = (start.value()..start.value() + bytes).step_by(4096);
+        self.flushed.borrow_mut().extend(frames);
     }
     fn free_frames(&self) -> u64 {
         (self.frames.len() - self.used) as u64
@@ -114,6 +143,7 @@ fn machine(frames: usize) -> Machine {
         broken: false,
         given: Rc::default(),
         newest_entry: Rc::default(),
+        flushed: RefCell::default(),
     }
 }
 
@@ -520,4 +550,71 @@ fn what_is_about_to_be_filled_comes_by_blocks_that_it_fills_by_half() {
     // What is there, or not RAM, is left alone.
     ram.prepare(RAM_BASE, 4 * BLOCK);
     assert_eq!(ram.page_ins.blocks.get(), 3);
+}
+
+/// The frames that the G-stage shows at `[gpa, gpa + len)`.
+fn frames(ram: &GuestRam<Machine>, gpa: Gpa, len: u64) -> Vec<u64> {
+    let g_stage = ram.table.lock();
+    let pages = (gpa.value()..gpa.value() + len).step_by(4096);
+    pages
+        .filter_map(|page| {
+            let leaf = g_stage.table.lookup(&g_stage.memory, page)?;
+            Some(leaf.physical.value() + (page & (leaf.size.bytes() - 1)))
+        })
+        .collect()
+}
+
+fn unflushed(ram: &GuestRam<Machine>, frames: &[u64]) -> Vec<u64> {
+    let memory = &ram.table.lock().memory;
+    let frames = frames.iter().copied();
+    frames
+        .filter(|&frame| !memory.is_flushed(frame, 4096))
+        .collect()
+}
+
+/// That each is flushed before the table shows it, the machine checks whenever an entry is written.
+#[test]
+fn i20_whatever_a_guest_is_shown_is_flushed_as_a_whole() {
+    let (small, _) = ram(9);
+    let notes = Notes::default();
+    for (page, access) in [
+        (0, AccessKind::Load),
+        (1, AccessKind::Store),
+        (2, AccessKind::Fetch),
+        (3, AccessKind::Load),
+        (3, AccessKind::Store),
+    ] {
+        let gpa = Gpa::new(RAM_BASE.value() + page * 4096);
+        small.page_in(gpa, access, &notes).unwrap();
+    }
+    let shown = frames(&small, RAM_BASE, 4 * 4096);
+    assert_eq!(shown.len(), 4);
+    assert_eq!(unflushed(&small, &shown), []);
+
+    let (large, _) = large_ram(PLENTY);
+    let done = large.page_in(INSIDE_BLOCK_1, AccessKind::Load, &notes);
+    assert_eq!(done, Ok(PageIn::Block));
+    let shown = frames(&large, RAM_BASE, 3 * BLOCK);
+    assert_eq!(shown.len(), SINGLE_FRAMES as usize + BLOCK_PAGES);
+    assert_eq!(unflushed(&large, &shown), []);
+}
+
+#[test]
+fn i20_every_page_of_what_was_loaded_is_flushed() {
+    let (ram, _) = large_ram(PLENTY);
+    let notes = Notes::default();
+    let block = Gpa::new(RAM_BASE.value() + 2 * BLOCK);
+    ram.prepare(block, BLOCK);
+    for page in 1..=3 {
+        let gpa = Gpa::new(block.value() - page * 4096);
+        ram.page_in(gpa, AccessKind::Store, &notes).unwrap();
+    }
+    let shown = frames(&ram, Gpa::new(block.value() - 3 * 4096), 6 * 4096);
+    assert_eq!(shown.len(), 6);
+    for &frame in &shown {
+        ram.table.lock().memory.store(frame, 4096);
+    }
+    // From the middle of the second page to the first byte of the fifth.
+    ram.flush(Gpa::new(block.value() - 0x1800), 0x1800 + 0x1001);
+    assert_eq!(unflushed(&ram, &shown), [shown[0], shown[5]]);
 }
