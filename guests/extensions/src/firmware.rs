@@ -30,7 +30,10 @@ fn get(feature: usize) -> (isize, u64) {
 }
 
 /// Tries all of it. `step` is told what was right and what was not.
-pub fn visit(machine: &Machine, mut step: impl FnMut(bool, &str, fmt::Arguments<'_>)) {
+pub fn r74_each_feature_is_set_shows_and_locks(
+    machine: &Machine,
+    mut step: impl FnMut(bool, &str, fmt::Arguments<'_>),
+) {
     let lists = |wanted: &str| machine.extensions().any(|name| name == wanted);
     let mut expect = |name: &str, seen: (isize, u64), expected: (isize, u64)| {
         step(
@@ -83,6 +86,14 @@ pub fn visit(machine: &Machine, mut step: impl FnMut(bool, &str, fmt::Arguments<
         );
     }
 
+    if machine.argument("chooses-ad-updates").is_some() {
+        let both = lists("svade") && lists("svadu");
+        expect(
+            "fwft: A and D are for the guest to choose",
+            (0, both.into()),
+            (0, 1),
+        );
+    }
     match (lists("svade"), lists("svadu")) {
         (true, true) => {
             let ad = PTE_AD_HW_UPDATING;

@@ -110,7 +110,7 @@ mod guest {
             }
         }
         if machine.under_hypervisor {
-            firmware::visit(&machine, &mut step);
+            firmware::r74_each_feature_is_set_shows_and_locks(&machine, &mut step);
             paging::i20_memory_behind_the_caches_is_the_guests(&machine, &mut step);
         }
         println!("extensions: {steps} steps, {wrong} wrong, {undecidable} that nothing decides");

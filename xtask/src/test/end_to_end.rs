@@ -20,6 +20,9 @@ const VECTOR: &str = "rv64,h=true,v=true";
 /// A processor with what a profile demands and no more; QEMU has that model from version 10 on.
 const PROFILE: &str = "rva23s64";
 
+/// A processor on which the guest chooses who updates A and D bits; QEMU has both names from version 10 on.
+const CHOOSES_AD_UPDATES: &str = "rv64,h=true,svade=true,svadu=true";
+
 /// A processor whose supervisor has no timer of its own.
 const NO_SSTC: &str = "rv64,h=true,sstc=false";
 
@@ -198,6 +201,9 @@ pub fn run(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
         let (name, plan) = extensions(cpu, machine)?;
         one(&name, plan, qemu, &mut tally);
     }
+    if let Some((name, plan)) = chosen_ad_updates(qemu, machine)? {
+        one(&name, plan, qemu, &mut tally);
+    }
     let processors = [(1, most_features(qemu)), (2, CPU)];
     for ((harts, cpu), count) in processors.into_iter().zip(HOSTILE_GUESTS) {
         let (name, plan) = hostile(count, harts, cpu, machine)?;
@@ -232,7 +238,8 @@ pub fn run_short(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Tally> {
         ..cli::Run::default()
     };
     one("run tour", Plan::new(&tour)?, qemu, &mut tally);
-    for (name, plan) in short_runs(qemu, machine)? {
+    let runs = short_runs(qemu, machine)?.into_iter();
+    for (name, plan) in runs.chain(chosen_ad_updates(qemu, machine)?) {
         one(&name, plan, qemu, &mut tally);
     }
     const LINUX: &str = "run linux --smoke";
@@ -344,9 +351,28 @@ fn hostile(
 
 /// The run of the guest that tries ISA extensions.
 fn extensions(cpu: &str, machine: &cli::Machine) -> anyhow::Result<(String, Plan)> {
+    extensions_with(cpu, None, machine)
+}
+
+/// The same on a processor with Svade and Svadu, both of which the guest has to find (R74).
+fn chosen_ad_updates(
+    qemu: &Qemu,
+    machine: &cli::Machine,
+) -> anyhow::Result<Option<(String, Plan)>> {
+    has_profile(qemu)
+        .then(|| extensions_with(CHOOSES_AD_UPDATES, Some("chooses-ad-updates=1"), machine))
+        .transpose()
+}
+
+fn extensions_with(
+    cpu: &str,
+    append: Option<&str>,
+    machine: &cli::Machine,
+) -> anyhow::Result<(String, Plan)> {
     let options = cli::Run {
         guest: artifacts::build_extensions_guest()?,
         memory: Some(ByteSize::mebibytes(64)),
+        append: append.map(Into::into),
         machine: cli::Machine {
             cpu: Some(cpu.into()),
             ..machine.clone()
