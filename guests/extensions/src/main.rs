@@ -36,11 +36,7 @@ mod guest {
     #[unsafe(no_mangle)]
     extern "C" fn guest_main(_hart: u64, device_tree: *const u8) -> ! {
         // SAFETY: the firmware passed it in a1.
-        let machine = unsafe { Machine::from_device_tree(device_tree) };
-        let Some(machine) = machine else {
-            println!("extensions: the device tree cannot be read");
-            sbi::shutdown(true);
-        };
+        let machine = unsafe { Machine::of_guest("extensions", device_tree) };
         println!("extensions: {}", machine.isa);
         // SAFETY: what this program has of the units is what the probes use.
         unsafe { csr_set!("sstatus", UNITS_ON) };

@@ -15,6 +15,7 @@ mod guest {
     use core::sync::atomic::{AtomicBool, Ordering};
 
     use guest_kit::machine::Machine;
+    use guest_kit::steps::Steps;
     use guest_kit::{csr_set, csr_write, println, sbi, wait_until};
     use sbi_spec::hsm::suspend_type::NON_RETENTIVE;
     use sbi_spec::hsm::{EID_HSM, HART_SUSPEND, hart_state};
@@ -32,31 +33,16 @@ mod guest {
     /// The running account.
     struct Report {
         under_hypervisor: bool,
-        steps: u32,
-        wrong: u32,
-    }
-
-    impl Report {
-        fn step(&mut self, right: bool, claim: &str, facts: core::fmt::Arguments<'_>) {
-            self.steps += 1;
-            self.wrong += u32::from(!right);
-            let mark = if right { "  ok   " } else { "  WRONG" };
-            println!("{mark} {claim}: {facts}");
-        }
+        steps: Steps,
     }
 
     #[unsafe(no_mangle)]
     extern "C" fn guest_main(hart: u64, device_tree: *const u8) -> ! {
         // SAFETY: the firmware passed it in a1.
-        let machine = unsafe { Machine::from_device_tree(device_tree) };
-        let Some(machine) = machine else {
-            println!("handover: the device tree cannot be read");
-            sbi::shutdown(true);
-        };
+        let machine = unsafe { Machine::of_guest("handover", device_tree) };
         let mut report = Report {
             under_hypervisor: machine.under_hypervisor,
-            steps: 0,
-            wrong: 0,
+            steps: Steps::default(),
         };
         let patience = 10 * machine.timebase_frequency;
         let boot = device_tree as u64;
@@ -75,8 +61,7 @@ mod guest {
             let found = found::of(second).filter(|_| slept);
             judge(&mut report, Life::Resumed, found, RESUMED);
         }
-        println!("handover: {} steps, {} wrong", report.steps, report.wrong);
-        sbi::shutdown(report.wrong > 0);
+        report.steps.end("handover")
     }
 
     extern "C" fn second_main(_hart: u64, _opaque: u64) -> ! {
@@ -103,7 +88,7 @@ mod guest {
 
     fn judge(report: &mut Report, life: Life, found: Option<Found>, opaque: u64) {
         let Some(found) = found else {
-            report.step(
+            report.steps.step(
                 false,
                 "the hart comes",
                 format_args!("{life:?}: it did not"),
@@ -122,7 +107,7 @@ mod guest {
         let left = others
             .filter(|&(index, &value)| index != 11 && value != 0)
             .count();
-        report.step(
+        report.steps.step(
             found.x[11] == opaque && (left == 0 || !report.under_hypervisor),
             "a0 and a1 are the SBI's, the hypervisor leaves nothing in other registers",
             format_args!("a1 {:#x}, others not 0: {left}", found.x[11]),
@@ -134,7 +119,7 @@ mod guest {
         const BOX: u64 = 0xffff_ffff << 32;
         let boxed = if report.under_hypervisor { 0 } else { BOX };
         let wrong = found.f.iter().find(|&&value| value != 0 && value != boxed);
-        report.step(
+        report.steps.step(
             wrong.is_none(),
             "floating-point registers hold zero",
             format_args!("f0 {:#x}", wrong.unwrap_or(&found.f[0])),
@@ -158,7 +143,7 @@ mod guest {
                 );
             }
         }
-        report.step(
+        report.steps.step(
             wrong == 0 && count > 10,
             "each CSR that can be read holds what firmware hands over, or what R71 says",
             format_args!("{count} can be read, {wrong} hold something else"),

@@ -9,3 +9,6 @@ mod bare;
 
 #[cfg(target_os = "none")]
 pub use bare::*;
+
+#[cfg(not(target_os = "none"))]
+pub mod link;

@@ -40,11 +40,7 @@ mod tour {
     #[unsafe(no_mangle)]
     extern "C" fn guest_main(hart: u64, device_tree: *const u8) -> ! {
         // SAFETY: the firmware passed it in a1.
-        let machine = unsafe { Machine::from_device_tree(device_tree) };
-        let Some(machine) = machine else {
-            println!("tour: the device tree cannot be read");
-            sbi::shutdown(true);
-        };
+        let machine = unsafe { Machine::of_guest("tour", device_tree) };
         println!();
         println!(
             "tour: a guest on {}: hart {hart} of {}, {} MiB of RAM at {:#x}",

@@ -11,10 +11,9 @@ mod guest {
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use guest_kit::machine::Machine;
+    use guest_kit::steps::Steps;
     use guest_kit::trap::interrupt;
-    use guest_kit::{
-        csr_clear, csr_read, csr_set, csr_write, entry, now, println, sbi, wait_until,
-    };
+    use guest_kit::{csr_clear, csr_read, csr_set, csr_write, entry, now, sbi, wait_until};
     use sbi_spec::hsm::hart_state;
 
     /// Sleeps of each kind where the command line says nothing.
@@ -36,30 +35,12 @@ mod guest {
     static IDLE_ENDS: AtomicU64 = AtomicU64::new(0);
     static RESUMED: AtomicU64 = AtomicU64::new(0);
 
-    struct Report {
-        steps: u32,
-        wrong: u32,
-    }
-
-    impl Report {
-        fn step(&mut self, right: bool, claim: &str, facts: core::fmt::Arguments<'_>) {
-            self.steps += 1;
-            self.wrong += u32::from(!right);
-            let mark = if right { "  ok   " } else { "  WRONG" };
-            println!("{mark} {claim}: {facts}");
-        }
-    }
-
     #[unsafe(no_mangle)]
     extern "C" fn guest_main(hart: u64, device_tree: *const u8) -> ! {
         // SAFETY: the firmware passed it in a1.
-        let machine = unsafe { Machine::from_device_tree(device_tree) };
-        let Some(machine) = machine else {
-            println!("wakes: the device tree cannot be read");
-            sbi::shutdown(true);
-        };
+        let machine = unsafe { Machine::of_guest("wakes", device_tree) };
         let wakes = machine.argument("wakes").unwrap_or(WAKES);
-        let mut report = Report { steps: 0, wrong: 0 };
+        let mut report = Steps::default();
         let sstc = machine.has("sstc");
         r72_i12_each_deadline_wakes(&mut report, &machine, "SBI timer", wakes, |deadline| {
             sbi::set_timer(deadline);
@@ -81,8 +62,7 @@ mod guest {
             r72_i12_each_interrupt_from_afar_wakes(&mut report, &machine, second, wakes);
             r72_each_interrupt_from_afar_resumes(&mut report, &machine, second);
         }
-        println!("wakes: {} steps, {} wrong", report.steps, report.wrong);
-        sbi::shutdown(report.wrong > 0);
+        report.end("wakes")
     }
 
     /// Sleeps until `is_over`. Answers how often the sleep ended without that.
@@ -115,7 +95,7 @@ mod guest {
     }
 
     fn r72_i12_each_deadline_wakes(
-        report: &mut Report,
+        report: &mut Steps,
         machine: &Machine,
         name: &str,
         wakes: u64,
@@ -144,7 +124,7 @@ mod guest {
     }
 
     /// `wrs.nto` traps as `wfi` does where the machine has it and a hypervisor bounds it; nothing has to come.
-    fn r72_a_wait_for_a_store_ends(report: &mut Report, machine: &Machine) {
+    fn r72_a_wait_for_a_store_ends(report: &mut Steps, machine: &Machine) {
         if !machine.extensions().any(|name| name == "zawrs") {
             return;
         }
@@ -166,7 +146,7 @@ mod guest {
     }
 
     fn r72_i12_each_interrupt_from_afar_wakes(
-        report: &mut Report,
+        report: &mut Steps,
         machine: &Machine,
         second: u64,
         wakes: u64,
@@ -196,7 +176,7 @@ mod guest {
         );
     }
 
-    fn r72_each_interrupt_from_afar_resumes(report: &mut Report, machine: &Machine, second: u64) {
+    fn r72_each_interrupt_from_afar_resumes(report: &mut Steps, machine: &Machine, second: u64) {
         let patience = 10 * machine.timebase_frequency;
         let suspended = || sbi::hart_status(second).value == hart_state::SUSPENDED;
         let (mut suspensions, mut resumed) = (0, 0);

@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use super::sbi;
+use crate::println;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
 
@@ -69,6 +71,20 @@ impl Machine {
             seed: root
                 .child("chosen")
                 .and_then(|chosen| cells(&chosen, "rng-seed", 0..2)),
+        })
+    }
+
+    /// The same for the guest `name`, which has nothing to do on a machine that does not say what it is: it ends.
+    ///
+    /// # Safety
+    ///
+    /// As [`from_device_tree`](Self::from_device_tree).
+    pub unsafe fn of_guest(name: &str, blob: *const u8) -> Self {
+        // SAFETY: by this function's contract.
+        let machine = unsafe { Self::from_device_tree(blob) };
+        machine.unwrap_or_else(|| {
+            println!("{name}: the device tree cannot be read");
+            sbi::shutdown(true)
         })
     }
 

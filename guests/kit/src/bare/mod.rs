@@ -4,6 +4,7 @@ pub mod console;
 pub mod entry;
 pub mod machine;
 pub mod sbi;
+pub mod steps;
 pub mod trap;
 pub mod vectors;
 

@@ -70,11 +70,7 @@ mod guest {
     #[unsafe(no_mangle)]
     extern "C" fn guest_main(_hart: u64, device_tree: *const u8) -> ! {
         // SAFETY: the firmware passed it in a1.
-        let machine = unsafe { Machine::from_device_tree(device_tree) };
-        let Some(machine) = machine else {
-            println!("bad-arguments: the device tree cannot be read");
-            sbi::shutdown(true);
-        };
+        let machine = unsafe { Machine::of_guest("bad-arguments", device_tree) };
         println!("bad-arguments: expects an error from each call, and to end by itself");
         let mut account = Account::default();
         console(&mut account, &machine);

@@ -140,11 +140,7 @@ run_one_trap:
     #[unsafe(no_mangle)]
     extern "C" fn guest_main(_hart: u64, device_tree: *const u8) -> ! {
         // SAFETY: the firmware passed it in a1.
-        let machine = unsafe { Machine::from_device_tree(device_tree) };
-        let Some(machine) = machine else {
-            println!("random-code: the device tree cannot be read");
-            sbi::shutdown(true);
-        };
+        let machine = unsafe { Machine::of_guest("random-code", device_tree) };
         println!(
             "random-code: executes {INSTRUCTIONS} random instructions; expects to end by itself"
         );
