@@ -1,7 +1,8 @@
 //! What of the machine's instruction set the guest gets.
 //!
-//! The one idea: the guest's ISA string promises exactly what the hypervisor CSRs grant. An extension is listed only if the
-//! machine has it *and* either no hypervisor CSR governs it or the bit that does reads back as set.
+//! The one idea: the guest's ISA string promises exactly what the hypervisor CSRs grant. An
+//! extension is listed only if the machine has it *and* either no hypervisor CSR governs it or the
+//! bit that does reads back as set.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,7 +13,8 @@ bitflags! {
     /// The bits of `henvcfg` that are given to a guest when the machine has them.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Henvcfg: u64 {
-        /// `cbo.inval` is executed, as a flush (CBIE = 01): invalidating would undo what the host cleaned.
+        /// `cbo.inval` is executed, as a flush (CBIE = 01): invalidating would undo what the host
+        /// cleaned.
         const CBIE_FLUSH = 1 << 4;
         /// `cbo.clean` and `cbo.flush` are executed.
         const CBCFE = 1 << 6;
@@ -39,7 +41,8 @@ bitflags! {
         const INSTRET = 1 << 2;
         /// `hpmcounter3`, the first of the programmable ones.
         const FIRST_PROGRAMMABLE = 1 << 3;
-        /// All of the programmable ones. Nothing programs them: there is no SBI PMU, and the host counts nothing.
+        /// All of the programmable ones. Nothing programs them: there is no SBI PMU, and the host
+        /// counts nothing.
         const PROGRAMMABLE = 0xffff_fff8;
     }
 }
@@ -111,9 +114,10 @@ impl Need {
     }
 }
 
-/// Every extension that a guest may have, in the order of the ISA string. An unprivileged extension without state has no bit
-/// that could take it from a guest, so each one that there is stands here. What is not here is not passed on: in particular H
-/// itself, and names for several others, one of which is not passed on.
+/// Every extension that a guest may have, in the order of the ISA string. An unprivileged extension
+/// without state has no bit that could take it from a guest, so each one that there is stands here.
+/// What is not here is not passed on: in particular H itself, and names for several others, one of
+/// which is not passed on.
 const EXTENSIONS: &[(&str, Need)] = &[
     ("i", Need::Nothing),
     ("m", Need::Nothing),
@@ -234,10 +238,11 @@ pub fn lists(isa: &str, extension: &str) -> bool {
     parts.any(|part| part == extension)
 }
 
-/// The `henvcfg` bits to ask the machine for: those of extensions that it lists. A bit that the machine lets one set
-/// although it does not list the extension is not given to the guest.
+/// The `henvcfg` bits to ask the machine for: those of extensions that it lists. A bit that the
+/// machine lets one set although it does not list the extension is not given to the guest.
 ///
-/// A host that cannot flush its caches gives no page-based memory types: a guest would read past them (I20).
+/// A host that cannot flush its caches gives no page-based memory types: a guest would read past
+/// them (I20).
 pub fn wanted_environment(isa: &str, can_flush: bool) -> Henvcfg {
     let listed = EXTENSIONS.iter().filter(|(name, _)| lists(isa, name));
     let bits = listed.map(|(_, need)| match need {
@@ -252,7 +257,8 @@ pub fn wanted_environment(isa: &str, can_flush: bool) -> Henvcfg {
     }
 }
 
-/// The extensions of the guest: of the machine's, those that the granted CSR bits govern or that nothing governs.
+/// The extensions of the guest: of the machine's, those that the granted CSR bits govern or that
+/// nothing governs.
 pub fn guest_extensions(isa: &str, granted: &Granted) -> Vec<&'static str> {
     EXTENSIONS
         .iter()

@@ -1,4 +1,5 @@
-//! The firmware's features (FWFT): each one that the machine's extensions allow can be set, shows, and can be locked.
+//! The firmware's features (FWFT): each one that the machine's extensions allow can be set, shows,
+//! and can be locked.
 
 use core::fmt;
 

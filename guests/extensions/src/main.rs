@@ -1,9 +1,10 @@
-//! A guest that tries every ISA extension that it knows of: what its device tree advertises must work, and anything else must
-//! trap as on a machine without it.
+//! A guest that tries every ISA extension that it knows of: what its device tree advertises must
+//! work, and anything else must trap as on a machine without it.
 //!
-//! The one idea: one probe an extension, and both questions are put to the same probe. What no hypervisor can hide (hints,
-//! properties of memory, bits of `senvcfg`) is named, with the reason, and must still work where it is advertised. A promise
-//! that no program can see kept or broken (how long an instruction takes) is counted apart: it is no step.
+//! The one idea: one probe an extension, and both questions are put to the same probe. What no
+//! hypervisor can hide (hints, properties of memory, bits of `senvcfg`) is named, with the reason,
+//! and must still work where it is advertised. A promise that no program can see kept or broken
+//! (how long an instruction takes) is counted apart: it is no step.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]

@@ -1,6 +1,7 @@
 //! Extensions of page tables: what a leaf may hold, and who updates its A and D bits.
 //!
-//! The one idea: Sv39 with the first 4 GiB one to one, and one leaf of 4 KiB high up that each probe writes as it likes.
+//! The one idea: Sv39 with the first 4 GiB one to one, and one leaf of 4 KiB high up that each
+//! probe writes as it likes.
 
 use core::arch::asm;
 use core::fmt;
@@ -36,8 +37,8 @@ const fn entry(physical: u64, bits: u64) -> u64 {
     (physical >> 12) << 10 | bits
 }
 
-/// Loads a word of the window's page 0 while its leaf, and those of the 15 pages behind it, are `leaf`; then stores there.
-/// Gives the word, the trap, and what the leaf then holds.
+/// Loads a word of the window's page 0 while its leaf, and those of the 15 pages behind it, are
+/// `leaf`; then stores there. Gives the word, the trap, and what the leaf then holds.
 fn access(leaf: u64, pages: usize, offset: u64) -> (u64, Option<Trap>, u64) {
     let address = |table: &Table| core::ptr::from_ref(table) as u64;
     for gigabyte in 0..4_u64 {
@@ -112,8 +113,8 @@ pub fn memory_type() -> Outcome {
     expect((value, trap), 0x77)
 }
 
-/// Svpbmt: memory itself holds what firmware left in it, also where that went through a cache. What a guest never touched is
-/// zero, and what was loaded is what the cache has.
+/// Svpbmt: memory itself holds what firmware left in it, also where that went through a cache. What
+/// a guest never touched is zero, and what was loaded is what the cache has.
 pub fn i20_memory_behind_the_caches_is_the_guests(
     machine: &Machine,
     mut step: impl FnMut(bool, &str, fmt::Arguments<'_>),

@@ -104,7 +104,8 @@ impl Probe {
     }
 }
 
-/// Tries each of the `probes` that `names` lists. Returns the first outcome that is not as it should be.
+/// Tries each of the `probes` that `names` lists. Returns the first outcome that is not as it
+/// should be.
 pub fn all_of(probes: &[Probe], names: &[&str]) -> Outcome {
     for &name in names {
         let probe = probes.iter().find(|probe| probe.name == name);
@@ -154,14 +155,16 @@ pub fn area_word(index: usize) -> u64 {
 /// The size of a cache block that the device tree names, or 0 if it names none.
 pub static CACHE_BLOCK: AtomicU64 = AtomicU64::new(0);
 
-/// Executes instructions of an extension, with two operands in a0 and a1; gives what is then in a2, and the trap that it met.
+/// Executes instructions of an extension, with two operands in a0 and a1; gives what is then in a2,
+/// and the trap that it met.
 #[macro_export]
 macro_rules! execute {
     ($arch:literal, $first:expr, $second:expr, $($instruction:expr),+) => {
         guest_kit::trap::catch_first(|| {
             let (first, second) = (u64::from($first), u64::from($second));
             let result: u64;
-            // SAFETY: the instructions use these registers and the memory for probes; one that traps is stepped over.
+            // SAFETY: the instructions use these registers and the memory for probes; one that
+            // traps is stepped over.
             unsafe {
                 core::arch::asm!(
                     ".option push",

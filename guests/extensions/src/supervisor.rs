@@ -142,7 +142,8 @@ fn timer() -> Outcome {
     if let Some(trap) = trap {
         return Outcome::Trapped(trap);
     }
-    // SAFETY: the interrupt is counted and switched off by the trap handler; the deadline then never comes.
+    // SAFETY: the interrupt is counted and switched off by the trap handler; the deadline then
+    // never comes.
     let came = unsafe {
         csr_set!("sie", 1_u64 << interrupt::TIMER);
         csr_set!("sstatus", SIE);

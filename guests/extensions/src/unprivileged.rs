@@ -1,5 +1,5 @@
-//! Extensions of the unprivileged architecture. Few of them have an enable bit that a hypervisor could clear: those that a
-//! machine has and that have none are given to the guest.
+//! Extensions of the unprivileged architecture. Few of them have an enable bit that a hypervisor
+//! could clear: those that a machine has and that have none are given to the guest.
 
 use core::sync::atomic::Ordering;
 
@@ -255,7 +255,8 @@ pub const PROBES: &[Probe] = &[
 const ZKN: [&str; 6] = ["zbkb", "zbkc", "zbkx", "zkne", "zknd", "zknh"];
 const ZKS: [&str; 5] = ["zbkb", "zbkc", "zbkx", "zksed", "zksh"];
 
-/// `cbo.zero` clears 64 bytes that are aligned so; where it does not exist, the device tree names that size, or none.
+/// `cbo.zero` clears 64 bytes that are aligned so; where it does not exist, the device tree names
+/// that size, or none.
 fn block_of_64() -> Outcome {
     let size = CACHE_BLOCK.load(Ordering::Relaxed);
     if size != 0 && size != 64 {

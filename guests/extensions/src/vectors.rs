@@ -1,4 +1,5 @@
-//! The vector extensions: each probe does something that only the instructions of that extension do.
+//! The vector extensions: each probe does something that only the instructions of that extension
+//! do.
 
 use crate::gives;
 use crate::probe::{Outcome, Probe, all_of};
@@ -28,8 +29,8 @@ macro_rules! vector {
     };
 }
 
-/// Instructions on groups of elements, all zero at first, in `v8`, `v10` and `v12`. The result is the
-/// first element of `v8`.
+/// Instructions on groups of elements, all zero at first, in `v8`, `v10` and `v12`. The result is
+/// the first element of `v8`.
 macro_rules! group {
     ($name:literal, $part_of:expr, $expected:expr; $arch:literal, $vtype:literal, $($instruction:literal),+) => {
         Probe::part_of(
@@ -95,7 +96,8 @@ pub const PROBES: &[Probe] = &[
         .without_name(HALF),
     vector!("zvfbfmin", &[], 0x3f80_0000; "+zvfbfmin", "e16", 0x3f80u32, 0u32,
         "vsetivli zero, 1, e16, mf2, ta, ma", "vfwcvtbf16.f.f.v v4, v1", "vsetivli zero, 1, e32, m1, ta, ma"),
-    // Arithmetic of bfloat16: no assembler knows it, and its encodings are those of Zvfh with another vtype.
+    // Arithmetic of bfloat16: no assembler knows it, and its encodings are those of Zvfh with
+    // another vtype.
     Probe::open("zvfbfa", "its encodings are reserved values of vtype", || Outcome::Undecidable),
     vector!("zvfbfwma", &[], 0x3f80_0000; "+zvfbfwma", "e16", 0x3f80u32, 0x3f80u32,
         "vsetivli zero, 1, e32, m1, ta, ma", "vmv.v.i v4, 0",

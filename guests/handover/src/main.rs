@@ -1,8 +1,9 @@
-//! A guest that reads every register at its first instruction, and says whether it holds what firmware hands over.
+//! A guest that reads every register at its first instruction, and says whether it holds what
+//! firmware hands over.
 //!
-//! The one idea: the same program runs on bare firmware. There it proves that the firmware's column of R71 is true, here that
-//! the hypervisor's is. Three lives of a hart begin: the boot hart's, that of a hart that is started, and that of one that was
-//! suspended without its registers.
+//! The one idea: the same program runs on bare firmware. There it proves that the firmware's column
+//! of R71 is true, here that the hypervisor's is. Three lives of a hart begin: the boot hart's,
+//! that of a hart that is started, and that of one that was suspended without its registers.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -66,7 +67,8 @@ mod guest {
 
     extern "C" fn second_main(_hart: u64, _opaque: u64) -> ! {
         if !HAS_SUSPENDED.swap(true, Ordering::SeqCst) {
-            // SAFETY: this hart uses none of them, and only wakes by the interrupt: `sstatus.SIE` is clear.
+            // SAFETY: this hart uses none of them, and only wakes by the interrupt: `sstatus.SIE`
+            // is clear.
             unsafe {
                 csr_write!("scounteren", 0u64);
                 csr_write!("sscratch", 1u64);

@@ -1,11 +1,13 @@
 //! The serial port and the interrupt controller, by every load and store of RV64.
 //!
-//! The one idea: the hypervisor answers these accesses by decoding the instruction that trapped, so each form (width, sign,
-//! compressed, registers) must put the right bytes into the right register. The divisor latch and the scratch register hold
-//! known bytes for it. While the divisor latch is open nothing is printed: firmware may be using the same port.
+//! The one idea: the hypervisor answers these accesses by decoding the instruction that trapped, so
+//! each form (width, sign, compressed, registers) must put the right bytes into the right register.
+//! The divisor latch and the scratch register hold known bytes for it. While the divisor latch is
+//! open nothing is printed: firmware may be using the same port.
 //!
-//! A wide access to byte-wide registers means one of two things: each byte lane its own register (a bus of 8-bit parts, the
-//! hypervisor), or one register, zero-extended (QEMU). Both are accepted, a mixture is not.
+//! A wide access to byte-wide registers means one of two things: each byte lane its own register (a
+//! bus of 8-bit parts, the hypervisor), or one register, zero-extended (QEMU). Both are accepted, a
+//! mixture is not.
 
 use core::arch::asm;
 
@@ -56,7 +58,8 @@ fn set(register: u64, value: u8) {
     unsafe { ((UART + register) as *mut u8).write_volatile(value) };
 }
 
-/// One load of the UART by the instruction named, with the address in a0 (or sp) and the result in a1.
+/// One load of the UART by the instruction named, with the address in a0 (or sp) and the result in
+/// a1.
 macro_rules! load {
     ($option:literal, $instruction:literal) => {{
         let value: u64;
@@ -80,7 +83,8 @@ macro_rules! load {
 /// One store of a1 to the UART by the instruction named, with the address in a0 (or sp).
 macro_rules! store {
     ($option:literal, $instruction:literal, $value:expr) => {
-        // SAFETY: a store to device registers that hold what is written; sp is back before anything else runs.
+        // SAFETY: a store to device registers that hold what is written; sp is back before anything
+        // else runs.
         unsafe {
             asm!(
                 "mv t6, sp",
@@ -259,7 +263,8 @@ fn stores(report: &mut Report<'_>) {
     }
 }
 
-/// What the transmitter sends in loopback mode comes back, and interrupts by way of the interrupt controller.
+/// What the transmitter sends in loopback mode comes back, and interrupts by way of the interrupt
+/// controller.
 fn interrupts(report: &mut Report<'_>, hart: u64) {
     let modem_control = get(MCR);
     set(MCR, MCR_LOOP);
@@ -336,7 +341,8 @@ impl Alarm {
         let context = 2 * hart + 1;
         let word = |offset: u64| (PLIC + offset) as *mut u32;
         let enable = word(0x2000 + 0x80 * context);
-        // SAFETY: stores to device registers, and a CSR bit that only decides whether interrupts come.
+        // SAFETY: stores to device registers, and a CSR bit that only decides whether interrupts
+        // come.
         unsafe {
             word(4 * RTC_SOURCE).write_volatile(1);
             enable.write_volatile(1 << RTC_SOURCE);
@@ -406,8 +412,8 @@ fn clock(report: &mut Report<'_>, hart: u64) {
     alarm.turn_off();
 }
 
-/// An alarm goes off while this hart makes an access that nobody answers: the hypervisor looks at the clock for that
-/// access, and has to tell of the interrupt although the access fails.
+/// An alarm goes off while this hart makes an access that nobody answers: the hypervisor looks at
+/// the clock for that access, and has to tell of the interrupt although the access fails.
 fn r88_an_access_to_nothing_takes_no_interrupt_away(report: &mut Report<'_>, alarm: &Alarm) {
     const ROUNDS: u32 = 16;
     let millisecond = report.machine.timebase_frequency / 1000;
@@ -443,7 +449,8 @@ fn refused(report: &mut Report<'_>) {
         return;
     }
     let word = UART + MCR;
-    // SAFETY: the accesses trap and are stepped over; floating point is on for the one that needs it.
+    // SAFETY: the accesses trap and are stepped over; floating point is on for the one that needs
+    // it.
     let (atomic, floating_point) = unsafe {
         csr_set!("sstatus", FLOATING_POINT_ON);
         (

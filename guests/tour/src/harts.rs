@@ -1,7 +1,7 @@
 //! A second hart: started, interrupted, fenced from afar, suspended, stopped.
 //!
-//! The one idea: the second hart does one thing at a time, which the boot hart names in a word of shared memory and whose
-//! result it waits for. All waits end.
+//! The one idea: the second hart does one thing at a time, which the boot hart names in a word of
+//! shared memory and whose result it waits for. All waits end.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +47,8 @@ pub fn second_hart_entry() -> u64 {
 
 /// Where the second hart goes on.
 extern "C" fn second_main(hart: u64, opaque: u64) -> ! {
-    // SAFETY: the boot hart built the table before it started this hart; the other bits only let interrupts come.
+    // SAFETY: the boot hart built the table before it started this hart; the other bits only let
+    // interrupts come.
     unsafe {
         paging::turn_on();
         csr_set!("sie", 1u64 << interrupt::SOFTWARE);

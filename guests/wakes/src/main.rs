@@ -1,8 +1,9 @@
 //! A guest that sleeps and is woken, very often.
 //!
-//! The one idea: every sleep has one reason to end, which comes at another distance from it each time, before the sleep as
-//! well. A wake-up that is lost hangs this guest, so its end shows that none was. `wfi` may end without a reason; here it is
-//! counted, since a hypervisor whose tick ends it keeps an idle guest busy. `wakes=N` on the command line says how often.
+//! The one idea: every sleep has one reason to end, which comes at another distance from it each
+//! time, before the sleep as well. A wake-up that is lost hangs this guest, so its end shows that
+//! none was. `wfi` may end without a reason; here it is counted, since a hypervisor whose tick ends
+//! it keeps an idle guest busy. `wakes=N` on the command line says how often.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -26,7 +27,8 @@ mod guest {
     const SOFTWARE: u64 = 1 << interrupt::SOFTWARE;
     const TIMER: u64 = 1 << interrupt::TIMER;
 
-    /// Whether the second hart is here: an interrupt that is sent to one that has not started is lost.
+    /// Whether the second hart is here: an interrupt that is sent to one that has not started is
+    /// lost.
     static IS_HERE: AtomicBool = AtomicBool::new(false);
     /// How often the second hart was woken, and how often it is to be.
     static WOKEN: AtomicU64 = AtomicU64::new(0);
@@ -78,8 +80,9 @@ mod guest {
         }
     }
 
-    /// Whether a timer interrupt came: takes it, if it is pending. `sip` does not say so everywhere (QEMU 7.2), but the handler
-    /// of this guest's kit clears the bit of an interrupt in `sie` that it takes.
+    /// Whether a timer interrupt came: takes it, if it is pending. `sip` does not say so everywhere
+    /// (QEMU 7.2), but the handler of this guest's kit clears the bit of an interrupt in `sie` that
+    /// it takes.
     fn timer_came() -> bool {
         // SAFETY: the handler changes nothing that this program relies on.
         unsafe {
@@ -123,7 +126,8 @@ mod guest {
         );
     }
 
-    /// `wrs.nto` traps as `wfi` does where the machine has it and a hypervisor bounds it; nothing has to come.
+    /// `wrs.nto` traps as `wfi` does where the machine has it and a hypervisor bounds it; nothing
+    /// has to come.
     fn r72_a_wait_for_a_store_ends(report: &mut Steps, machine: &Machine) {
         if !machine.extensions().any(|name| name == "zawrs") {
             return;

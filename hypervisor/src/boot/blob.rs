@@ -1,8 +1,9 @@
 //! The bytes of a device tree, checked before anything walks through them.
 //!
-//! The one idea: the parser `dtoolkit` refuses a whole tree for one name of more than 31 characters. Linux does not, and real
-//! boards have such names. So a tree that is refused for a name is checked here, for all that the parser relies on: each token
-//! is inside the structure block, nodes begin and end in pairs, and every name is text that ends.
+//! The one idea: the parser `dtoolkit` refuses a whole tree for one name of more than 31
+//! characters. Linux does not, and real boards have such names. So a tree that is refused for a
+//! name is checked here, for all that the parser relies on: each token is inside the structure
+//! block, nodes begin and end in pairs, and every name is text that ends.
 
 use dtoolkit::error::FdtErrorKind;
 use dtoolkit::fdt::Fdt;

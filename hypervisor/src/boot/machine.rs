@@ -1,9 +1,11 @@
 //! What the firmware's device tree says of the machine.
 //!
-//! The one idea: everything is read once, early, into plain values, and nothing later goes back to the tree. What a tree has
-//! more of than there is room for costs the rest, with a [`Note`], and never the machine.
+//! The one idea: everything is read once, early, into plain values, and nothing later goes back to
+//! the tree. What a tree has more of than there is room for costs the rest, with a [`Note`], and
+//! never the machine.
 //!
-//! Nothing is read of serial ports: the hypervisor speaks through the firmware's console (SBI), whatever that drives.
+//! Nothing is read of serial ports: the hypervisor speaks through the firmware's console (SBI),
+//! whatever that drives.
 
 use core::fmt;
 
@@ -128,7 +130,8 @@ impl fmt::Display for MachineError {
 }
 
 impl Machine {
-    /// Reads the device tree in `blob`. `boot_hart` is the hart that runs this, or `None` if any will do.
+    /// Reads the device tree in `blob`. `boot_hart` is the hart that runs this, or `None` if any
+    /// will do.
     ///
     /// # Errors
     ///

@@ -1,8 +1,10 @@
-//! What the operator's loader tells the hypervisor itself: its own command line, and a way to end the machine with an exit code.
+//! What the operator's loader tells the hypervisor itself: its own command line, and a way to end
+//! the machine with an exit code.
 //!
-//! A guest can print whatever the hypervisor prints. So a program that judges a run by the console gives the hypervisor a
-//! *mark*, some random text, on the command line (`/chosen/bootargs`, `mark=TEXT`), and the hypervisor writes it before each
-//! line of its own (I18). The mark stays in the hypervisor's memory; no guest ever sees it.
+//! A guest can print whatever the hypervisor prints. So a program that judges a run by the console
+//! gives the hypervisor a *mark*, some random text, on the command line (`/chosen/bootargs`,
+//! `mark=TEXT`), and the hypervisor writes it before each line of its own (I18). The mark stays in
+//! the hypervisor's memory; no guest ever sees it.
 
 use dtoolkit::Node;
 

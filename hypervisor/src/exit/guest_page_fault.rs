@@ -1,7 +1,7 @@
 //! The G-stage refused: a page that is not there yet, an emulated device, or nothing at all.
 //!
-//! The one idea: the guest-physical address decides. RAM is paged in, a device is emulated, and for anything else the guest
-//! gets the access fault that a machine without memory there would raise.
+//! The one idea: the guest-physical address decides. RAM is paged in, a device is emulated, and for
+//! anything else the guest gets the access fault that a machine without memory there would raise.
 
 use core::fmt;
 
@@ -52,7 +52,8 @@ fn refuse(vcpu: &mut Vcpu<'_>, fault: &Fault, gpa: Gpa, what: fmt::Arguments<'_>
     }
 }
 
-/// The guest keeps page tables where no memory is: its access gets the access fault of its own type.
+/// The guest keeps page tables where no memory is: its access gets the access fault of its own
+/// type.
 fn refuse_page_table(vcpu: &mut Vcpu<'_>, fault: Fault, gpa: Gpa) -> Next {
     let fault = if fault.needs_instruction(&vcpu.vm.profile) {
         match vcpu.fetch() {
@@ -76,8 +77,8 @@ fn emulate(vcpu: &mut Vcpu<'_>, fault: &Fault, gpa: Gpa) -> Next {
     let registers = vcpu.context.clone();
     let decoded = match decode_trapped(fault, &registers, || vcpu.fetch()) {
         Ok(decoded) => decoded,
-        // Another hart rewrote the instruction: the guest tries what is there now, but not for ever, since it may also be
-        // one that the library does not know.
+        // Another hart rewrote the instruction: the guest tries what is there now, but not for
+        // ever, since it may also be one that the library does not know.
         Err(TrappedError::InstructionChanged(_)) if vcpu.stuck.may_retry(vcpu.context.pc) => {
             return Next::Resume;
         }
@@ -106,8 +107,8 @@ fn emulate(vcpu: &mut Vcpu<'_>, fault: &Fault, gpa: Gpa) -> Next {
                 return Next::End(finish.into());
             }
         }
-        // I14: devices carry out no misaligned access that leaves their page, and nothing is done of it. The guest may make
-        // it by smaller ones.
+        // I14: devices carry out no misaligned access that leaves their page, and nothing is done
+        // of it. The guest may make it by smaller ones.
         TrappedAccess::AcrossPages(access) => {
             vcpu.complain(format_args!(
                 "access across the edge of a device's page, GPA {gpa:#x}: misaligned address injected"

@@ -1,13 +1,15 @@
-//! Arguments of SBI calls: the widths that the SBI specification declares, and those that name harts or ranges of addresses,
-//! checked as it says.
+//! Arguments of SBI calls: the widths that the SBI specification declares, and those that name
+//! harts or ranges of addresses, checked as it says.
 //!
-//! The one idea: a call with a bad argument has no effect at all, so everything is checked before anything is done.
+//! The one idea: a call with a bad argument has no effect at all, so everything is checked before
+//! anything is done.
 
 use guest_mem::Gpa;
 use sbi_spec::binary::{Error, SbiRet};
 use sbi_spec::{cppc, fwft, hsm, mpxy, nacl, srst, sse, sta, susp};
 
-/// The arguments of a call as its function takes them: of a `uint32_t` the low half of the register alone counts (R84).
+/// The arguments of a call as its function takes them: of a `uint32_t` the low half of the register
+/// alone counts (R84).
 pub fn as_declared(extension: usize, function: usize, registers: [usize; 6]) -> [usize; 6] {
     let mut arguments = registers;
     for &register in uint32_registers(extension, function) {
@@ -16,8 +18,9 @@ pub fn as_declared(extension: usize, function: usize, registers: [usize; 6]) -> 
     arguments
 }
 
-/// The registers (n is `a{n}`) whose argument the SBI specification declares as `uint32_t`. All functions that have any
-/// are here, also those of extensions that no guest has: who adds one of these gets it right.
+/// The registers (n is `a{n}`) whose argument the SBI specification declares as `uint32_t`. All
+/// functions that have any are here, also those of extensions that no guest has: who adds one of
+/// these gets it right.
 const fn uint32_registers(extension: usize, function: usize) -> &'static [usize] {
     match (extension, function) {
         (hsm::EID_HSM, hsm::HART_SUSPEND) => &[0],
@@ -56,8 +59,9 @@ impl HartSet {
         })
     }
 
-    /// The harts that `mask` names, bit i being hart `base + i`; a `base` of all ones means every hart, and no bit means no
-    /// hart at any other `base` (R85). `None` if one of them does not exist, which is SBI_ERR_INVALID_PARAM.
+    /// The harts that `mask` names, bit i being hart `base + i`; a `base` of all ones means every
+    /// hart, and no bit means no hart at any other `base` (R85). `None` if one of them does not
+    /// exist, which is SBI_ERR_INVALID_PARAM.
     pub fn from_mask(mask: usize, base: usize, harts: usize) -> Option<Self> {
         if base == usize::MAX {
             return Some(Self::all(harts));
@@ -85,8 +89,8 @@ impl HartSet {
         index < 64 && self.0 >> index & 1 != 0
     }
 
-    /// Gives `call` masks and bases that name all of them once, where the machine calls guest hart n `ids[n]`: one if their
-    /// numbers lie close together. Harts without a number are left out.
+    /// Gives `call` masks and bases that name all of them once, where the machine calls guest hart
+    /// n `ids[n]`: one if their numbers lie close together. Harts without a number are left out.
     pub fn masks(self, ids: &[u64], mut call: impl FnMut(usize, usize)) {
         let mut left = Self(self.0 & Self::all(ids.len()).0);
         while let Some(base) = left.iter().map(|index| ids[index]).min() {
@@ -108,9 +112,9 @@ impl HartSet {
     }
 }
 
-/// The guest-physical address of a buffer of `len` bytes, from the two halves of its address; `None` is
-/// SBI_ERR_INVALID_PARAM (R85). Every byte has to be RAM, and no byte is RAM anywhere. No address has a high half, and
-/// the low half alone would be another address.
+/// The guest-physical address of a buffer of `len` bytes, from the two halves of its address;
+/// `None` is SBI_ERR_INVALID_PARAM (R85). Every byte has to be RAM, and no byte is RAM anywhere. No
+/// address has a high half, and the low half alone would be another address.
 pub fn buffer_at(
     len: usize,
     low: usize,
@@ -139,8 +143,8 @@ pub enum FenceRange {
 }
 
 impl FenceRange {
-    /// The range of a remote-fence call: everything if start and size are both 0 or size is all ones. `None` if it runs past
-    /// the top of the address space, which is SBI_ERR_INVALID_ADDRESS.
+    /// The range of a remote-fence call: everything if start and size are both 0 or size is all
+    /// ones. `None` if it runs past the top of the address space, which is SBI_ERR_INVALID_ADDRESS.
     pub const fn new(start: usize, size: usize) -> Option<Self> {
         if (start == 0 && size == 0) || size == usize::MAX {
             return Some(Self::All);
@@ -161,7 +165,8 @@ impl FenceRange {
         }
     }
 
-    /// Start and size as a firmware call takes them: whole pages, since there is firmware that refuses other ranges.
+    /// Start and size as a firmware call takes them: whole pages, since there is firmware that
+    /// refuses other ranges.
     pub const fn arguments(self) -> (usize, usize) {
         const PAGE: usize = 4096;
         match self {
@@ -178,8 +183,8 @@ impl FenceRange {
         }
     }
 
-    /// Makes a firmware's call for the range, and for everything if it refuses the range: too much fencing is never wrong
-    /// (R40).
+    /// Makes a firmware's call for the range, and for everything if it refuses the range: too much
+    /// fencing is never wrong (R40).
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! A guest-page fault whose trap says too little: what a walk makes of it (R22, R76).
 //!
-//! The one idea: a walk reads the tables as they are now. If it finds nothing wrong, the tables have
-//! changed since the hart looked, or the hart still remembers what was absent. Both end with a fence
-//! and one more try of the guest (R46).
+//! The one idea: a walk reads the tables as they are now. If it finds nothing wrong, the tables
+//! have changed since the hart looked, or the hart still remembers what was absent. Both end with a
+//! fence and one more try of the guest (R46).
 
 use guest_mem::hart::Hart;
 use guest_mem::{Fault, Resolution};

@@ -1,7 +1,7 @@
 //! What a guest may choose of its hart by the SBI's firmware features (FWFT), and what it chose.
 //!
-//! Each feature is a field of `henvcfg`. All of them are of one hart: they start anew when the hart does, and outlive a
-//! suspension (R74).
+//! Each feature is a field of `henvcfg` of one hart. It starts anew when the hart starts, and
+//! outlives a suspension (R74).
 
 use sbi_spec::binary::Error;
 use sbi_spec::fwft::feature_type::{
@@ -31,7 +31,7 @@ pub struct FirmwareFeatures {
 }
 
 impl FirmwareFeatures {
-    /// Those of a hart that starts, on a machine that leaves `choices`.
+    /// The features of a hart that starts. `choices` is what the machine lets a guest choose.
     pub fn new(choices: Choices) -> Self {
         let ad_updates = Feature {
             value: usize::from(choices.ad_updates == AdUpdates::Always),
@@ -44,7 +44,8 @@ impl FirmwareFeatures {
         }
     }
 
-    /// `henvcfg` of the hart, of which `granted` is what the guest can have.
+    /// Returns `henvcfg` for the hart: the bits of `granted` that the guest chose, and the pointer
+    /// mask.
     pub fn henvcfg(&self, granted: Henvcfg) -> u64 {
         let mut henvcfg = granted;
         henvcfg.set(Henvcfg::ADUE, self.ad_updates.value != 0);
@@ -60,7 +61,8 @@ impl FirmwareFeatures {
     ///
     /// # Errors
     ///
-    /// `NotSupported` for what this machine lacks, `Denied` for what the specification does not have.
+    /// - `NotSupported`: this machine lacks the feature.
+    /// - `Denied`: the specification does not define it.
     pub fn get(&self, feature: usize) -> Result<usize, Error> {
         match feature {
             PTE_AD_HW_UPDATING if self.choices.ad_updates != AdUpdates::Never => {
@@ -73,12 +75,15 @@ impl FirmwareFeatures {
         }
     }
 
-    /// `sbi_fwft_set`: gives `feature` a value, for good if `flags` has the lock. [`henvcfg`](Self::henvcfg) has changed then.
+    /// `sbi_fwft_set`: sets `feature`, for good if `flags` has the lock. The caller then writes
+    /// [`henvcfg`](Self::henvcfg) anew.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get); `DeniedLocked` after a lock, `InvalidParam` for other values and flags, `Denied` for a value that
-    /// this machine does not have. The feature is then as it was.
+    /// The feature keeps its value. The errors are those of [`get`](Self::get), and:
+    /// - `DeniedLocked`: the feature is locked.
+    /// - `InvalidParam`: the value or the flags are not defined.
+    /// - `Denied`: this machine does not have the value.
     pub fn set(&mut self, feature: usize, value: usize, flags: usize) -> Result<(), Error> {
         self.get(feature)?;
         let flags = SetFlags::from_bits(flags).ok_or(Error::InvalidParam)?;
@@ -113,7 +118,8 @@ impl Choices {
         self.masks_seven_bits || self.masks_sixteen_bits
     }
 
-    /// The bits to mask where `wanted` or more are asked for.
+    /// Returns the number of bits to mask: the smallest that the machine has and that is not below
+    /// `wanted`.
     fn pointer_masking(self, wanted: usize) -> Result<usize, Error> {
         match wanted {
             0 => Ok(0),

@@ -1,7 +1,7 @@
 //! What the hypervisor CSRs give a guest, and giving it.
 //!
-//! The one idea: the CSRs are asked, by writing what is wanted and reading back, and the guest's device tree is made from
-//! the answer.
+//! The one idea: the CSRs are asked, by writing what is wanted and reading back, and the guest's
+//! device tree is made from the answer.
 
 use sbi_spec::fwft::feature_type::PTE_AD_HW_UPDATING;
 
@@ -13,12 +13,13 @@ use crate::features::{self, AdUpdates, Choices, Counters, Granted, Henvcfg};
 use crate::memory::cache;
 use crate::memory::page_table::MapError;
 
-/// Exceptions that a guest takes itself: those it causes by its own doing and that need nothing of the host. Illegal
-/// instructions (2) and access faults (1, 5, 7) come to the host first, which says so and injects them.
+/// Exceptions that a guest takes itself: those it causes by its own doing and that need nothing of
+/// the host. Illegal instructions (2) and access faults (1, 5, 7) come to the host first, which
+/// says so and injects them.
 const DELEGATED_EXCEPTIONS: u64 = 1 << 0 | 1 << 3 | 1 << 8 | 1 << 12 | 1 << 13 | 1 << 15;
 
-/// Exceptions that reach the host by the firmware's redirect only (R25), for machines on which that fails
-/// ([`redirect`]): the guest takes them as well.
+/// Exceptions that reach the host by the firmware's redirect only (R25), for machines on which that
+/// fails ([`redirect`]): the guest takes them as well.
 const REDIRECTED_EXCEPTIONS: u64 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7;
 
 /// Where `henvcfg.PMM` is.
@@ -37,14 +38,16 @@ pub struct Grant {
     /// `henvcfg.ADUE` can be set, so it says who updates A and D bits of the guest's tables.
     pub governs_ad_updates: bool,
     asks_for_ad_updates: bool,
-    /// The guest reaches the registers of Ssaia: the machine has them, and no `hstateen0` that hides them.
+    /// The guest reaches the registers of Ssaia: the machine has them, and no `hstateen0` that
+    /// hides them.
     pub interrupt_registers: bool,
     state_enable: bool,
     exceptions: u64,
 }
 
 impl Grant {
-    /// Asks this hart for what the machine's ISA string lists, and tries where a guest's illegal instruction goes.
+    /// Asks this hart for what the machine's ISA string lists, and tries where a guest's illegal
+    /// instruction goes.
     ///
     /// # Errors
     ///
@@ -103,7 +106,8 @@ impl Grant {
         })
     }
 
-    /// Whether this hart can do what the grant demands of the host: flush, where a guest reads past the caches (I20).
+    /// Whether this hart can do what the grant demands of the host: flush, where a guest reads past
+    /// the caches (I20).
     pub fn is_kept_by_this_hart(&self) -> bool {
         !self.granted.environment.contains(Henvcfg::PBMTE) || cache::can_flush()
     }
@@ -134,15 +138,17 @@ impl Grant {
             csr::write!("hedeleg", self.exceptions);
             csr::write!("hideleg", csr::VS_INTERRUPTS);
             if self.state_enable {
-                // hstateen1 to 3 govern nothing yet, and firmware may keep them to itself (mstateen1 to 3).
+                // hstateen1 to 3 govern nothing yet, and firmware may keep them to itself
+                // (mstateen1 to 3).
                 csr::write!("hstateen0", STATEEN_ENVCFG);
             }
         }
     }
 }
 
-/// Asks the firmware to let this hart update A and D bits: with Svade and Svadu it starts without (`menvcfg.ADUE`), and
-/// `henvcfg.ADUE` cannot be set then. Firmware without FWFT refuses, and the guest has Svade alone.
+/// Asks the firmware to let this hart update A and D bits: with Svade and Svadu it starts without
+/// (`menvcfg.ADUE`), and `henvcfg.ADUE` cannot be set then. Firmware without FWFT refuses, and the
+/// guest has Svade alone.
 fn ask_for_ad_updates() {
     sbi_rt::fwft_set(PTE_AD_HW_UPDATING as u32, 1, 0);
 }
@@ -160,7 +166,8 @@ fn takes(value: u64, mask: u64) -> bool {
 
 /// Whether `sstatus.VS` can be set on this hart. Leaves the unit off.
 fn has_vector_unit() -> bool {
-    // SAFETY: the hypervisor is compiled without vector instructions, so it has nothing in the unit.
+    // SAFETY: the hypervisor is compiled without vector instructions, so it has nothing in the
+    // unit.
     unsafe { csr::set!("sstatus", csr::SSTATUS_VS) };
     let has_unit = csr::read!("sstatus") & csr::SSTATUS_VS != 0;
     // SAFETY: the hypervisor has nothing in the unit.

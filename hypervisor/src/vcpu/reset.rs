@@ -1,5 +1,5 @@
-//! The state in which a vCPU starts: what SBI firmware hands over (R71), and zero in every other register, so that nothing of
-//! the host, of the firmware or of an earlier life of this vCPU shows.
+//! The state in which a vCPU starts: what SBI firmware hands over (R71), and zero in every other
+//! register, so that nothing of the host, of the firmware or of an earlier life of this vCPU shows.
 
 use core::arch::asm;
 
@@ -48,17 +48,19 @@ impl Pending {
     }
 }
 
-/// Lets no interrupt of the guest end a `wfi` of this hart: the guest does not run here until a reset.
+/// Lets no interrupt of the guest end a `wfi` of this hart: the guest does not run here until a
+/// reset.
 pub fn mask_interrupts() {
     // SAFETY: the register is the guest's, which starts anew with a reset.
     unsafe { csr::write!("vsie", 0) };
 }
 
-/// Takes the guest's memory out of this hart: from here on no access and no walk of the hart leads there.
+/// Takes the guest's memory out of this hart: from here on no access and no walk of the hart leads
+/// there.
 pub fn unload(hart: &impl Hart) {
     mask_interrupts();
-    // SAFETY: the guest does not run. R32: vsatp is Bare before hgatp changes. After both, nothing remembers translations
-    // (R41, R45).
+    // SAFETY: the guest does not run. R32: vsatp is Bare before hgatp changes. After both, nothing
+    // remembers translations (R41, R45).
     unsafe {
         csr::write!("vsatp", 0);
         csr::write!("hgatp", 0);
@@ -67,7 +69,8 @@ pub fn unload(hart: &impl Hart) {
     hart.hfence_vvma(None);
 }
 
-/// Brings this hart's guest state to that of a start (R71) and answers the context that starts at `start` on guest hart `index`.
+/// Brings this hart's guest state to that of a start (R71) and answers the context that starts at
+/// `start` on guest hart `index`.
 pub fn reset(
     hart: &impl Hart,
     grant: &Grant,
@@ -76,8 +79,9 @@ pub fn reset(
     index: usize,
     start: Start,
 ) -> Context {
-    // SAFETY: the registers are the guest's, which does not run; the host has no floating-point state, and turns the unit
-    // off again. R32: vsatp is Bare before hgatp changes. After both, nothing remembers older translations (R41, R45).
+    // SAFETY: the registers are the guest's, which does not run; the host has no floating-point
+    // state, and turns the unit off again. R32: vsatp is Bare before hgatp changes. After both,
+    // nothing remembers older translations (R41, R45).
     unsafe {
         csr::write!("vsatp", 0);
         csr::write!("hgatp", hgatp);
@@ -101,7 +105,8 @@ pub fn reset(
             csr::write!("vstimecmp", u64::MAX);
         }
         if grant.interrupt_registers {
-            // vsiselect, hvien, hvictl, hviprio1, hviprio2, which the assembler does not know by name.
+            // vsiselect, hvien, hvictl, hviprio1, hviprio2, which the assembler does not know by
+            // name.
             csr::write!("0x250", 0);
             csr::write!("0x608", 0);
             csr::write!("0x609", 0);
@@ -134,14 +139,16 @@ pub fn reset(
     context
 }
 
-/// Brings the vector unit to its reset: every register zero, `vtype` invalid with `vl` 0, `vstart` and `vcsr` 0.
+/// Brings the vector unit to its reset: every register zero, `vtype` invalid with `vl` 0, `vstart`
+/// and `vcsr` 0.
 ///
 /// # Safety
 ///
 /// The machine has the unit, and its registers are the guest's, which does not run.
 unsafe fn clear_vectors() {
-    // SAFETY: the registers are the guest's: caller. The machine has the instructions, the unit is turned on first, and
-    // `e8, m8` is valid for every size of vector registers. A `vtype` of all ones is invalid: it sets `vill` and clears `vl`.
+    // SAFETY: the registers are the guest's: caller. The machine has the instructions, the unit is
+    // turned on first, and `e8, m8` is valid for every size of vector registers. A `vtype` of all
+    // ones is invalid: it sets `vill` and clears `vl`.
     unsafe {
         csr::set!("sstatus", csr::SSTATUS_VS);
         asm!(

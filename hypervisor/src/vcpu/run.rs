@@ -65,10 +65,11 @@ pub struct Vcpu<'v> {
 /// The guest is over.
 struct Over;
 
-/// Runs the vCPU `index` of `vm` on this hart, until the guest is over. Then nothing of it is left in the hart that could
-/// reach its memory.
+/// Runs the vCPU `index` of `vm` on this hart, until the guest is over. Then nothing of it is left
+/// in the hart that could reach its memory.
 pub fn run(vm: &Vm, index: usize) {
-    // SAFETY: HS-mode never enables interrupts globally, so these only wake `wfi` and end guest mode.
+    // SAFETY: HS-mode never enables interrupts globally, so these only wake `wfi` and end guest
+    // mode.
     unsafe { csr::write!("sie", csr::SSI | csr::STI) };
     let mut vcpu = Vcpu {
         vm,
@@ -84,7 +85,8 @@ pub fn run(vm: &Vm, index: usize) {
     reset::unload(&HartLocal::current().hart);
 }
 
-/// Lets the library find out how this hart behaves, before its first guest, which will be given what `grant` says.
+/// Lets the library find out how this hart behaves, before its first guest, which will be given
+/// what `grant` says.
 pub fn probe_machine(grant: &Grant, index: usize) -> MachineProfile {
     const FRAMES: u64 = (PROBE_BYTES as u64).div_ceil(FRAME);
     let hart = &HartLocal::current().hart;
@@ -98,13 +100,15 @@ pub fn probe_machine(grant: &Grant, index: usize) -> MachineProfile {
     }
     // What the VS-stage does about A and D bits depends on henvcfg, so the guest's comes first.
     grant.apply(&FirmwareFeatures::new(grant.granted.choices));
-    // SAFETY: the frames were just allocated for this, and are reached at their own address. No vCPU is loaded yet.
+    // SAFETY: the frames were just allocated for this, and are reached at their own address. No
+    // vCPU is loaded yet.
     let profile = match unsafe { probe(hart, scratch.value() as *mut u64, scratch) } {
         Ok(profile) => profile,
         Err(error) => power::give_up(format_args!("hart {index}: {error}")),
     };
     reset::unload(hart);
-    // SAFETY: allocated above in one piece; the probe is over, and nothing remembers how it translated.
+    // SAFETY: allocated above in one piece; the probe is over, and nothing remembers how it
+    // translated.
     unsafe { host::free(scratch, FRAMES) };
     if index == 0 {
         log::info!(
@@ -160,7 +164,8 @@ impl<'v> Vcpu<'v> {
             Next::Resume => {
                 self.serve_requests();
                 self.check_over()?;
-                // SAFETY: `reset` put the guest's hgatp into this hart, and the table behind it maps the guest's RAM only.
+                // SAFETY: `reset` put the guest's hgatp into this hart, and the table behind it
+                // maps the guest's RAM only.
                 unsafe { self.context.enter() };
                 Ok(exit::handle(self))
             }
@@ -204,9 +209,10 @@ impl<'v> Vcpu<'v> {
     /// The guest's registers in this hart, for the library.
     pub fn loaded(&mut self) -> LoadedVcpu<'_, Hart> {
         let hart = &HartLocal::current().hart;
-        // SAFETY: a hart runs this vCPU and no other, so its CSRs hold this guest's state whenever the guest does not run.
-        // Whatever changes them (`inject`, `reset`, entering the guest) borrows the vCPU mutably, and so does this: there is no
-        // second token. No trap handler makes one. The exit's record is in the context, and the G-stage table gives the guest
+        // SAFETY: a hart runs this vCPU and no other, so its CSRs hold this guest's state whenever
+        // the guest does not run. Whatever changes them (`inject`, `reset`, entering the guest)
+        // borrows the vCPU mutably, and so does this: there is no second token. No trap handler
+        // makes one. The exit's record is in the context, and the G-stage table gives the guest
         // nothing but its own memory.
         unsafe { LoadedVcpu::new(hart) }
     }
@@ -234,7 +240,8 @@ impl<'v> Vcpu<'v> {
         let henvcfg = self
             .firmware_features
             .henvcfg(self.vm.grant.granted.environment);
-        // SAFETY: the register governs V=1 only. R30: what was translated under the old value is forgotten.
+        // SAFETY: the register governs V=1 only. R30: what was translated under the old value is
+        // forgotten.
         unsafe { csr::write!("henvcfg", henvcfg) };
         HartLocal::current().hart.hfence_vvma(None);
         Ok(())
@@ -269,7 +276,8 @@ impl<'v> Vcpu<'v> {
         injection.apply(&mut state);
         self.context.pc = state.pc;
         self.context.sstatus |= csr::SSTATUS_SPP;
-        // SAFETY: the registers are the guest's, and no `LoadedVcpu` of it exists: this borrows it mutably.
+        // SAFETY: the registers are the guest's, and no `LoadedVcpu` of it exists: this borrows it
+        // mutably.
         unsafe {
             csr::write!("vsstatus", state.vsstatus);
             csr::write!("vsepc", state.vsepc);
@@ -280,8 +288,8 @@ impl<'v> Vcpu<'v> {
 
     /// Does what other harts asked for, and gives it.
     fn serve_requests(&mut self) -> Request {
-        // SAFETY: both registers only say what is pending. The request is read after the interrupt is cleared, so that one
-        // that comes meanwhile interrupts again.
+        // SAFETY: both registers only say what is pending. The request is read after the interrupt
+        // is cleared, so that one that comes meanwhile interrupts again.
         unsafe { csr::clear!("sip", csr::SSI) };
         let requests = self.vm.take_requests(self.index);
         if requests.contains(Request::SOFTWARE_INTERRUPT) {
@@ -322,8 +330,8 @@ impl<'v> Vcpu<'v> {
         }
     }
 
-    /// Waits in the host. I12: what is asked of this hart from now on, or is pending already, ends its `wfi`, so no wake-up is
-    /// lost between a look and the next sleep.
+    /// Waits in the host. I12: what is asked of this hart from now on, or is pending already, ends
+    /// its `wfi`, so no wake-up is lost between a look and the next sleep.
     fn wait(&mut self, until: Until) -> Result<(), Over> {
         let mut arrived = false;
         loop {
@@ -336,8 +344,9 @@ impl<'v> Vcpu<'v> {
         }
     }
 
-    /// Suspends the hart until an interrupt of the guest's (R72). A suspension that does not retain registers ends in a reset, which keeps what is
-    /// pending: the interrupt that woke the hart is still to be taken.
+    /// Suspends the hart until an interrupt of the guest's (R72). A suspension that does not retain
+    /// registers ends in a reset, which keeps what is pending: the interrupt that woke the hart is
+    /// still to be taken.
     fn suspend(&mut self, resume: Option<Start>) -> Result<(), Over> {
         let state = self.state();
         state.set(State::Suspended);
@@ -352,10 +361,12 @@ impl<'v> Vcpu<'v> {
         Ok(())
     }
 
-    /// Waits in the host until something happens, and does what the host has to do about it. Gives what other harts asked for.
+    /// Waits in the host until something happens, and does what the host has to do about it. Gives
+    /// what other harts asked for.
     fn sleep(&mut self) -> Result<Request, Over> {
         self.check_over()?;
-        // SAFETY: `wfi` has no effect on memory. What is pending and enabled wakes it also with interrupts off.
+        // SAFETY: `wfi` has no effect on memory. What is pending and enabled wakes it also with
+        // interrupts off.
         let wait = || unsafe { asm!("wfi", options(nostack)) };
         self.vm.sleep(self.index, wait);
         if csr::read!("sip") & csr::STI != 0 {

@@ -1,5 +1,5 @@
-//! Looking through the guest's own translation, without an access: for crash reports, and for faults whose guest-physical
-//! address the hart did not report (R22).
+//! Looking through the guest's own translation, without an access: for crash reports, and for
+//! faults whose guest-physical address the hart did not report (R22).
 
 use guest_mem::guest_virtual::VsEnvironment;
 use guest_mem::translate::{
@@ -48,15 +48,16 @@ impl Vcpu<'_> {
         translate_observed(&vs.looking(), &tables, access, trace)
     }
 
-    /// What the G-stage refused of the guest's own access `fault`, where the hart did not say (R22, R76). `None` if the guest's
-    /// tables have changed since: it tries again (R46).
+    /// What the G-stage refused of the guest's own access `fault`, where the hart did not say (R22,
+    /// R76). `None` if the guest's tables have changed since: it tries again (R46).
     pub fn walked(&self, fault: &Fault) -> Option<Fault> {
         let (vs, g) = self.regimes().ok()?;
         let tables = GTables::new(g.looking(), HostTables);
         fault.walked(&vs, &tables, self.privilege())
     }
 
-    /// What the guest's page-table entries may hold. Who updates A and D bits is for the probe to say.
+    /// What the guest's page-table entries may hold. Who updates A and D bits is for the probe to
+    /// say.
     fn rules(&self) -> StageRules {
         StageRules {
             ad: AdPolicy::Fault,
@@ -73,8 +74,8 @@ impl Vcpu<'_> {
             .with_ad_policy(self.ad_policy())
     }
 
-    /// Who updates A and D bits of the guest's tables: what the guest was granted, where that can be said. The probe
-    /// measures `hlv`, which QEMU lets follow `menvcfg` (R65).
+    /// Who updates A and D bits of the guest's tables: what the guest was granted, where that can
+    /// be said. The probe measures `hlv`, which QEMU lets follow `menvcfg` (R65).
     fn ad_policy(&self) -> AdPolicy {
         let henvcfg = Henvcfg::from_bits_truncate(csr::read!("henvcfg"));
         match self.vm.grant.governs_ad_updates {

@@ -1,7 +1,8 @@
 //! The emulated devices of a guest, as its harts share them.
 //!
-//! The one idea: whoever makes an access or delivers a typed byte may move the interrupt line of any hart; the harts whose
-//! line has moved are told after the lock is free again, whatever became of the access (R88).
+//! The one idea: whoever makes an access or delivers a typed byte may move the interrupt line of
+//! any hart; the harts whose line has moved are told after the lock is free again, whatever became
+//! of the access (R88).
 
 use guest_mem::{Gpa, Width};
 use spin::Mutex;
@@ -52,8 +53,9 @@ impl Devices {
         answer
     }
 
-    /// A load of the guest, zero-extended; `None` if no device is there. A driver that has read all that the serial port held
-    /// gets what was typed meanwhile at once: else a paste would come in pieces of its FIFO's size, one a tick of the host.
+    /// A load of the guest, zero-extended; `None` if no device is there. A driver that has read all
+    /// that the serial port held gets what was typed meanwhile at once: else a paste would come in
+    /// pieces of its FIFO's size, one a tick of the host.
     pub fn read(&self, gpa: Gpa, width: Width, tell: impl FnOnce(HartSet)) -> Option<u64> {
         self.with(Some(gpa), tell, |board| {
             let value = board.read(gpa, width);
@@ -78,13 +80,14 @@ impl Devices {
         })
     }
 
-    /// Gives the serial port what was typed: whatever `next` yields, until the port is full. Returns whether there was
-    /// something.
+    /// Gives the serial port what was typed: whatever `next` yields, until the port is full.
+    /// Returns whether there was something.
     pub fn type_in(&self, next: impl FnMut() -> Option<u8>, tell: impl FnOnce(HartSet)) -> bool {
         self.with(None, tell, |board| board.type_in(next))
     }
 
-    /// The next typed byte for a guest that asks the SBI for it, of what the serial port holds and then of what `next` yields.
+    /// The next typed byte for a guest that asks the SBI for it, of what the serial port holds and
+    /// then of what `next` yields.
     pub fn typed(
         &self,
         next: impl FnOnce() -> Option<u8>,

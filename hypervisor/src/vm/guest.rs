@@ -183,14 +183,15 @@ impl Vm {
         }
     }
 
-    /// The guest's `sfence.vma` on some of its harts. When it returns, no hart uses an older translation: not the hardware, and
-    /// not a copy by a walk that was under way.
+    /// The guest's `sfence.vma` on some of its harts. When it returns, no hart uses an older
+    /// translation: not the hardware, and not a copy by a walk that was under way.
     pub fn remote_sfence(&self, harts: HartSet, range: FenceRange, asid: Option<usize>) {
         self.fences().sfence_vma(harts, range, asid);
         self.ram.wait_for_guards();
     }
 
-    /// Lets hart `index`, which calls this, wait by `wait`, and carries out the fences that were left to it meanwhile.
+    /// Lets hart `index`, which calls this, wait by `wait`, and carries out the fences that were
+    /// left to it meanwhile.
     pub fn sleep(&self, index: usize, wait: impl FnOnce()) {
         carry_out(self.sleepers[index].sleep(wait));
     }
@@ -232,8 +233,8 @@ impl Vm {
         Request::from_bits_truncate(self.requests[index].swap(0, Ordering::AcqRel))
     }
 
-    /// Says in one line what the guest did wrong at `pc`. What happens at the same place again and again is said once, and
-    /// after some lines it is only counted.
+    /// Says in one line what the guest did wrong at `pc`. What happens at the same place again and
+    /// again is said once, and after some lines it is only counted.
     pub fn complain(&self, pc: u64, what: fmt::Arguments<'_>) {
         self.complaints.add_one();
         if self.last_complaint.swap(pc, Ordering::Relaxed) == pc && self.complaints.get() > 1 {
@@ -264,7 +265,8 @@ impl Vm {
         self.devices.read(gpa, width, self.told())
     }
 
-    /// A store of the guest to a device, and how it asks for its end by that; `None` if no device is there.
+    /// A store of the guest to a device, and how it asks for its end by that; `None` if no device
+    /// is there.
     pub fn write_device(&self, gpa: Gpa, width: Width, value: u64) -> Option<Option<Finish>> {
         self.devices.write(gpa, width, value, self.told())
     }
@@ -279,7 +281,8 @@ impl Vm {
         self.devices.type_in(console::get, self.told())
     }
 
-    /// Ends the guest; answers whether this hart is the first to do so, and therefore the one to report it.
+    /// Ends the guest; answers whether this hart is the first to do so, and therefore the one to
+    /// report it.
     pub fn end(&self, ending: Ending) -> bool {
         let mut first = false;
         self.ending.call_once(|| {
@@ -305,8 +308,8 @@ impl Vm {
     }
 }
 
-/// The time that a guest of a series has: much of it until its first line is complete, since until then it does nothing on
-/// purpose that takes time, and what it has after that counts from there.
+/// The time that a guest of a series has: much of it until its first line is complete, since until
+/// then it does nothing on purpose that takes time, and what it has after that counts from there.
 #[derive(Debug)]
 pub struct TimeLimit {
     ticks: u64,

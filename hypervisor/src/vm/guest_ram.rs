@@ -1,19 +1,22 @@
 //! The guest's RAM: paged in on demand, copy-on-write from one page of zeroes.
 //!
-//! The one idea: a page is in one of three states (absent, the shared zero page, a frame of its own), and the state stands
-//! in two places that this module alone keeps the same: the G-stage table, which the hardware obeys, and the page array,
-//! through which the library reaches the memory for the hypervisor.
+//! The one idea: a page is in one of three states (absent, the shared zero page, a frame of its
+//! own), and the state stands in two places that this module alone keeps the same: the G-stage
+//! table, which the hardware obeys, and the page array, through which the library reaches the
+//! memory for the hypervisor.
 //!
-//! A page in the second state that is stored to passes through the first one on its way to the third, so that nobody reads zeroes
-//! where another hart has stored already (R73, I13).
+//! A page in the second state that is stored to passes through the first one on its way to the
+//! third, so that nobody reads zeroes where another hart has stored already (R73, I13).
 //!
-//! What decides is the type of the access that faulted: a load maps the zero page, a store gives the page a frame, and the
-//! first fetch makes a page executable, which is where the host owes the harts a `fence.i` for what it wrote there (R48).
+//! What decides is the type of the access that faulted: a load maps the zero page, a store gives
+//! the page a frame, and the first fetch makes a page executable, which is where the host owes the
+//! harts a `fence.i` for what it wrote there (R48).
 //!
-//! A guest that has shown that it wants memory is given it by the block: 512 frames in one piece, one entry of the G-stage
-//! table, one fault. Only as long as the machine could back the rest of the guest too, so that a block never takes a frame that
-//! a page will need; and only where nothing is mapped yet, so that no page moves. A block is of one kind: all of it is writable,
-//! and its first fetch makes all of it executable.
+//! A guest that has shown that it wants memory is given it by the block: 512 frames in one piece,
+//! one entry of the G-stage table, one fault. Only as long as the machine could back the rest of
+//! the guest too, so that a block never takes a frame that a page will need; and only where nothing
+//! is mapped yet, so that no page moves. A block is of one kind: all of it is writable, and its
+//! first fetch makes all of it executable.
 
 use core::fmt;
 
@@ -62,7 +65,8 @@ pub enum PageInError {
 
 impl From<MapError> for PageInError {
     fn from(_: MapError) -> Self {
-        // Addresses are checked, and large pages are mapped where nothing is: no other error is left.
+        // Addresses are checked, and large pages are mapped where nothing is: no other error is
+        // left.
         Self::OutOfMemory
     }
 }
@@ -84,7 +88,8 @@ pub struct PageIns {
     pub spurious: Counter,
 }
 
-/// Single frames that a guest is given before it gets blocks: a guest that does little leaves little to clear and to give back.
+/// Single frames that a guest is given before it gets blocks: a guest that does little leaves
+/// little to clear and to give back.
 const SINGLE_FRAMES: u64 = 128;
 
 /// Frames that are left for tables and for the rest of the hypervisor when blocks are handed out.
@@ -106,7 +111,8 @@ pub struct GuestRam<M> {
     pub page_ins: PageIns,
 }
 
-/// The library's view of it: one slot, or two that meet, a reader for each hart and one for whoever loads the guest.
+/// The library's view of it: one slot, or two that meet, a reader for each hart and one for whoever
+/// loads the guest.
 type Slots = GuestPhysicalMemory<'static, 2, { MAX_HARTS + 1 }>;
 
 /// The G-stage table, and where it and the frames are.
@@ -168,8 +174,8 @@ impl<M: FrameMemory> GuestRam<M> {
         Self::with_seam(memory, pages, vmid, pages.len())
     }
 
-    /// The same, of two slots: the first one of `seam` pages, the second one of those after them, if there are any. A guest
-    /// cannot tell, unless a buffer across the seam is served badly.
+    /// The same, of two slots: the first one of `seam` pages, the second one of those after them,
+    /// if there are any. A guest cannot tell, unless a buffer across the seam is served badly.
     ///
     /// # Errors
     ///
@@ -215,8 +221,8 @@ impl<M: FrameMemory> GuestRam<M> {
         self.slots.reader(index).ok()
     }
 
-    /// Waits for every read guard that exists: what a hart reaches through a walk in software, it reaches under one, and no fence
-    /// of the hardware stops it. The caller holds none.
+    /// Waits for every read guard that exists: what a hart reaches through a walk in software, it
+    /// reaches under one, and no fence of the hardware stops it. The caller holds none.
     pub fn wait_for_guards(&self) {
         self.slots.synchronize(core::hint::spin_loop);
     }
@@ -242,10 +248,12 @@ impl<M: FrameMemory> GuestRam<M> {
             .is_some_and(|end| end <= self.len)
     }
 
-    /// Makes the page of `gpa` accessible for `access`. `fences` carries out what the change asks of the harts.
+    /// Makes the page of `gpa` accessible for `access`. `fences` carries out what the change asks
+    /// of the harts.
     ///
-    /// A page that another hart is just giving a frame is absent for that time (I13). A hart that finds it so comes here, waits
-    /// for the table's lock, and finds the page ready. Nothing here waits for a guard, so the caller may hold one.
+    /// A page that another hart is just giving a frame is absent for that time (I13). A hart that
+    /// finds it so comes here, waits for the table's lock, and finds the page ready. Nothing here
+    /// waits for a guard, so the caller may hold one.
     pub fn page_in(
         &self,
         gpa: Gpa,
@@ -283,9 +291,10 @@ impl<M: FrameMemory> GuestRam<M> {
                     page,
                     frame,
                 };
-                // SAFETY: the frame is the page's until the guest is over, zeroed before, and from now on accessed by the guest and
-                // the library only. The zero page that it may replace is not reused before that either. Entries and table change
-                // under the table's lock alone.
+                // SAFETY: the frame is the page's until the guest is over, zeroed before, and from
+                // now on accessed by the guest and the library only. The zero page that it may
+                // replace is not reused before that either. Entries and table change under the
+                // table's lock alone.
                 let shown = unsafe { self.slots.replace_page(entry, own, &mut remapped) };
                 if let Err(error) = shown {
                     // SAFETY: just allocated, and mapped nowhere.
@@ -331,8 +340,8 @@ impl<M: FrameMemory> GuestRam<M> {
         Ok(done)
     }
 
-    /// Brings in the blocks of which `[gpa, gpa + len)` is half or more, as far as there are to be blocks: for whoever is about to
-    /// fill them.
+    /// Brings in the blocks of which `[gpa, gpa + len)` is half or more, as far as there are to be
+    /// blocks: for whoever is about to fill them.
     pub fn prepare(&self, gpa: Gpa, len: u64) {
         let end = gpa.value().saturating_add(len);
         let mut g_stage = self.table.lock();
@@ -346,8 +355,9 @@ impl<M: FrameMemory> GuestRam<M> {
         }
     }
 
-    /// Makes memory itself hold what was stored to `[gpa, gpa + len)` before the guest runs: it may read past the caches
-    /// (I20). What the hypervisor stores for a running guest is the guest's to look after, as with firmware's stores.
+    /// Makes memory itself hold what was stored to `[gpa, gpa + len)` before the guest runs: it may
+    /// read past the caches (I20). What the hypervisor stores for a running guest is the guest's to
+    /// look after, as with firmware's stores.
     pub fn flush(&self, gpa: Gpa, len: u64) {
         let g_stage = self.table.lock();
         let end = gpa.value().saturating_add(len);
@@ -360,7 +370,8 @@ impl<M: FrameMemory> GuestRam<M> {
         }
     }
 
-    /// Gives the block around `page` its frames, if the machine has plenty and nothing of the block is mapped.
+    /// Gives the block around `page` its frames, if the machine has plenty and nothing of the block
+    /// is mapped.
     fn bring_in_block(&self, g_stage: &mut GStage<M>, page: Gpa) -> bool {
         let start = Gpa::new(page.value() & !(BLOCK - 1));
         let wanted = self.pages.len() as u64 - g_stage.backed;
@@ -396,11 +407,13 @@ impl<M: FrameMemory> GuestRam<M> {
         true
     }
 
-    /// Gives back every frame and every table, and answers the page array, which is the caller's again.
+    /// Gives back every frame and every table, and answers the page array, which is the caller's
+    /// again.
     ///
     /// # Safety
     ///
-    /// The guest is over: no hart has this RAM loaded or remembers how it translates, and no reader of it is left.
+    /// The guest is over: no hart has this RAM loaded or remembers how it translates, and no reader
+    /// of it is left.
     pub unsafe fn free(self) -> &'static [PageEntry] {
         let GStage {
             table, mut memory, ..
@@ -410,8 +423,8 @@ impl<M: FrameMemory> GuestRam<M> {
                 let page = RAM_BASE.value() + index * FRAME;
                 let leaf = table.lookup(&memory, page);
                 let leaf = leaf.expect("a page with a frame is mapped");
-                // SAFETY: `page_in` allocated the frame for this page alone, or the block for its pages, of which the last is
-                // cleared here; by the contract nobody uses it.
+                // SAFETY: `page_in` allocated the frame for this page alone, or the block for its
+                // pages, of which the last is cleared here; by the contract nobody uses it.
                 unsafe {
                     match leaf.size {
                         PageSize::Small => memory.free_frame(leaf.physical),
@@ -423,7 +436,8 @@ impl<M: FrameMemory> GuestRam<M> {
                 }
             }
         }
-        // SAFETY: as above; only pages of this RAM showed the zero page, and only they were in the table.
+        // SAFETY: as above; only pages of this RAM showed the zero page, and only they were in the
+        // table.
         unsafe {
             memory.free_frame(self.zero_page);
             table.free(&mut memory);
@@ -477,7 +491,8 @@ pub trait Fences {
     /// This hart forgets how it translates `gpa`.
     fn forget_here(&self, gpa: Gpa);
 
-    /// Every hart, this one included, sees what was written to the page of `gpa` when it fetches instructions.
+    /// Every hart, this one included, sees what was written to the page of `gpa` when it fetches
+    /// instructions.
     fn instructions_changed(&self, gpa: Gpa);
 }
 

@@ -1,14 +1,15 @@
 //! The life of a guest hart, as the SBI's hart state management sees it.
 //!
-//! The one idea: every state of a guest changes under one lock, together with what the change carries (where to start).
-//! Of two harts that start a third one exactly one succeeds, and of all harts that stop exactly one is the last (I21).
+//! The one idea: every state of a guest changes under one lock, together with what the change
+//! carries (where to start). Of two harts that start a third one exactly one succeeds, and of all
+//! harts that stop exactly one is the last (I21).
 
 use spin::Mutex;
 
 use crate::boot::machine::MAX_HARTS;
 
-/// The states of the HSM extension that an observer can meet here; a stop and a suspend take effect at once, so there is no
-/// pending form of either.
+/// The states of the HSM extension that an observer can meet here; a stop and a suspend take effect
+/// at once, so there is no pending form of either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum State {
@@ -42,8 +43,8 @@ pub enum StartError {
 
 /// The states of a guest's harts.
 ///
-/// All of them are behind one lock. So the last hart that stops knows that nobody can start another one, and a hart that
-/// stops while another one starts it does not take itself for the last.
+/// All of them are behind one lock. So the last hart that stops knows that nobody can start another
+/// one, and a hart that stops while another one starts it does not take itself for the last.
 #[derive(Debug)]
 pub struct HartStates {
     harts: Mutex<[Inner; MAX_HARTS]>,
@@ -127,8 +128,9 @@ impl HartState<'_> {
         })
     }
 
-    /// Called by the hart itself: how to start, if somebody asked for it. The start stays pending until the hart is reset and
-    /// says so ([`set`](Self::set)): an interrupt that is sent to a hart that shows as started is not lost.
+    /// Called by the hart itself: how to start, if somebody asked for it. The start stays pending
+    /// until the hart is reset and says so ([`set`](Self::set)): an interrupt that is sent to a
+    /// hart that shows as started is not lost.
     pub fn start(&self) -> Option<Start> {
         self.with(|hart| (hart.state == State::StartPending).then_some(hart.start))
     }
@@ -226,8 +228,8 @@ mod tests {
         assert_eq!(hart(0).stop(), Stopped::Last);
     }
 
-    /// The last hart of a guest starts the first one and stops, while the first one stops, too. A start that succeeded lets the
-    /// guest go on; otherwise exactly one hart is the last.
+    /// The last hart of a guest starts the first one and stops, while the first one stops, too. A
+    /// start that succeeded lets the guest go on; otherwise exactly one hart is the last.
     #[test]
     fn i21_no_guest_ends_while_a_start_is_pending() {
         const ROUNDS: usize = 100_000;

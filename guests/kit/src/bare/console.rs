@@ -1,7 +1,8 @@
-//! `print!` and `println!` through SBI: the debug console where there is one, the legacy call elsewhere.
+//! `print!` and `println!` through SBI: the debug console where there is one, the legacy call
+//! elsewhere.
 //!
-//! The one idea: text is gathered in a small buffer, so that one call carries one piece of a line. Guests map their own
-//! memory one to one, so a pointer is a guest-physical address.
+//! The one idea: text is gathered in a small buffer, so that one call carries one piece of a line.
+//! Guests map their own memory one to one, so a pointer is a guest-physical address.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, Ordering};

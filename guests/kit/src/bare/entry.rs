@@ -1,7 +1,7 @@
 //! The way in, for the boot hart and for harts that it starts.
 //!
-//! The one idea: a hart needs a stack, a second stack for traps (in `sscratch`, so that a guest may use `sp` for anything),
-//! and a trap vector; then it is in Rust.
+//! The one idea: a hart needs a stack, a second stack for traps (in `sscratch`, so that a guest may
+//! use `sp` for anything), and a trap vector; then it is in Rust.
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
@@ -33,11 +33,12 @@ static STACKS: AllStacks = AllStacks(UnsafeCell::new(
     }; 2],
 ));
 
-// `_start`: a0 = hart id, a1 = device tree, as the SBI specification hands over. Clears .bss, goes to
-// `guest_main(a0, a1)`, which does not return.
+// `_start`: a0 = hart id, a1 = device tree, as the SBI specification hands over. Clears .bss, goes
+// to `guest_main(a0, a1)`, which does not return.
 //
-// `guest_second_hart`: a0 = hart id, a1 = what was passed to hart_start; goes to the function that `second_hart_entry` was
-// given. Not to a weak symbol: with fat LTO that and its definition are two of one name in one module.
+// `guest_second_hart`: a0 = hart id, a1 = what was passed to hart_start; goes to the function that
+// `second_hart_entry` was given. Not to a weak symbol: with fat LTO that and its definition are two
+// of one name in one module.
 global_asm!(
     r#"
     .section .text.entry, "ax", @progbits
@@ -88,7 +89,8 @@ unsafe extern "C" {
     fn guest_second_hart();
 }
 
-/// Where a second hart is to be started, for SBI's `hart_start`. It goes on at `main(hart id, opaque)`.
+/// Where a second hart is to be started, for SBI's `hart_start`. It goes on at `main(hart id,
+/// opaque)`.
 pub fn second_hart_entry(main: extern "C" fn(u64, u64) -> !) -> u64 {
     // Release: SBI's `hart_start` orders it before the hart's start.
     SECOND_MAIN.store(main as *const () as usize, Ordering::Release);

@@ -21,9 +21,11 @@ pub struct Machine {
     pub harts: usize,
     /// `riscv,isa` of the first hart.
     pub isa: &'static str,
-    /// `riscv,isa-extensions` of the first hart, as it stands in the tree: names, each with a zero behind it.
+    /// `riscv,isa-extensions` of the first hart, as it stands in the tree: names, each with a zero
+    /// behind it.
     extensions: &'static [u8],
-    /// Bytes of a cache block, as cache management has it and as `cbo.zero` does, where the tree says so.
+    /// Bytes of a cache block, as cache management has it and as `cbo.zero` does, where the tree
+    /// says so.
     pub cache_blocks: [Option<u64>; 2],
     /// Ticks of `time` in a second.
     pub timebase_frequency: u64,
@@ -40,7 +42,8 @@ impl Machine {
     ///
     /// `blob` is what the firmware passed in a1, and nobody writes there.
     pub unsafe fn from_device_tree(blob: *const u8) -> Option<Self> {
-        // SAFETY: by the contract a flattened device tree begins here, whose second word is its length.
+        // SAFETY: by the contract a flattened device tree begins here, whose second word is its
+        // length.
         let tree = unsafe {
             let len = u32::from_be(blob.cast::<u32>().add(1).read());
             core::slice::from_raw_parts(blob, len as usize)
@@ -74,7 +77,8 @@ impl Machine {
         })
     }
 
-    /// The same for the guest `name`, which has nothing to do on a machine that does not say what it is: it ends.
+    /// The same for the guest `name`, which has nothing to do on a machine that does not say what
+    /// it is: it ends.
     ///
     /// # Safety
     ///

@@ -5,12 +5,13 @@ use core::arch::asm;
 pub use sbi_spec::binary::SbiRet;
 use sbi_spec::{dbcn, hsm, legacy, rfnc, spi, srst, time};
 
-/// Any call. What it does to memory is up to the callee, so nothing is assumed about memory afterwards.
+/// Any call. What it does to memory is up to the callee, so nothing is assumed about memory
+/// afterwards.
 pub fn call(extension: usize, function: usize, arguments: [u64; 5]) -> SbiRet {
     let [a0, a1, a2, a3, a4] = arguments;
     let (error, value);
-    // SAFETY: an SBI call changes a0 and a1 and no other register; callers pass pointers only to memory that is theirs, or
-    // to none at all.
+    // SAFETY: an SBI call changes a0 and a1 and no other register; callers pass pointers only to
+    // memory that is theirs, or to none at all.
     unsafe {
         asm!(
             "ecall",

@@ -1,6 +1,8 @@
-//! Traps: interrupts are counted; an exception that was expected is recorded and stepped over; any other ends the guest.
+//! Traps: interrupts are counted; an exception that was expected is recorded and stepped over; any
+//! other ends the guest.
 //!
-//! The one idea: [`catch`] arms the handler for one exception, runs code that may trap, and gives back what was seen.
+//! The one idea: [`catch`] arms the handler for one exception, runs code that may trap, and gives
+//! back what was seen.
 
 use core::arch::global_asm;
 use core::fmt;
@@ -9,8 +11,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::sbi;
 use crate::{csr_clear, csr_read, csr_write, println};
 
-// On entry: sscratch = top of this hart's trap stack. All registers but x0 are saved in a `Frame` there and restored from it;
-// while the handler runs sscratch holds the interrupted sp. Nothing here may fault.
+// On entry: sscratch = top of this hart's trap stack. All registers but x0 are saved in a `Frame`
+// there and restored from it; while the handler runs sscratch holds the interrupted sp. Nothing
+// here may fault.
 global_asm!(
     r#"
     .section .text.trap, "ax", @progbits
@@ -116,8 +119,8 @@ pub fn taken(number: u64) -> u64 {
     TAKEN[number as usize].load(Ordering::SeqCst)
 }
 
-/// Runs `code` and gives back its result and the exception it met, if any. The instruction that trapped has been stepped
-/// over; if it could not be fetched, execution went on at `ra`.
+/// Runs `code` and gives back its result and the exception it met, if any. The instruction that
+/// trapped has been stepped over; if it could not be fetched, execution went on at `ra`.
 pub fn catch<R>(code: impl FnOnce() -> R) -> (R, Option<Trap>) {
     ARMED.store(true, Ordering::SeqCst);
     let result = code();
@@ -170,7 +173,8 @@ fn instruction_len(pc: u64) -> u64 {
 }
 
 fn on_interrupt(number: u64) {
-    // SAFETY: the interrupt is acknowledged (software) or switched off (the others) until somebody wants it again.
+    // SAFETY: the interrupt is acknowledged (software) or switched off (the others) until somebody
+    // wants it again.
     unsafe {
         match number {
             interrupt::SOFTWARE => csr_clear!("sip", 1u64 << number),

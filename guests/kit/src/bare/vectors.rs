@@ -1,6 +1,7 @@
 //! The vector registers, for guests that look for what another one left in them.
 //!
-//! Guests are compiled without vector instructions, so the registers hold what the hart started with until one is written here.
+//! Guests are compiled without vector instructions, so the registers hold what the hart started
+//! with until one is written here.
 
 use core::arch::asm;
 
@@ -50,7 +51,8 @@ impl Vectors {
     pub unsafe fn read() -> Self {
         let mut bytes = Bytes([0; 32 * LONGEST / 8]);
         let (vl, vtype, vstart, vcsr, vlenb): (u64, u64, u64, u64, usize);
-        // SAFETY: the hart has the instructions: caller. The registers are read only. They are stored if they fit.
+        // SAFETY: the hart has the instructions: caller. The registers are read only. They are
+        // stored if they fit.
         unsafe {
             asm!(
                 ".option push",

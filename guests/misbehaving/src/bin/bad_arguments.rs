@@ -1,8 +1,9 @@
 //! Bad pointers, lengths, masks and numbers to every SBI call.
 //!
-//! Expected: each call comes back with an error of the SBI specification (the legacy calls: with an error, or with the
-//! fault that the guest's own load at the pointer would get), nothing is printed, nobody hangs. Each call prints a line
-//! only if it is wrong. Meant for the hypervisor: other firmware gives other errors.
+//! Expected: each call comes back with an error of the SBI specification (the legacy calls: with an
+//! error, or with the fault that the guest's own load at the pointer would get), nothing is
+//! printed, nobody hangs. Each call prints a line only if it is wrong. Meant for the hypervisor:
+//! other firmware gives other errors.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -17,7 +18,8 @@ mod guest {
     const INVALID_PARAM: isize = -3;
     const INVALID_ADDRESS: isize = -5;
 
-    /// Bits of a register above a `uint32_t`, which no function may look at (R84): as a sign extension has them, and others.
+    /// Bits of a register above a `uint32_t`, which no function may look at (R84): as a sign
+    /// extension has them, and others.
     const ABOVE: [u64; 3] = [0xffff_ffff << 32, 1 << 32, 0xdead_beef << 32];
 
     /// Where nothing is, guest-physical.
@@ -190,9 +192,11 @@ mod guest {
         }
     }
 
-    /// Functions with `uint32_t` arguments do the same whatever the upper half of the register holds.
+    /// Functions with `uint32_t` arguments do the same whatever the upper half of the register
+    /// holds.
     fn high_bits(account: &mut Account) {
-        // SAFETY: the interrupt is pending, and ends each suspension, but is not taken: `sstatus.SIE` is clear.
+        // SAFETY: the interrupt is pending, and ends each suspension, but is not taken:
+        // `sstatus.SIE` is clear.
         unsafe { csr_set!("sie", 1u64 << interrupt::SOFTWARE) };
         for high in ABOVE {
             for (kind, entry, expected) in [
@@ -250,7 +254,8 @@ mod guest {
         for function in rfnc::REMOTE_FENCE_I..=rfnc::REMOTE_SFENCE_VMA_ASID {
             let arguments = [1, 1 << 20, 0, 4096, 0];
             account.call(rfnc::EID_RFNC, function, arguments, &[INVALID_PARAM]);
-            // Any range of virtual addresses may be fenced; whether one that wraps is an error is left open.
+            // Any range of virtual addresses may be fenced; whether one that wraps is an error is
+            // left open.
             for (start, size) in [(u64::MAX, 1), (1, u64::MAX), (u64::MAX, u64::MAX), (0, 0)] {
                 let expected = [SUCCESS, INVALID_ADDRESS];
                 account.call(rfnc::EID_RFNC, function, [1, 0, start, size, 0], &expected);

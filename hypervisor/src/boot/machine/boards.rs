@@ -1,8 +1,8 @@
 //! The device trees of real boards, as Debian's kernel package has them, through the real parser.
 //!
-//! The one idea: a board is accepted, or refused for a reason that a plain search of its tree confirms. The trees are not part
-//! of this repository: `cargo xtask test` fetches them, and names their folder in an environment variable. Where they are not,
-//! the test says so.
+//! The one idea: a board is accepted, or refused for a reason that a plain search of its tree
+//! confirms. The trees are not part of this repository: `cargo xtask test` fetches them, and names
+//! their folder in an environment variable. Where they are not, the test says so.
 
 use super::*;
 use dtoolkit::Property;

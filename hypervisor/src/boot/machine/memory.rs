@@ -1,4 +1,5 @@
-//! The machine's RAM: what there is, what of it belongs to somebody else, and what the loader put there.
+//! The machine's RAM: what there is, what of it belongs to somebody else, and what the loader put
+//! there.
 
 use dtoolkit::Node;
 use dtoolkit::fdt::{Fdt, FdtNode};
@@ -55,11 +56,11 @@ pub(super) fn memory(
     }
 }
 
-/// The reservations that lie in RAM: those of the header, and the nodes that have a place. A node without `reg` asks an
-/// operating system to choose one, and nothing is there yet.
+/// The reservations that lie in RAM: those of the header, and the nodes that have a place. A node
+/// without `reg` asks an operating system to choose one, and nothing is there yet.
 ///
-/// All that has a place is left alone and is not mapped, whether the tree says `no-map` or `reusable`: what is reusable belongs
-/// to a driver, which the hypervisor does not have.
+/// All that has a place is left alone and is not mapped, whether the tree says `no-map` or
+/// `reusable`: what is reusable belongs to a driver, which the hypervisor does not have.
 pub(super) fn reserved(
     tree: &Fdt<'_>,
     memory: &RangeSet<MAX_RANGES>,

@@ -19,7 +19,8 @@ pub enum Note {
         /// Its bytes.
         bytes: u64,
     },
-    /// Reservations in more ranges than there is room for: what lies between some of them is given up, too.
+    /// Reservations in more ranges than there is room for: what lies between some of them is given
+    /// up, too.
     ReservedRanges {
         /// The bytes between them.
         bytes: u64,
@@ -85,7 +86,8 @@ impl fmt::Display for Note {
     }
 }
 
-/// Notes, in the order of the device tree's reading. Each kind comes once, so there is room for all.
+/// Notes, in the order of the device tree's reading. Each kind comes once, so there is room for
+/// all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Notes {
     notes: [Option<Note>; 16],
