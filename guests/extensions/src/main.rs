@@ -28,6 +28,8 @@ mod guest {
     use guest_kit::trap::cause;
     use guest_kit::{csr_set, println, sbi};
 
+    use sbi_spec::base::GET_MIMPID;
+
     use crate::probe::{CACHE_BLOCK, Hiding, Outcome, Probe};
     use crate::{firmware, paging, supervisor, unprivileged, vectors};
 
@@ -70,7 +72,13 @@ mod guest {
         for probe in probes() {
             let advertised = is_advertised(&machine, probe);
             let outcome = (probe.run)();
-            match (advertised, outcome, probe.hiding) {
+            let hiding = match probe.name {
+                "svpbmt" if ignores_pbmte() => {
+                    Hiding::Cannot("QEMU before 8.0 does not look at henvcfg.PBMTE (R67)")
+                }
+                _ => probe.hiding,
+            };
+            match (advertised, outcome, hiding) {
                 (true, Outcome::Works, _) => step(true, probe.name, format_args!("works")),
                 (true, Outcome::Undecidable, Hiding::Cannot(reason)) => {
                     undecidable += 1;
@@ -112,6 +120,12 @@ mod guest {
         }
         println!("extensions: {steps} steps, {wrong} wrong, {undecidable} that nothing decides");
         sbi::shutdown(wrong > 0);
+    }
+
+    /// Whether this is a QEMU before 8.0, by the version that it has as `mimpid`.
+    fn ignores_pbmte() -> bool {
+        const QEMU_8: usize = 8 << 16;
+        (1..QEMU_8).contains(&sbi::base(GET_MIMPID))
     }
 
     /// Whether the device tree lists it, by its own name or by one that includes it.
