@@ -5,11 +5,36 @@
 
 use super::{Fault, FaultKind, Operation, Space, TrapInfo};
 use crate::access::{AccessKind, GuestPrivilege};
-use crate::address::Gva;
+use crate::address::{Gpa, Gva};
 use crate::cause;
 use crate::instruction::{Decoded, Instruction, decode};
 use crate::probe::MachineProfile;
 use crate::translate::{Access, AdPolicy, GStage, Purpose, VsRegime, translate};
+
+/// A G-stage for a walk that only explains: an entry that the walk would update is asked for by rights, and stays as it is.
+struct Untouched<'g, G>(&'g G);
+
+impl<G: GStage> GStage for Untouched<'_, G> {
+    type Page = G::Page;
+
+    fn read_entry(&self, at: Gpa) -> Result<u64, FaultKind> {
+        self.0.read_entry(at)
+    }
+
+    fn compare_exchange_entry(
+        &self,
+        at: Gpa,
+        current: u64,
+        _: u64,
+    ) -> Result<Result<u64, u64>, FaultKind> {
+        self.0.locate(at, Purpose::Store)?;
+        Ok(Ok(current))
+    }
+
+    fn locate(&self, at: Gpa, purpose: Purpose) -> Result<G::Page, FaultKind> {
+        self.0.locate(at, purpose)
+    }
+}
 
 /// What a guest's trap into HS-mode left behind, as the exit path saved it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +173,8 @@ impl Fault {
     /// guest's tables: what the G-stage refuses, and for what. `None` if it refuses nothing, or if the guest's own tables
     /// do by now: they have changed since the exit, and the guest tries again (R46).
     ///
-    /// `vs` and `g` are the guest's stages as its own accesses meet them, and `privilege` that of the exit. The walk sets
-    /// an A or D bit only if `vs` leaves that to the hardware and `g` permits it.
+    /// `vs` and `g` are the guest's stages as its own accesses meet them, and `privilege` that of the exit. The walk leaves the
+    /// guest's A and D bits alone: no access is made, and the guest's own sets them when it is tried again (R94).
     ///
     /// # Errors
     ///
@@ -167,8 +192,9 @@ impl Fault {
             privilege,
         };
         // A look finds what is refused of reads and of the page; only a walk that updates finds a refused update.
+        let g = Untouched(g);
         let found = [vs.looking(), *vs].iter().find_map(|vs| {
-            translate(vs, g, access)
+            translate(vs, &g, access)
                 .err()
                 .filter(|fault| matches!(fault.kind, FaultKind::GuestPage { .. }))
         })?;
@@ -191,8 +217,9 @@ impl Fault {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::Ordering;
+
     use super::*;
-    use crate::address::Gpa;
     use crate::fault::Resolution;
     use crate::hart::model::{ModelGuest, Ram, RamArray};
     use crate::inject::Injection;
@@ -303,7 +330,7 @@ mod tests {
         assert!(!explicit.needs_instruction(&profile));
     }
 
-    /// The machine's memory, of which page-table entries are only read.
+    /// The machine's memory, of which page-table entries may be written.
     struct Entries<'a>(Ram<'a>);
 
     impl EntryMemory for Entries<'_> {
@@ -313,17 +340,18 @@ mod tests {
 
         fn compare_exchange_entry(
             &self,
-            _: Spa,
-            _: u64,
-            _: u64,
+            at: Spa,
+            current: u64,
+            new: u64,
         ) -> Result<Result<u64, u64>, Refused> {
-            Err(Refused)
+            let entry = self.0.word(at).ok_or(Refused)?;
+            Ok(entry.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire))
         }
     }
 
     /// A guest on a machine whose trap says too little: a walk says what the G-stage refuses.
     #[test]
-    fn r22_r76_a_walk_completes_what_an_exit_does_not_say() {
+    fn r22_r76_r94_a_walk_completes_what_an_exit_does_not_say() {
         const GVA: Gva = Gva::new(0x5000);
         const PAGE: Gpa = Gpa::new(0x8000_3000);
         let follows = MachineProfile {
@@ -344,6 +372,8 @@ mod tests {
                 Some((false, AccessKind::Store)),
             ),
             (leaf, Some(R | W), None, Some((false, AccessKind::Store))),
+            (leaf, Some(R | W), Some(R), Some((false, AccessKind::Store))),
+            (leaf, Some(R | W), Some(R | W), None),
             (leaf, Some(R), None, Some((false, AccessKind::Store))),
             (0, Some(R), Some(R | W), None),
         ];
@@ -415,6 +445,9 @@ mod tests {
                     fault.resolution()
                 });
                 assert_eq!(found, resolve, "{entry:#x} {table:?} {page:?}");
+                // Nobody made an access: A and D are as the guest left them (R94).
+                let now = ram.load(guest.spa(at).unwrap(), Width::Double);
+                assert_eq!(now, Some(entry), "{table:?} {page:?}");
             }
         }
     }

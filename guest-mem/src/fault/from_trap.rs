@@ -60,6 +60,20 @@ const fn implicit_access(htinst: u64) -> Option<AccessKind> {
     }
 }
 
+/// The type of the implicit access, where the cause says that it was another one than the access asked for: some machines report
+/// a read of a page table as a load, also for a store, and an update as a store, also for a load (R67, R68).
+#[inline(always)]
+fn other_access(operation: Operation, space: Space, trap: TrapInfo) -> Option<AccessKind> {
+    let asked = operation.access_kind();
+    match cause::refusal(trap.scause)?.access {
+        // Without a VS-stage there are no tables of the guest's.
+        _ if space != Space::Virtual => None,
+        AccessKind::Store if asked != AccessKind::Store => Some(AccessKind::Store),
+        AccessKind::Load if asked == AccessKind::Store => Some(AccessKind::Load),
+        _ => None,
+    }
+}
+
 impl Fault {
     /// The fault that a trap of a guest access means.
     #[inline(always)]
@@ -76,7 +90,9 @@ impl Fault {
         let (kind, mut gpa) = if by_g_stage {
             // R22: htval lacks the two low bits, which stval has where it is of the same access. An htval of 0 means that none
             // was given, except that addresses 0 to 3 have it too.
-            let (access, implicit, low) = match implicit_access(trap.htinst) {
+            let implicit =
+                implicit_access(trap.htinst).or_else(|| other_access(operation, space, trap));
+            let (access, implicit, low) = match implicit {
                 None => (operation.access_kind(), false, trap.stval & 0b11),
                 Some(access) => (access, true, 0),
             };
@@ -91,13 +107,16 @@ impl Fault {
         } else {
             (FaultKind::UnexpectedCause, None)
         };
+        // R93: a machine that refuses an access need not say where. The guest gets what its own trap said.
+        let has_address =
+            trap.stval != 0 || cause & refused::BY_MACHINE == 0 || operation.is_guests_own();
         if space != Space::Virtual {
-            gpa = Some(Gpa::new(trap.stval));
+            gpa = has_address.then_some(Gpa::new(trap.stval));
         }
         Self {
             operation,
             kind,
-            gva: (space != Space::Physical).then_some(Gva::new(trap.stval)),
+            gva: (has_address && space != Space::Physical).then_some(Gva::new(trap.stval)),
             gpa,
             trap: Some(trap),
         }
@@ -146,6 +165,7 @@ impl AccessError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Resolution;
 
     fn trap(scause: u64, stval: u64, htval: u64, htinst: u64) -> TrapInfo {
         TrapInfo {
@@ -214,6 +234,39 @@ mod tests {
                 }
             );
             assert_eq!(fault.gpa, Some(Gpa::new(0x4000_1018)));
+        }
+    }
+
+    /// QEMU before 8.1 reads page tables by a load; others update them by a store.
+    #[test]
+    fn r67_a_cause_of_another_type_is_that_of_a_page_table() {
+        use Operation::{Fetch, Load, Read, Store, Write};
+        let implicit = |access| (access, true);
+        let explicit = |access| (access, false);
+        for (scause, operation, (access, implicit)) in [
+            (23, Read, implicit(AccessKind::Store)),
+            (23, Load, implicit(AccessKind::Store)),
+            (23, Fetch, implicit(AccessKind::Store)),
+            (21, Write, implicit(AccessKind::Load)),
+            (21, Store, implicit(AccessKind::Load)),
+            (21, Read, explicit(AccessKind::Load)),
+            (21, Fetch, explicit(AccessKind::Fetch)),
+            (20, Fetch, explicit(AccessKind::Fetch)),
+            (23, Store, explicit(AccessKind::Store)),
+        ] {
+            let trap = trap(scause, 0x1003, 0x1000_0406, 0);
+            let fault = Fault::from_trap(operation, Space::Virtual, trap);
+            let low = if implicit { 0 } else { 3 };
+            let gpa = Gpa::new(0x4000_1018 | low);
+            assert_eq!(fault.kind, FaultKind::GuestPage { access, implicit });
+            assert_eq!((fault.gpa, fault.trap), (Some(gpa), Some(trap)));
+            let resolve = Resolution::Resolve { gpa, access };
+            assert_eq!((fault.operation, fault.resolution()), (operation, resolve));
+            // Without a VS-stage there are no tables.
+            let fault = Fault::from_trap(operation, Space::Physical, trap);
+            let access = operation.access_kind();
+            let implicit = false;
+            assert_eq!(fault.kind, FaultKind::GuestPage { access, implicit });
         }
     }
 

@@ -3,8 +3,10 @@
 //! The one idea: a fault tells of tables that may have changed since (R46), and sometimes too little (R16, R22, R59). A walk that
 //! leaves no trace knows better than nothing; where the two disagree the hardware is asked once more, and then believed.
 
+use super::UNMASKED_BITS;
 use super::backed::BackedVirtual;
 use crate::address::Gva;
+use crate::cause;
 use crate::fault::{AccessError, Fault, FaultKind};
 use crate::guest_memory::GuestMemory;
 use crate::guest_physical::BackingMemory;
@@ -16,6 +18,39 @@ enum Verdict {
     Stands(Fault),
     /// The guest's tables say otherwise by now.
     Raced(Fault),
+}
+
+/// Whether a walk may know better than a fault of the hardware.
+fn is_doubtful(fault: &Fault) -> bool {
+    match fault.kind {
+        FaultKind::Page => true,
+        // It may be a page fault (R59). A hardware error is none, and a walk might meet it again.
+        FaultKind::Access => fault
+            .trap
+            .is_some_and(|trap| trap.scause != cause::HARDWARE_ERROR),
+        FaultKind::GuestPage { .. } => fault.gpa.is_none(),
+        _ => false,
+    }
+}
+
+/// What an access has left to do when it faults.
+#[derive(Clone, Copy)]
+struct Rest {
+    gva: Gva,
+    len: usize,
+}
+
+impl Rest {
+    /// `fault` with its address only if that lies in what was left to do: some machines give another (R93).
+    fn locate(self, fault: Fault) -> Fault {
+        // Pointer masking changes the bits above (R14).
+        const UNUSED: u32 = u64::BITS - UNMASKED_BITS;
+        let gva = fault.gva.filter(|gva| {
+            let behind = gva.value().wrapping_sub(self.gva.value()) << UNUSED >> UNUSED;
+            behind < self.len as u64
+        });
+        Fault { gva, ..fault }
+    }
 }
 
 impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
@@ -62,8 +97,13 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
                 return Ok(());
             };
             done += error.completed;
-            let page = error.fault.gva.map(Gva::page_base);
-            match self.classify(error.fault) {
+            let rest = Rest {
+                gva: Gva::new(gva.value().wrapping_add(done as u64)),
+                len: len - done,
+            };
+            let fault = rest.locate(error.fault);
+            let page = Some(fault.gva.unwrap_or(rest.gva).page_base());
+            match self.classify_in(fault, rest) {
                 Verdict::Stands(fault) => return Err(fault.after(done)),
                 Verdict::Raced(_) if done < len && retried_page != page => {
                     retried_page = page;
@@ -75,20 +115,23 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
         }
     }
 
-    /// What a hardware fault was, by a walk that leaves no trace.
-    fn classify(&self, fault: Fault) -> Verdict {
-        let Some(gva) = fault.gva else {
-            return Verdict::Stands(fault);
-        };
-        let doubtful = match fault.kind {
-            FaultKind::Page => true,
-            FaultKind::Access => fault.trap.is_some(),
-            FaultKind::GuestPage { .. } => fault.gpa.is_none(),
-            _ => false,
-        };
-        if !doubtful {
+    /// What a hardware fault of what was left of an access was. If it has no address in there, it is looked for where the
+    /// access stopped: the library's accesses are aligned (R10), and so the instruction that faulted began there (R93).
+    fn classify_in(&self, fault: Fault, rest: Rest) -> Verdict {
+        if !is_doubtful(&fault) {
             return Verdict::Stands(fault);
         }
+        if let Some(gva) = fault.gva {
+            return self.classify(fault, gva);
+        }
+        match self.classify(fault, rest.gva) {
+            Verdict::Stands(found) => Verdict::Stands(found.at_gva(rest.gva)),
+            raced => raced,
+        }
+    }
+
+    /// What a hardware fault at `gva` was, by a walk that leaves no trace.
+    fn classify(&self, fault: Fault, gva: Gva) -> Verdict {
         let Ok(regime) = self.regime(fault.operation) else {
             return Verdict::Stands(fault);
         };
@@ -129,6 +172,49 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
             // The walk disagrees: the tables changed since, and the next access will tell. An access fault is believed only
             // after that, since it may have been a page fault (R59).
             _ => Verdict::Raced(fault),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Operation, Space, TrapInfo};
+
+    fn fault(scause: u64, stval: u64) -> Fault {
+        let trap = TrapInfo {
+            scause,
+            stval,
+            ..TrapInfo::default()
+        };
+        Fault::from_trap(Operation::Read, Space::Virtual, trap)
+    }
+
+    #[test]
+    fn r92_a_hardware_error_is_not_looked_into() {
+        assert!(is_doubtful(&fault(cause::LOAD_ACCESS, 0x5000)));
+        let corrupt = fault(cause::HARDWARE_ERROR, 0x5000);
+        assert_eq!(corrupt.kind, FaultKind::Access);
+        assert!(!is_doubtful(&corrupt));
+    }
+
+    #[test]
+    fn r93_an_address_counts_only_in_what_was_left_of_the_access() {
+        let rest = Rest {
+            gva: Gva::new(0x5ff8),
+            len: 16,
+        };
+        for (stval, counts) in [
+            (0x5ff7, false),
+            (0x5ff8, true),
+            (0x6007, true),
+            (0x6008, false),
+            (0, false),
+            // As pointer masking left it, and not.
+            (0xff00_0000_0000_5ff8, true),
+        ] {
+            let located = rest.locate(fault(cause::LOAD_PAGE, stval));
+            assert_eq!(located.gva.is_some(), counts, "{stval:#x}");
         }
     }
 }

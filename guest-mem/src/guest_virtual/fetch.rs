@@ -150,8 +150,20 @@ impl<H: Hart, M: BackingMemory> BackedVirtual<'_, '_, H, M> {
             .load_width(found.gpa, Width::Half, Ordering::Relaxed)
             .map(|parcel| parcel as u16)
             .map_err(|error| {
+                // The memory was asked for data.
+                let kind = match error.fault.kind {
+                    FaultKind::GuestPage {
+                        access: AccessKind::Load,
+                        implicit: false,
+                    } => FaultKind::GuestPage {
+                        access: AccessKind::Fetch,
+                        implicit: false,
+                    },
+                    other => other,
+                };
                 let fault = Fault {
                     operation: Operation::Fetch,
+                    kind,
                     ..error.fault
                 };
                 fault.at_gva(gva).after(completed)

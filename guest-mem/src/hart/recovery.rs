@@ -71,11 +71,21 @@ impl<'t> ExceptionTable<'t> {
     }
 }
 
-/// What an `hlv` can raise: the load's causes; the store's of its A/D update, by machines that report an implicit access as
-/// what it is (R68, R69); and a hardware error.
-const LOAD_CAUSES: u32 = cause::bits(&[
-    cause::LOAD_MISALIGNED,
-    cause::LOAD_ACCESS,
+/// The bit of [`SITE_CAUSES`] from which on a cause needs no `hstatus.GVA`.
+pub(crate) const WITHOUT_GVA: u32 = 32;
+
+/// Causes that an access can raise, as an entry of [`SITE_CAUSES`]: some may come with `hstatus.GVA` clear, the others not.
+const fn site_causes(without_gva: u32, with_gva: u32) -> u64 {
+    (without_gva as u64) << WITHOUT_GVA | (without_gva | with_gva) as u64
+}
+
+/// The causes of a load that may come through the firmware's redirect, with `hstatus.GVA` clear (R21).
+const LOAD_WITHOUT_GVA: u32 = cause::bits(&[cause::LOAD_MISALIGNED, cause::LOAD_ACCESS]);
+
+/// The others that an `hlv` can raise: the load's; the store's of its A/D update, by machines that report an implicit access as
+/// what it is (R68, R69); and a hardware error of what it loads. The host's own fetch of the `hlv` may meet such an error, too,
+/// and that is the host's: GVA tells them apart (R92).
+const LOAD_WITH_GVA: u32 = cause::bits(&[
     cause::LOAD_PAGE,
     cause::LOAD_GUEST_PAGE,
     cause::STORE_ACCESS,
@@ -83,42 +93,33 @@ const LOAD_CAUSES: u32 = cause::bits(&[
     cause::HARDWARE_ERROR,
 ]);
 
-/// The causes that each [`SiteKind`] can raise (I7), as bits: by the specification, or on a machine that is listed.
+/// The causes that each [`SiteKind`] can raise (I7), as bits: by the specification, or on a machine that is listed. The upper
+/// half has those for which `hstatus.GVA` need not be set (R21).
 ///
 /// `hlvx` raises load causes by the specification (R6) and fetch causes on QEMU since 8.1 (R60). An `hsv` raises the causes of a
 /// load for its page-table reads on QEMU before 8.1 (R67), and for all that PMP refuses on CVA6 (R69).
-pub(crate) const SITE_CAUSES: [u32; 4] = [
-    LOAD_CAUSES,
-    LOAD_CAUSES
-        | cause::bits(&[
-            cause::INSTRUCTION_MISALIGNED,
-            cause::INSTRUCTION_ACCESS,
-            cause::INSTRUCTION_PAGE,
-            cause::INSTRUCTION_GUEST_PAGE,
+pub(crate) const SITE_CAUSES: [u64; 4] = [
+    site_causes(LOAD_WITHOUT_GVA, LOAD_WITH_GVA),
+    site_causes(
+        LOAD_WITHOUT_GVA | cause::bits(&[cause::INSTRUCTION_MISALIGNED, cause::INSTRUCTION_ACCESS]),
+        LOAD_WITH_GVA | cause::bits(&[cause::INSTRUCTION_PAGE, cause::INSTRUCTION_GUEST_PAGE]),
+    ),
+    site_causes(
+        cause::bits(&[
+            cause::STORE_MISALIGNED,
+            cause::STORE_ACCESS,
+            cause::LOAD_ACCESS,
         ]),
-    cause::bits(&[
-        cause::STORE_MISALIGNED,
-        cause::STORE_ACCESS,
-        cause::STORE_PAGE,
-        cause::STORE_GUEST_PAGE,
-        cause::LOAD_ACCESS,
-        cause::LOAD_GUEST_PAGE,
-        cause::HARDWARE_ERROR,
-    ]),
+        cause::bits(&[
+            cause::STORE_PAGE,
+            cause::STORE_GUEST_PAGE,
+            cause::LOAD_GUEST_PAGE,
+            cause::HARDWARE_ERROR,
+        ]),
+    ),
     // There is no fourth kind.
     0,
 ];
-
-/// The causes whose `stval` is always a guest-virtual address, so that `hstatus.GVA` must be set (R21). Causes 0, 1 and 4 to
-/// 7 may come through the firmware's redirect with GVA clear.
-pub(crate) const CAUSES_WITH_GVA: u32 = cause::bits(&[
-    cause::INSTRUCTION_PAGE,
-    cause::LOAD_PAGE,
-    cause::STORE_PAGE,
-    cause::INSTRUCTION_GUEST_PAGE,
-    cause::LOAD_GUEST_PAGE,
-    cause::STORE_GUEST_PAGE,
-]);
 
 /// A trap that the host's handler holds, as `try_fixup` needs it.
 ///
@@ -158,15 +159,14 @@ pub(crate) fn find_fixup(
     hstatus: u64,
 ) -> Option<usize> {
     let entry = table.look_up(offset)?;
-    let cause = cause::bit(scause);
-    let allowed = SITE_CAUSES[usize::from(entry & 3)] & cause != 0;
     // Not from a guest, and with a guest-virtual address in stval, which some causes may lack.
-    let is_access = match hstatus & (HSTATUS_SPV | HSTATUS_GVA) {
-        HSTATUS_GVA => true,
-        0 => CAUSES_WITH_GVA & cause == 0,
-        _ => false,
+    let causes = SITE_CAUSES[usize::from(entry & 3)];
+    let accepted = match hstatus & (HSTATUS_SPV | HSTATUS_GVA) {
+        HSTATUS_GVA => causes as u32,
+        0 => (causes >> WITHOUT_GVA) as u32,
+        _ => 0,
     };
-    (allowed && is_access).then_some(usize::from(entry & !3))
+    (accepted & cause::bit(scause) != 0).then_some(usize::from(entry & !3))
 }
 
 /// Sends `context` to its fixup if it is a guest-access fault of the unit at `start` with `table`.
@@ -259,11 +259,27 @@ mod tests {
 
     #[test]
     fn r21_page_faults_need_gva_and_redirected_access_faults_do_not() {
-        for scause in [13, 21] {
-            assert_eq!(find_fixup(TABLE, 0x10, scause, 0), None);
+        let sites: [(usize, &[u64], usize); 3] = [
+            (0x10, &[4, 5], 0x100),
+            (0x14, &[0, 1, 4, 5], 0x200),
+            (0x20, &[5, 6, 7], 0x300),
+        ];
+        for (offset, accepted, fixup) in sites {
+            for scause in 0..64 {
+                let expected = accepted.contains(&scause).then_some(fixup);
+                let found = find_fixup(TABLE, offset, scause, 0);
+                assert_eq!(found, expected, "{offset:#x} cause {scause}");
+            }
         }
-        for scause in [4, 5] {
-            assert_eq!(find_fixup(TABLE, 0x10, scause, 0), Some(0x100));
+    }
+
+    /// The fetch of the `hlv`, `hlvx` or `hsv` itself can raise it as well, and then `stval` is no guest-virtual address.
+    #[test]
+    fn r92_a_hardware_error_without_gva_is_the_hosts() {
+        for (offset, fixup) in [(0x10, 0x100), (0x14, 0x200), (0x20, 0x300)] {
+            let found = |hstatus| find_fixup(TABLE, offset, cause::HARDWARE_ERROR, hstatus);
+            assert_eq!(found(0), None, "{offset:#x}");
+            assert_eq!(found(FAULT), Some(fixup), "{offset:#x}");
         }
     }
 

@@ -12,7 +12,8 @@ use super::htinst::{Htinst, decode_htinst};
 use super::{GuestRegisters, Instruction, Register};
 use crate::access::{AccessKind, Width};
 use crate::address::{Gpa, Gva, PAGE_SIZE};
-use crate::fault::{Fault, FaultKind, Operation};
+use crate::cause::{self, Refuser};
+use crate::fault::{Fault, FaultKind, Operation, TrapInfo};
 use crate::inject::Injection;
 
 /// A guest's load or store that trapped, to be carried out on its behalf.
@@ -149,7 +150,8 @@ pub enum TrappedError {
 }
 
 /// Finds out which load or store trapped: from `htinst` if it is usable, else from the bytes that `fetch` gets at the trap's
-/// pc, with the guest's privilege at the trap.
+/// pc, with the guest's privilege at the trap. After a misaligned access or an access fault (4 to 7) `htinst` is not believed:
+/// firmware may have passed the trap on and left there what another one wrote (R95).
 ///
 /// `fault` is what [`Fault::from_guest_exit`] made of the exit, by any cause of a load (4, 5, 13, 21) or of a store (6, 7, 15,
 /// 23). `registers` are the guest's at the exit: they tell where an access begins that lies in two pages (R75). `fetch` is
@@ -204,7 +206,7 @@ pub fn decode_trapped<E: Into<Fault>>(
         return Err(TrappedError::PageTableAccess(*fault));
     }
     let access = fault.operation.access_kind();
-    match decode_htinst(trap.htinst) {
+    match htinst_of(&trap) {
         Htinst::Access {
             access: decoded,
             offset,
@@ -234,6 +236,16 @@ pub fn decode_trapped<E: Into<Fault>>(
         }
         _ => Err(TrappedError::InstructionChanged(changed(fault))),
     }
+}
+
+/// What `htinst` says of a data access that raised `trap`. A hart writes it at each trap into HS-mode. The causes that a
+/// firmware passes on (R21) it writes as it likes.
+const fn htinst_of(trap: &TrapInfo) -> Htinst {
+    const PASSED_ON: u32 = cause::bits_of(Refuser::Machine) | cause::bits_of(Refuser::Alignment);
+    if cause::bit(trap.scause) & PASSED_ON != 0 {
+        return Htinst::Unusable;
+    }
+    decode_htinst(trap.htinst)
 }
 
 /// Bits of an address that pointer masking leaves alone (R14).

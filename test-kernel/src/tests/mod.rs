@@ -15,6 +15,7 @@ pub mod logging;
 pub mod memory;
 pub mod mistrust;
 pub mod operations;
+pub mod own_faults;
 pub mod races;
 pub mod redirected;
 pub mod routines;
@@ -50,6 +51,7 @@ pub const SECTIONS: &[&[Case]] = &[
     fences::CASES,
     window::CASES,
     operations::CASES,
+    own_faults::CASES,
     memory::CASES,
     logging::CASES,
     walks::CASES,

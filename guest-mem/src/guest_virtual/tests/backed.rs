@@ -225,6 +225,73 @@ fn r59_a_page_fault_that_came_as_an_access_fault_is_recognised() {
     );
 }
 
+/// CVA6: what PMP refuses is cause 5 with `stval` 0 (reported). The guest has no page at address 0.
+#[test]
+fn r69_r93_a_fault_without_an_address_is_not_taken_for_one_of_0() {
+    for page_faults_as_access_faults in [false, true] {
+        let (memory, log) = (RamArray::<64>::new(), no_log());
+        let ram = memory.at(RAM_BASE);
+        let guest = guest(ram, RWU);
+        let slots = slots(&guest, ram, &log);
+        let mut reader = slots.reader(0).unwrap();
+        let view = reader.guard();
+        let hart = guest.hart_of(Machine {
+            quirks: Quirks {
+                page_faults_as_access_faults,
+                protected_accesses_are_loads: true,
+                ..Quirks::default()
+            },
+            ..Machine::new()
+        });
+        let second = guest.spa(gpa(PAGES[1])).unwrap();
+        hart.protect(Protection {
+            range: second..second.checked_add(4096).unwrap(),
+            read: false,
+            write: false,
+            execute: false,
+        });
+        let vcpu = load(&hart);
+        let space = vcpu
+            .guest_virtual(USER)
+            .with_memory(&view, VsEnvironment::BASE);
+        let order = Ordering::Relaxed;
+        // The first page is done, the second refused by the machine.
+        let (start, second) = (
+            Gva::new(GVA.value() + 4096 - 8),
+            Gva::new(GVA.value() + 4096),
+        );
+        for (completed, error) in [
+            (8, space.read(start, &mut [0; 20]).unwrap_err()),
+            (8, space.write(start, &[1; 20]).unwrap_err()),
+            (8, space.fill(start, 1, 20).unwrap_err()),
+            (0, space.load::<u64>(second, order).unwrap_err()),
+            (0, space.store(second, 1u64, order).unwrap_err()),
+        ] {
+            let fault = error.fault;
+            assert_eq!(error.completed, completed, "{error}");
+            assert_eq!(
+                (fault.kind, fault.gva),
+                (FaultKind::Access, None),
+                "{error}"
+            );
+            assert_eq!(fault.resolution(), Resolution::Refuse);
+        }
+        // Behind the four pages is none. A walk from where the access stopped says so, if the trap does not.
+        let hole = Gva::new(GVA.value() + 4 * 4096);
+        let start = Gva::new(hole.value() - 8);
+        for (cause, completed, error) in [
+            (13, 8, space.read(start, &mut [0; 20]).unwrap_err()),
+            (15, 8, space.write(start, &[1; 20]).unwrap_err()),
+            (15, 0, space.store(hole, 1u64, order).unwrap_err()),
+        ] {
+            let tval = hole.value();
+            assert_eq!(error.completed, completed, "{error}");
+            let injection = Resolution::Inject(Injection { cause, tval });
+            assert_eq!(error.fault.resolution(), injection, "{error}");
+        }
+    }
+}
+
 #[test]
 fn r59_i13_an_absent_page_table_is_no_reason_to_inject() {
     let memory = RamArray::<64>::new();
@@ -408,6 +475,49 @@ fn r62_a_machine_that_does_not_obey_sum_reaches_memory_by_walks_only() {
         FaultKind::Page
     );
     assert_eq!(hart.counts().accesses(), 0);
+}
+
+/// Code that the host does not map lies in a page that the G-stage does not show yet: it is to be shown for a fetch.
+#[test]
+fn r61_a_fetch_by_a_walk_asks_the_host_for_a_fetch() {
+    let memory = RamArray::<64>::new();
+    let ram = memory.at(RAM_BASE);
+    let guest = guest(ram, entry::X);
+    let code = gpa(PAGES[0]);
+    // What lies behind it, the guest's tables too, is mapped.
+    let behind = gpa(PAGES[0] + 1);
+    let len = guest.len() - (behind.value() - gpa(0).value());
+    let host = ram.host_ptr(guest.spa(behind).unwrap()).unwrap();
+    let slots = Slots::new(GMode::Sv39x4);
+    for slot in [
+        // SAFETY: the guest's memory is contiguous in `ram`, which outlives the slots and is accessed as atomics only.
+        unsafe { Slot::linear(behind, len, host) },
+        Slot::guest_only(code, 4096),
+    ] {
+        slots.add(slot, &mut NoGStage).unwrap();
+    }
+    let hart = guest.hart();
+    guest.unback(code).unwrap();
+    let vcpu = load(&hart);
+    let physical = vcpu.guest_physical();
+    let mut reader = slots.reader(0).unwrap();
+    let view = reader.guard().with_vcpu(&physical);
+    let environment = VsEnvironment {
+        walk_fetches: true,
+        ..VsEnvironment::BASE
+    };
+    let error = vcpu
+        .guest_virtual(SUPERVISOR)
+        .with_memory(&view, environment)
+        .fetch_instruction(GVA)
+        .unwrap_err();
+    let access = AccessKind::Fetch;
+    let gpa = code;
+    assert_eq!(error.fault.operation, Operation::Fetch);
+    assert_eq!(
+        error.fault.resolution(),
+        Resolution::Resolve { gpa, access }
+    );
 }
 
 /// A machine whose `hlvx` asks for another right than X: instructions are fetched by a walk, which asks for X.

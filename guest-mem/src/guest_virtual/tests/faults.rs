@@ -206,16 +206,16 @@ fn r76_a_table_that_came_back_meanwhile_is_asked_for_reading() {
     assert_eq!(hart.counts().accesses(), 2);
 }
 
-/// CVA6: what PMP refuses of a store is cause 5 with `stval` 0 (reported).
+/// CVA6: what PMP refuses is cause 5 with `stval` 0, of a store as well (reported).
 #[test]
-fn r69_a_protected_store_with_a_loads_cause_is_refused() {
+fn r69_r93_what_pmp_refuses_without_an_address_has_none() {
     for recovery in [Recovery::HandlerHook, Recovery::ScopedStvec] {
         let memory = RamArray::<64>::new();
-        let guest = guest(memory.at(RAM_BASE), RWU);
+        let guest = guest(memory.at(RAM_BASE), RWU | entry::X);
         let hart = guest.hart_of(Machine {
             recovery,
             quirks: Quirks {
-                protected_stores_are_loads: true,
+                protected_accesses_are_loads: true,
                 ..Quirks::default()
             },
             ..Machine::new()
@@ -227,13 +227,31 @@ fn r69_a_protected_store_with_a_loads_cause_is_refused() {
             write: false,
             execute: false,
         });
-        let error = load(&hart)
-            .guest_virtual(USER)
-            .write(GVA, &[1])
-            .unwrap_err();
-        assert_eq!(error.fault.kind, FaultKind::Access);
-        assert_eq!(error.fault.operation, Operation::Write);
-        assert_eq!(error.fault.resolution(), Resolution::Refuse);
-        assert_eq!(error.fault.trap.unwrap().scause, 5);
+        let vcpu = load(&hart);
+        let user = vcpu.guest_virtual(USER);
+        let physical = vcpu.guest_physical();
+        let order = Ordering::Relaxed;
+        for (operation, error) in [
+            (Operation::Write, user.write(GVA, &[1]).unwrap_err()),
+            (Operation::Read, user.read(GVA, &mut [0; 9]).unwrap_err()),
+            (Operation::Store, user.store(GVA, 1u8, order).unwrap_err()),
+            (
+                Operation::Fetch,
+                vcpu.fetch_instruction(GVA, USER).unwrap_err(),
+            ),
+            (
+                Operation::Write,
+                physical.write(gpa(PAGES[0]), &[1]).unwrap_err(),
+            ),
+        ] {
+            let fault = error.fault;
+            assert_eq!(
+                (fault.operation, fault.kind),
+                (operation, FaultKind::Access)
+            );
+            assert_eq!((fault.gva, fault.gpa), (None, None), "{error}");
+            assert_eq!(fault.resolution(), Resolution::Refuse);
+            assert_eq!(fault.trap.unwrap().scause, 5);
+        }
     }
 }

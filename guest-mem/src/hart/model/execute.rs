@@ -137,7 +137,9 @@ impl ModelHart<'_> {
                 };
             }
         }
-        if quirks.protected_stores_are_loads && trap.scause == cause::STORE_ACCESS {
+        if quirks.protected_accesses_are_loads
+            && matches!(trap.scause, cause::LOAD_ACCESS | cause::STORE_ACCESS)
+        {
             (trap.scause, trap.stval) = (cause::LOAD_ACCESS, 0);
         }
         if !self.machine.writes_htval {

@@ -75,8 +75,8 @@ pub struct Quirks {
     pub implicit_faults_are_loads: bool,
     /// `htinst` of a page-table access tells the type of the access it was made for (R76: QEMU 11.1).
     pub htinst_follows_access: bool,
-    /// What physical memory protection refuses of a store arrives as cause 5 with `stval` 0 (R69: CVA6, reported).
-    pub protected_stores_are_loads: bool,
+    /// What physical memory protection refuses arrives as cause 5 with `stval` 0, of a store as well (R69: CVA6, reported).
+    pub protected_accesses_are_loads: bool,
 }
 
 impl Machine {
@@ -98,7 +98,7 @@ impl Machine {
                 htinst_is_read_only: false,
                 implicit_faults_are_loads: false,
                 htinst_follows_access: false,
-                protected_stores_are_loads: false,
+                protected_accesses_are_loads: false,
             },
         }
     }

@@ -7,7 +7,7 @@
 use core::arch::{asm, global_asm};
 use core::marker::PhantomData;
 
-use super::recovery::{self, CAUSES_WITH_GVA, ExceptionTable, SITE_CAUSES, TrapContext};
+use super::recovery::{self, ExceptionTable, SITE_CAUSES, TrapContext, WITHOUT_GVA};
 use super::{Csr, FenceState, Hart, Interrupted};
 use crate::access::Width;
 use crate::cause;
@@ -62,7 +62,7 @@ global_asm!(
     load_causes = const SITE_CAUSES[0],
     fetch_causes = const SITE_CAUSES[1],
     store_causes = const SITE_CAUSES[2],
-    causes_with_gva = const CAUSES_WITH_GVA,
+    without_gva = const WITHOUT_GVA,
     spv_and_gva = const HSTATUS_SPV | HSTATUS_GVA,
     gva = const HSTATUS_GVA,
     // The bits of sstatus that a trap changes; SIE is clear in a window anyway.
@@ -83,7 +83,7 @@ global_asm!(
     frame_s3 = const frame::SCRATCH + 40,
     unit_bits = const UNIT_BITS,
     // From the causes to the table.
-    extable = const 16,
+    extable = const size_of::<[u64; SITE_CAUSES.len()]>(),
     major = const number(env!("CARGO_PKG_VERSION_MAJOR")),
     minor = const number(env!("CARGO_PKG_VERSION_MINOR")),
     patch = const number(env!("CARGO_PKG_VERSION_PATCH")),

@@ -154,6 +154,36 @@ fn r58_htinst_alone_suffices_and_a_useless_one_does_not_mislead() {
     }
 }
 
+/// The causes that a firmware passes on: what it left in `htinst` may be another trap's.
+#[test]
+fn r95_an_htinst_of_another_trap_is_not_believed() {
+    let (transformed_lw, transformed_sw) = (0x0000_2503, 0x00a0_2023);
+    for (causes, fits, transformed) in [
+        (LOADS, LB_A0, transformed_lw),
+        (STORES, SB_A0, transformed_sw),
+    ] {
+        for scause in causes {
+            for stale in [
+                transformed,
+                transformed | 4 << 15,
+                0x3000,
+                0x3020,
+                AMOADD_W.into(),
+            ] {
+                let decoded = decode_trap(&trap(scause, stale), fetched(fits));
+                if [4, 5, 6, 7].contains(&scause) {
+                    // It is the byte's, which is at the pc.
+                    let access = decoded.unwrap();
+                    assert_eq!(access.width(), Width::Byte, "{scause}, {stale:#x}");
+                    assert_eq!(access.gva(), Gva::new(STVAL));
+                } else if stale == transformed {
+                    assert_eq!(decoded.unwrap().width(), Width::Word, "{scause}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn r58_a_page_table_access_is_never_emulated() {
     for scause in [cause::LOAD_GUEST_PAGE, cause::STORE_GUEST_PAGE] {

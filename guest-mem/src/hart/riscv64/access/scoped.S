@@ -7,7 +7,8 @@
 # trap CSR as the hardware left it; so is every register, but for t6, which is then not 0: so a copy knows that it has to take
 # the vector back before its next group of guest accesses.
 
-# Decides about a trap. Changes t1 to t4. If it is ours, t1 is the cause and t3 the fixup, with the kind in its low bits.
+# Decides about a trap. Changes t1 to t4. If it is ours, t3 is the fixup, with the kind in its low bits. At \without_gva that is
+# so if bit {without_gva} of t4 is set.
     .macro GUEST_MEM_IS_OURS forward, without_gva
     # What the exception table says of sepc, if that is the address of an instruction of the unit.
     csrr    t2, sepc
@@ -26,13 +27,13 @@
     # The cause must be one that this kind of instruction can raise (I7), and no interrupt.
     csrr    t1, scause
     andi    t2, t2, 3
-    slli    t2, t2, 2
+    slli    t2, t2, 3
     add     t4, t4, t2
-    lwu     t4, 0(t4)
+    ld      t4, 0(t4)
     sltiu   t2, t1, 32
     srl     t4, t4, t1
-    and     t4, t4, t2
-    beqz    t4, \forward
+    and     t2, t4, t2
+    beqz    t2, \forward
     # Not from a guest; and a guest-virtual address in stval, which some causes may lack (R21).
     csrr    t2, hstatus
     andi    t2, t2, {spv_and_gva}
@@ -76,10 +77,9 @@ __guest_mem_scoped_vector_v{major}_{minor}_{patch}:
 2:  csrr    t2, hstatus
     andi    t2, t2, {spv_and_gva}
     bnez    t2, 3f
-    li      t2, {causes_with_gva}
-    srl     t2, t2, t1
-    andi    t2, t2, 1
-    beqz    t2, 1b
+    srli    t4, t4, {without_gva}
+    andi    t4, t4, 1
+    bnez    t4, 1b
 3:  csrw    stvec, t5
     andi    t6, t5, -4
     # A jump takes no notice of bit 0, and the address without it may be 0.
@@ -96,8 +96,8 @@ __guest_mem_scoped_vector_v{major}_{minor}_{patch}:
     csrr    t2, scause
     srl     t4, t4, t2
     sltiu   t2, t2, 32
-    and     t4, t4, t2
-    beqz    t4, .Lguest_mem_single_forward_v{major}_{minor}_{patch}
+    and     t2, t4, t2
+    beqz    t2, .Lguest_mem_single_forward_v{major}_{minor}_{patch}
     csrr    t2, hstatus
     andi    t2, t2, {spv_and_gva}
     addi    t2, t2, -{gva}
@@ -114,11 +114,9 @@ __guest_mem_scoped_vector_v{major}_{minor}_{patch}:
 2:  csrr    t2, hstatus
     andi    t2, t2, {spv_and_gva}
     bnez    t2, .Lguest_mem_single_forward_v{major}_{minor}_{patch}
-    csrr    t2, scause
-    li      t4, {causes_with_gva}
-    srl     t4, t4, t2
+    srli    t4, t4, {without_gva}
     andi    t4, t4, 1
-    beqz    t4, 1b
+    bnez    t4, 1b
 .Lguest_mem_single_forward_v{major}_{minor}_{patch}:
     csrw    stvec, t6
     andi    t2, t6, -4

@@ -33,12 +33,13 @@
 #
 # The exception table has 16 bits for each instruction of the unit, all of which have 4 bytes: 0 where none may fault, else
 # the fixup's offset from the unit's start plus the kind of access in the two low bits. So it is in order whatever the code
-# is, and a trap's pc is its index. The causes that each kind can raise (I7) lie before it.
+# is, and a trap's pc is its index. The causes that each kind can raise (I7) lie before it, 64 bits for each kind: the upper half
+# has those that need no GVA (R21).
 
     .pushsection .rodata.guest_mem_extable_v{major}_{minor}_{patch}, "a", @progbits
     .balign 8
 .Lguest_mem_site_causes_v{major}_{minor}_{patch}:
-    .word   {load_causes}, {fetch_causes}, {store_causes}, 0
+    .dword  {load_causes}, {fetch_causes}, {store_causes}, 0
     .globl  __guest_mem_extable_start_v{major}_{minor}_{patch}
 __guest_mem_extable_start_v{major}_{minor}_{patch}:
 .Lguest_mem_extable_v{major}_{minor}_{patch}:
