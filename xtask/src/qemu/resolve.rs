@@ -98,6 +98,9 @@ pub const ALL: &str = "all";
 pub enum Extent {
     /// Every test.
     Full,
+    /// Every test of the test kernel, on each board and on each processor once; fewer random cases. For a QEMU of the same major
+    /// version as one that is tested in full.
+    Again,
     /// Those that take seconds.
     Short,
 }
@@ -105,7 +108,7 @@ pub enum Extent {
 impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Full => "",
+            Self::Full | Self::Again => "",
             Self::Short => ", in short",
         })
     }
@@ -128,8 +131,10 @@ pub fn for_testing(named: Option<&Path>) -> anyhow::Result<Vec<Candidate>> {
         if found.iter().any(|qemu| is_package(&qemu.version, package)) {
             continue;
         }
-        let extent = if package.is_tested_in_full || all_in_full {
+        let extent = if all_in_full {
             Extent::Full
+        } else if package.is_tested_in_full {
+            Extent::Again
         } else {
             Extent::Short
         };

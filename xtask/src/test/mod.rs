@@ -78,6 +78,7 @@ fn parts_of<'a>(
             for (qemu, extent) in qemus() {
                 let tally = match extent {
                     Extent::Full => end_to_end::run(qemu, machine)?,
+                    Extent::Again => end_to_end::run_again(qemu, machine)?,
                     Extent::Short => end_to_end::run_short(qemu, machine)?,
                 };
                 total.add(&format!("runs, QEMU {}{extent}", qemu.version), tally);
@@ -86,7 +87,12 @@ fn parts_of<'a>(
         }));
     }
     for (qemu, extent) in qemus() {
-        for target in target::targets(qemu, options) {
+        let targets = target::targets(qemu, options);
+        let targets = match extent {
+            Extent::Again => target::each_once(targets),
+            Extent::Full | Extent::Short => targets,
+        };
+        for target in targets {
             if *extent == Extent::Short && !target.is_first {
                 continue;
             }
@@ -96,6 +102,10 @@ fn parts_of<'a>(
                     total.add(&name, target::run(qemu, &target, kernel, machine)?);
                     differential::run(qemu, &target, machine, total)
                 }
+                Extent::Again => {
+                    total.add(&name, target::run(qemu, &target, kernel, machine)?);
+                    differential::run_again(qemu, &target, machine, total)
+                }
                 Extent::Short => {
                     total.add(&name, target::run_short(qemu, &target, kernel, machine)?);
                     differential::run_short(qemu, &target, machine, total)
@@ -104,7 +114,7 @@ fn parts_of<'a>(
         }
     }
     if options.has_simulator() {
-        parts.extend(simulator::parts(machine));
+        parts.extend(simulator::parts(machine, options.boards.is_some()));
     }
     parts.push(Part::new("host", |total| {
         total.add("host", host::run()?);

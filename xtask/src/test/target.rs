@@ -60,6 +60,21 @@ pub fn targets(qemu: &Qemu, options: &cli::Test) -> Vec<Target> {
     boards.iter().flat_map(each).collect()
 }
 
+/// Of these, the first processor on the first board, the second one on the second, and so on: each board and each processor at
+/// least once.
+pub fn each_once(targets: Vec<Target>) -> Vec<Target> {
+    let boards = targets.iter().filter(|target| target.is_first).count();
+    let processors = targets.len() / boards.max(1);
+    let is_wanted = |index: usize| {
+        let (board, processor) = (index / processors, index % processors);
+        boards < processors || processor == board % processors
+    };
+    let numbered = targets.into_iter().enumerate();
+    numbered
+        .filter_map(|(index, target)| is_wanted(index).then_some(target))
+        .collect()
+}
+
 /// The processors to run the kernel on: the one that the user names, else the common one and the one with all features.
 fn processors(qemu: &Qemu, options: &cli::Machine) -> Vec<String> {
     if let Some(named) = &options.cpu {
@@ -397,6 +412,28 @@ mod tests {
         }
         assert_eq!(test_line("a test of nothing ... ok"), None);
         assert_eq!(test_line("test r1_x"), None);
+    }
+
+    #[test]
+    fn each_board_and_each_processor_is_tested_again_once() {
+        let of = |boards: &[Board], processors: &[&str]| {
+            let each = boards.iter().flat_map(|&board| {
+                let all = processors.iter().enumerate();
+                all.map(move |(index, cpu)| Target {
+                    board,
+                    cpu: (*cpu).to_owned(),
+                    is_first: index == 0,
+                })
+            });
+            let kept = each_once(each.collect());
+            kept.iter().map(Target::to_string).collect::<Vec<_>>()
+        };
+        let both = [Board::Virt, Board::VirtM];
+        assert_eq!(of(&both, &["a", "b"]), ["virt -cpu a", "virt-m -cpu b"]);
+        assert_eq!(of(&both, &["a"]), ["virt -cpu a", "virt-m -cpu a"]);
+        let alone = ["virt-m -cpu a", "virt-m -cpu b"];
+        assert_eq!(of(&[Board::VirtM], &["a", "b"]), alone);
+        assert!(of(&[], &["a"]).is_empty());
     }
 
     const GOOD: &str = "OpenSBI v1.5\n\
