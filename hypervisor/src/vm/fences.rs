@@ -114,8 +114,8 @@ impl Fences for GuestHarts<'_> {
         });
     }
 
-    fn forget_here(&self, gpa: Gpa) {
-        HartLocal::current().hart.hfence_gvma(Some(gpa.value()));
+    fn forget_here(&self) {
+        HartLocal::current().hart.hfence_gvma(None);
     }
 
     fn instructions_changed(&self, gpa: Gpa) {

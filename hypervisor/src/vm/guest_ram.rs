@@ -331,8 +331,9 @@ impl<M: FrameMemory> GuestRam<M> {
                 PageIn::Executable
             }
             _ => {
-                // An entry that was invalid, or allowed less, may be remembered by this hart.
-                fences.forget_here(page);
+                // An entry that was invalid, or allowed less, may be remembered by this hart; one that leads to a table as well
+                // as one of a page.
+                fences.forget_here();
                 self.page_ins.spurious.add_one();
                 PageIn::Nothing
             }
@@ -488,8 +489,9 @@ pub trait Fences {
     /// Every hart, this one included, forgets how it translates `gpa`.
     fn translations_changed(&self, gpa: Gpa);
 
-    /// This hart forgets how it translates `gpa`.
-    fn forget_here(&self, gpa: Gpa);
+    /// This hart forgets all translations of the G-stage: a fence of one address leaves out the entries that lead to tables
+    /// (R40), and of those, too, it may remember that they were invalid (R46).
+    fn forget_here(&self);
 
     /// Every hart, this one included, sees what was written to the page of `gpa` when it fetches
     /// instructions.

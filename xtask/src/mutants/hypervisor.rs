@@ -51,7 +51,7 @@ pub const OF_HYPERVISOR: &[Mutant] = &[
         "vm/guest_ram.rs",
         &[(
             "self.fences.translations_changed(self.page);",
-            "self.fences.forget_here(self.page);",
+            "self.fences.forget_here();",
         )],
     ),
     by_guests(

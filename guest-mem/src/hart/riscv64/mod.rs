@@ -121,6 +121,9 @@ pub fn exception_table() -> ExceptionTable<'static> {
 /// to the context at once. It is also right to call it for every trap: one that is not a guest-access fault of this crate
 /// (an interrupt, a trap from the guest, another pc, a cause that the instruction cannot raise: R21) is left alone.
 ///
+/// Each version of the crate in a program knows its own guest accesses only (R78): the handler calls `try_fixup` of every
+/// version that uses this form, in any order, until one returns `true`.
+///
 /// The handler must not enable interrupts before it returns (R26), and a trap overwrites the record of the last guest exit,
 /// so that the host saves that before its first guest access (R20).
 #[inline]

@@ -168,8 +168,8 @@ impl Fences for Notes<'_> {
     fn translations_changed(&self, gpa: Gpa) {
         self.note("translations", gpa);
     }
-    fn forget_here(&self, gpa: Gpa) {
-        self.note("here", gpa);
+    fn forget_here(&self) {
+        self.note("all here", Gpa::new(0));
     }
     fn instructions_changed(&self, gpa: Gpa) {
         self.note("instructions", gpa);
@@ -297,7 +297,7 @@ fn a_store_to_an_executable_zero_page_takes_the_permission_back() {
 }
 
 #[test]
-fn a_fault_that_finds_its_page_ready_only_makes_this_hart_forget() {
+fn r40_a_fault_that_finds_its_page_ready_makes_this_hart_forget() {
     let (ram, pages) = ram(3);
     let notes = Notes::default();
     ram.page_in(INSIDE, AccessKind::Store, &notes).unwrap();
@@ -305,7 +305,7 @@ fn a_fault_that_finds_its_page_ready_only_makes_this_hart_forget() {
     for access in [AccessKind::Store, AccessKind::Load] {
         assert_eq!(ram.page_in(INSIDE, access, &notes), Ok(PageIn::Nothing));
     }
-    assert_eq!(*notes.asked.borrow(), [("here", PAGE); 2]);
+    assert_eq!(*notes.asked.borrow(), [("all here", Gpa::new(0)); 2]);
     assert_eq!(pages[1].get(), frame);
 }
 
