@@ -80,7 +80,7 @@ pub const OF_LIBRARY: &[Mutant] = &[
                 "    addi    t3, a1, 56\n",
             ),
             (
-                "    GUEST_MEM_KEEP_SCOPE 1\n    addi    s9, a1, 120\n",
+                "    GUEST_MEM_KEEP_SCOPE \\scoped\n    addi    s9, a1, 120\n",
                 "    addi    s9, a1, 120\n",
             ),
         ],
@@ -89,8 +89,8 @@ pub const OF_LIBRARY: &[Mutant] = &[
         "a copy does not give back after a fault what the caller lent it",
         "hart/riscv64/access/copies.S",
         &[(
-            "GUEST_MEM_LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped\n    GUEST_MEM_BODY_FIXUPS 128\n14: GUEST_MEM_LENT_7 ld\n",
-            "GUEST_MEM_LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped\n    GUEST_MEM_BODY_FIXUPS 128\n14:\n",
+            "GUEST_MEM_LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped || {separate}\n    GUEST_MEM_BODY_FIXUPS 128\n14: GUEST_MEM_GIVE_BACK_7 \\scoped\n",
+            "GUEST_MEM_LOAD_SINGLES hlv.d, sd, 8, \\scoped\n    .if \\scoped || {separate}\n    GUEST_MEM_BODY_FIXUPS 128\n14:\n",
         )],
     ),
     on_target(

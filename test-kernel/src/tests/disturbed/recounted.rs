@@ -7,7 +7,7 @@
 
 use guest_mem::hart::riscv64::{self, HandlerHook, ScopedStvec};
 
-use super::{Call, Scene, Shown, main_part, recovery_part};
+use super::{Call, Scene, Shown, instruction, main_part, recovery_part};
 use crate::deviation::firmware_is_protected;
 use crate::harness::{Outcome, Test, cases, fail, one_in};
 use crate::library::probed;
@@ -19,13 +19,22 @@ cases![r11_batches_before_a_fault_count_though_their_page_is_gone_before_it_is_r
 /// Two bodies of the hook's form, one of the other, a batch of either, and single doubles.
 const LEN: u64 = 512 + 64 + 24;
 
+/// Whether a long copy goes by groups: in the form with a frame, and where the build has fences between batches, which the
+/// code shows.
+fn has_groups(routine: &Routine<Kind>) -> bool {
+    /// `fence rw, rw`
+    const FENCE: u32 = 0x0330_000f;
+    let mut code = main_part(routine.address as u64).step_by(4);
+    routine.form == Form::Frame || code.any(|pc| instruction(pc) == FENCE)
+}
+
 /// Where the batch begins that has the byte `at` in it, and whether it is more than one double.
 fn batch(routine: &Routine<Kind>, at: u64) -> (u64, bool) {
     let is_merge = matches!(routine.kind, Kind::MergeFrom | Kind::MergeTo);
     let is_hook = routine.form == Form::Hook;
     let bytes = match (is_merge, is_hook) {
         _ if at >= LEN & !63 => 8,
-        (false, false) if at < LEN & !511 => 128,
+        (false, _) if at < LEN & !511 && has_groups(routine) => 128,
         (false, _) => 64,
         (true, false) if at < LEN & !255 => 64,
         (true, _) => 32,

@@ -1,7 +1,8 @@
 # Copies. a0 and a1 are multiples of \w; a2 is a multiple of \w. Returns in a0 the bytes left: 0 unless a fault ended it.
 
-# By doubles: bodies of four batches (in the scoped form, of four groups), then batches, then single doubles. A batch moves a1
-# on, a body a0: the fixup of the body's n-th batch moves a0 to where a1 is.
+# By doubles: bodies of four batches, or of four groups, then batches, then single doubles. A batch moves a1 on, a body a0: the
+# fixup of the body's n-th batch moves a0 to where a1 is. Groups are for what each of them costs beside its accesses: in the
+# scoped form a look at the vector, and in both forms the fences where the build has them.
 
     .macro GUEST_MEM_LOAD_BATCH fixup, scoped
     GUEST_MEM_SEPARATE
@@ -36,10 +37,10 @@
     sd      t3, \at+56(a0)
     .endm
 
-# By sixteen doubles, in the scoped form: the more a group has, the less often it looks whether the vector is still there.
-    .macro GUEST_MEM_LOAD_GROUP fixup
+# By sixteen doubles.
+    .macro GUEST_MEM_LOAD_GROUP fixup, scoped
     GUEST_MEM_SEPARATE
-    GUEST_MEM_KEEP_SCOPE 1
+    GUEST_MEM_KEEP_SCOPE \scoped
     addi    s9, a1, 120
     GUEST_MEM_ACCESS 0, \fixup, hlv.d a3, (a1)
     addi    a4, a1, 8
@@ -95,9 +96,9 @@
     \op      s9, \at+120(a0)
     .endm
 
-    .macro GUEST_MEM_STORE_GROUP fixup
+    .macro GUEST_MEM_STORE_GROUP fixup, scoped
     GUEST_MEM_SEPARATE
-    GUEST_MEM_KEEP_SCOPE 1
+    GUEST_MEM_KEEP_SCOPE \scoped
     GUEST_MEM_ACCESS 2, \fixup, hsv.d a3, (a1)
     addi    a3, a1, 8
     GUEST_MEM_ACCESS 2, \fixup, hsv.d a4, (a3)
@@ -159,6 +160,25 @@
     j       3b
     .endm
 
+# The callee's registers of a body of groups: saved in the frame, or in the hook form, which has none, on the stack.
+    .macro GUEST_MEM_LEND_7 scoped
+    .if \scoped
+    GUEST_MEM_LENT_7 sd, s2, {frame_s3}
+    .else
+    addi    sp, sp, -64
+    GUEST_MEM_LENT_7 sd, sp, 0
+    .endif
+    .endm
+
+    .macro GUEST_MEM_GIVE_BACK_7 scoped
+    .if \scoped
+    GUEST_MEM_LENT_7 ld, s2, {frame_s3}
+    .else
+    GUEST_MEM_LENT_7 ld, sp, 0
+    addi    sp, sp, 64
+    .endif
+    .endm
+
 # The fixups of a body's batches, or groups, of so many bytes.
     .macro GUEST_MEM_BODY_FIXUPS bytes
 13: addi    a0, a0, \bytes
@@ -168,23 +188,23 @@
 
     .macro GUEST_MEM_COPY_FROM_GUEST name, scoped
     GUEST_MEM_ROUTINE \name
-    .if \scoped
+    .if \scoped || {separate}
     andi    t4, a2, -512
     beqz    t4, 7f
     add     a2, a2, a0
     add     t4, t4, a0
-    GUEST_MEM_LENT_7 sd
-1:  GUEST_MEM_LOAD_GROUP 14f
+    GUEST_MEM_LEND_7 \scoped
+1:  GUEST_MEM_LOAD_GROUP 14f, \scoped
     GUEST_MEM_HOST_GROUP sd, 0
-    GUEST_MEM_LOAD_GROUP 11f
+    GUEST_MEM_LOAD_GROUP 11f, \scoped
     GUEST_MEM_HOST_GROUP sd, 128
-    GUEST_MEM_LOAD_GROUP 12f
+    GUEST_MEM_LOAD_GROUP 12f, \scoped
     GUEST_MEM_HOST_GROUP sd, 256
-    GUEST_MEM_LOAD_GROUP 13f
+    GUEST_MEM_LOAD_GROUP 13f, \scoped
     GUEST_MEM_HOST_GROUP sd, 384
     addi    a0, a0, 512
     bne     a0, t4, 1b
-    GUEST_MEM_LENT_7 ld
+    GUEST_MEM_GIVE_BACK_7 \scoped
     .else
     andi    t4, a2, -256
     beqz    t4, 7f
@@ -212,9 +232,9 @@
     addi    a0, a0, 64
     bne     a0, t4, 8b
     GUEST_MEM_LOAD_SINGLES hlv.d, sd, 8, \scoped
-    .if \scoped
+    .if \scoped || {separate}
     GUEST_MEM_BODY_FIXUPS 128
-14: GUEST_MEM_LENT_7 ld
+14: GUEST_MEM_GIVE_BACK_7 \scoped
     .else
     GUEST_MEM_BODY_FIXUPS 64
     .endif
@@ -312,23 +332,23 @@
 
     .macro GUEST_MEM_COPY_TO_GUEST name, scoped
     GUEST_MEM_ROUTINE \name
-    .if \scoped
+    .if \scoped || {separate}
     andi    t4, a2, -512
     beqz    t4, 7f
     add     a2, a2, a0
     add     t4, t4, a0
-    GUEST_MEM_LENT_7 sd
+    GUEST_MEM_LEND_7 \scoped
 1:  GUEST_MEM_HOST_GROUP ld, 0
-    GUEST_MEM_STORE_GROUP 14f
+    GUEST_MEM_STORE_GROUP 14f, \scoped
     GUEST_MEM_HOST_GROUP ld, 128
-    GUEST_MEM_STORE_GROUP 11f
+    GUEST_MEM_STORE_GROUP 11f, \scoped
     GUEST_MEM_HOST_GROUP ld, 256
-    GUEST_MEM_STORE_GROUP 12f
+    GUEST_MEM_STORE_GROUP 12f, \scoped
     GUEST_MEM_HOST_GROUP ld, 384
-    GUEST_MEM_STORE_GROUP 13f
+    GUEST_MEM_STORE_GROUP 13f, \scoped
     addi    a0, a0, 512
     bne     a0, t4, 1b
-    GUEST_MEM_LENT_7 ld
+    GUEST_MEM_GIVE_BACK_7 \scoped
     .else
     andi    t4, a2, -256
     beqz    t4, 7f
@@ -356,9 +376,9 @@
     addi    a0, a0, 64
     bne     a0, t4, 8b
     GUEST_MEM_STORE_SINGLES hsv.d, ld, 8, \scoped
-    .if \scoped
+    .if \scoped || {separate}
     GUEST_MEM_BODY_FIXUPS 128
-14: GUEST_MEM_LENT_7 ld
+14: GUEST_MEM_GIVE_BACK_7 \scoped
     .else
     GUEST_MEM_BODY_FIXUPS 64
     .endif

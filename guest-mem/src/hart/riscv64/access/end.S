@@ -24,10 +24,12 @@ __guest_mem_extable_end_v{major}_{minor}_{patch}:
     .purgem GUEST_MEM_FETCH_INSTRUCTION
     .purgem GUEST_MEM_FILL_GUEST
     .purgem GUEST_MEM_ACCESS
+    .purgem GUEST_MEM_GIVE_BACK_7
     .purgem GUEST_MEM_HOST_GROUP
     .purgem GUEST_MEM_IS_OURS
     .purgem GUEST_MEM_IS_SITE
     .purgem GUEST_MEM_KEEP_SCOPE
+    .purgem GUEST_MEM_LEND_7
     .purgem GUEST_MEM_LENT_3
     .purgem GUEST_MEM_LENT_7
     .purgem GUEST_MEM_LOAD_BATCH

@@ -92,14 +92,14 @@
     .if \scoped
     beqz    t4, 8f
     add     t4, t4, a0
-    GUEST_MEM_LENT_3 sd
+    GUEST_MEM_LENT_3 sd, s2, {frame_s3}
 7:  GUEST_MEM_MERGE_LOAD_GROUP 0, 10f
     GUEST_MEM_MERGE_LOAD_GROUP 64, 11f
     GUEST_MEM_MERGE_LOAD_GROUP 128, 12f
     GUEST_MEM_MERGE_LOAD_GROUP 192, 13f
     addi    a0, a0, 256
     bne     a0, t4, 7b
-    GUEST_MEM_LENT_3 ld
+    GUEST_MEM_LENT_3 ld, s2, {frame_s3}
 8:  sub     t4, a2, a0
     andi    t4, t4, -32
     beqz    t4, 2f
@@ -134,7 +134,7 @@
     ret
     .if \scoped
     GUEST_MEM_BODY_FIXUPS 64
-10: GUEST_MEM_LENT_3 ld
+10: GUEST_MEM_LENT_3 ld, s2, {frame_s3}
     .else
 5:  addi    a0, a0, 32
     .endif
@@ -216,14 +216,14 @@
     add     a2, a2, a1
     beqz    t4, 8f
     add     t4, t4, a1
-    GUEST_MEM_LENT_3 sd
+    GUEST_MEM_LENT_3 sd, s2, {frame_s3}
 7:  GUEST_MEM_MERGE_STORE_GROUP 0, 10f
     GUEST_MEM_MERGE_STORE_GROUP 64, 10f
     GUEST_MEM_MERGE_STORE_GROUP 128, 10f
     GUEST_MEM_MERGE_STORE_GROUP 192, 10f
     addi    a0, a0, 256
     bne     a1, t4, 7b
-    GUEST_MEM_LENT_3 ld
+    GUEST_MEM_LENT_3 ld, s2, {frame_s3}
 8:  sub     t4, a2, a1
     andi    t4, t4, -32
     beqz    t4, 2f
@@ -259,7 +259,7 @@
 4:  li      a0, 0
     ret
     .if \scoped
-10: GUEST_MEM_LENT_3 ld
+10: GUEST_MEM_LENT_3 ld, s2, {frame_s3}
     .endif
 6:  sub     a0, a2, a1
     ret

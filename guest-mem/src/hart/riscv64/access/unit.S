@@ -19,7 +19,8 @@
 #   t6  scoped form: the vectors' own. In copies and fills 0, unless the vector was left since: then stvec may be the host's
 #   s2  scoped form: the frame, with the record of the guest's exit
 #   ra  return address of copies and fills
-# No routine changes sp, s0-s11, gp or tp; long copies of the scoped form use s3 to s9 for data and put them back. Single
+# No routine changes sp, s0-s11, gp or tp; long copies of the scoped form use s3 to s9 for data and put them back, and so do
+# those of the hook form where the build has fences: with 64 bytes of the stack, since they have no frame. Single
 # accesses of the scoped form have the record, or the frame and the vector, in other registers: singles.S.
 #
 # At a fixup, t1-t4 hold scause, stval, htval, htinst (put there by the handler hook or by the vector), and the other
@@ -106,17 +107,17 @@ __guest_mem_access_start_v{major}_{minor}_{patch}:
 
 # The frame of the scoped form: `ExitRecord` of record.rs.
 
-# \op is sd or ld: saves the callee's registers s3 to s5, or up to s9, in the frame, or takes them back.
-    .macro GUEST_MEM_LENT_3 op
-    \op      s3, {frame_s3}+0(s2)
-    \op      s4, {frame_s3}+8(s2)
-    \op      s5, {frame_s3}+16(s2)
+# \op is sd or ld: saves the callee's registers s3 to s5, or up to s9, from \at(\base) on, or takes them back.
+    .macro GUEST_MEM_LENT_3 op, base, at
+    \op      s3, \at+0(\base)
+    \op      s4, \at+8(\base)
+    \op      s5, \at+16(\base)
     .endm
 
-    .macro GUEST_MEM_LENT_7 op
-    GUEST_MEM_LENT_3 \op
-    \op      s6, {frame_s3}+24(s2)
-    \op      s7, {frame_s3}+32(s2)
-    \op      s8, {frame_s3}+40(s2)
-    \op      s9, {frame_s3}+48(s2)
+    .macro GUEST_MEM_LENT_7 op, base, at
+    GUEST_MEM_LENT_3 \op, \base, \at
+    \op      s6, \at+24(\base)
+    \op      s7, \at+32(\base)
+    \op      s8, \at+40(\base)
+    \op      s9, \at+48(\base)
     .endm

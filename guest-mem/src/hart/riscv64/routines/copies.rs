@@ -93,7 +93,7 @@ macro_rules! call_copies {
         let left: usize;
         let (scause, stval, htval, htinst): (u64, u64, u64, u64);
         // SAFETY: the caller's promise. The routine's contract: it changes registers that a C function may change, memory of
-        // the guest and of the given host range, and the frame's scratch; it needs no stack.
+        // the guest and of the given host range, and the frame's scratch, and at most 64 bytes of the stack.
         unsafe {
             asm!(
                 $($instruction,)*
@@ -104,7 +104,6 @@ macro_rules! call_copies {
                 lateout("t3") htval,
                 lateout("t4") htinst,
                 clobber_abi("C"),
-                options(nostack),
             );
         }
         Ended {
