@@ -11,6 +11,8 @@ pub const A0: usize = 10;
 pub const A1: usize = 11;
 /// x1: where a C function returns to.
 pub const RA: usize = 1;
+/// x2: the stack pointer.
+pub const SP: usize = 2;
 /// x5: where a routine that leaves `ra` alone returns to.
 pub const T0: usize = 5;
 /// x6: through which the routine is reached.
@@ -90,6 +92,11 @@ impl Returned {
         self.block.after[x]
     }
 
+    /// What a register held before.
+    pub fn given(&self, x: usize) -> u64 {
+        self.block.before[x]
+    }
+
     /// The registers that are not as they were before.
     pub fn changed(&self) -> impl Iterator<Item = usize> {
         (1..32).filter(|&x| self.block.after[x] != self.block.before[x])
@@ -102,7 +109,7 @@ impl Returned {
 /// # Safety
 ///
 /// The routine is code that returns to what `link` holds, whatever else it does to registers; the given ones are what it wants.
-/// It needs no stack.
+/// It needs little of the stack.
 pub unsafe fn call(routine: usize, link: usize, given: &[(usize, u64)]) -> Returned {
     let mut block = Block {
         before: core::array::from_fn(poison),

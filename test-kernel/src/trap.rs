@@ -113,10 +113,12 @@ global_asm!(
     sret
     .endm
 
-    .section .text
+    .section .text.trap_entry, "ax", @progbits
     TRAP_ENTRY __trap_entry, {handle}
     TRAP_ENTRY __trap_entry_without_hook, {handle_other}
 
+    .section .text
+    .balign 4
     .globl __trap_catch
 __trap_catch:
     # extern "C" fn(data: *mut u8, body: extern "C" fn(*mut u8), buffer: *mut [u64; 14]) -> u64

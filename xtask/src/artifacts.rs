@@ -30,6 +30,10 @@ pub struct Form {
     pub opt_level: &'static str,
     /// rustc's `relocation-model`.
     pub relocation_model: Option<&'static str>,
+    /// Whether debug assertions and overflows are checked.
+    pub checked: bool,
+    /// Features, as cargo takes them.
+    pub features: Option<&'static str>,
 }
 
 impl Form {
@@ -38,6 +42,8 @@ impl Form {
         Self {
             opt_level,
             relocation_model: None,
+            checked: false,
+            features: None,
         }
     }
 }
@@ -45,8 +51,14 @@ impl Form {
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "opt-level {}, fat LTO, one codegen unit", self.opt_level)?;
-        match self.relocation_model {
-            Some(model) => write!(f, ", relocation-model {model}"),
+        if let Some(model) = self.relocation_model {
+            write!(f, ", relocation-model {model}")?;
+        }
+        if self.checked {
+            f.write_str(", with debug assertions and overflow checks")?;
+        }
+        match self.features {
+            Some(features) => write!(f, ", feature {features}"),
             None => Ok(()),
         }
     }
@@ -58,10 +70,16 @@ pub fn build_hypervisor_as(form: &Form) -> anyhow::Result<PathBuf> {
     Ok(build_as("hypervisor", Some(&tour), form)?.join("hypervisor"))
 }
 
+/// As [`build_test_kernel`], in another form.
+pub fn build_test_kernel_as(form: &Form) -> anyhow::Result<PathBuf> {
+    Ok(build_as("test-kernel", None, form)?.join("test-kernel"))
+}
+
 /// Builds a package in another form; gives the folder of its programs.
 fn build_as(package: &str, tour: Option<&Path>, form: &Form) -> anyhow::Result<PathBuf> {
     let (mut cargo, target_dir) = cargo()?;
-    cargo.args(["build", "--target", TARGET, "--package", package]);
+    cargo.args(["build", "--target", TARGET]);
+    cargo.args(["--package", package, "--bin", package]);
     cargo.args(["--profile", LINKING]);
     for setting in [
         "inherits=\"release\"".into(),
@@ -71,6 +89,8 @@ fn build_as(package: &str, tour: Option<&Path>, form: &Form) -> anyhow::Result<P
             Ok(level) => format!("opt-level={level}"),
             Err(_) => format!("opt-level=\"{}\"", form.opt_level),
         },
+        format!("debug-assertions={}", form.checked),
+        format!("overflow-checks={}", form.checked),
     ] {
         cargo.args(["--config", &format!("profile.{LINKING}.{setting}")]);
     }
@@ -79,6 +99,9 @@ fn build_as(package: &str, tour: Option<&Path>, form: &Form) -> anyhow::Result<P
             "--config",
             &format!("target.{TARGET}.rustflags=[\"-Crelocation-model={model}\"]"),
         ]);
+    }
+    if let Some(features) = form.features {
+        cargo.args(["--features", features]);
     }
     if let Some(tour) = tour {
         cargo.env(TOUR_ELF_VARIABLE, tour);

@@ -61,8 +61,8 @@ pub enum Command {
     Mutants(Mutants),
     /// Run the fuzz targets, with nightly Rust and cargo-fuzz, whose build takes some minutes, so not part of `test`
     Fuzz(Fuzz),
-    /// Build and run the tour at other optimization levels, with fat LTO and position-independent, and link a program with two
-    /// versions of the library
+    /// Build and run the tour at other optimization levels, with fat LTO and position-independent, link a program with two
+    /// versions of the library, and run the test kernel without optimization and with every check
     Linking(Machine),
     /// Run the library's tests of what harts share in every order that the memory model allows, with loom
     Loom,

@@ -4,6 +4,7 @@
 //! have two versions of the library, so the names must not meet (R78). What is shown:
 //! - the tour, in the hypervisor, passes at each of several optimization levels, with fat LTO in one codegen unit, and
 //!   position-independent;
+//! - the test kernel passes without optimization, with every check of the compiler's (R90);
 //! - a program with two versions of the library links, and both exception tables are right.
 
 use std::fs;
@@ -16,7 +17,7 @@ use crate::artifacts::{self, Form};
 use crate::elf_check::{self, Elsewhere};
 use crate::qemu::{Qemu, resolve};
 use crate::run::Plan;
-use crate::test::{self, tally::Tally};
+use crate::test::{self, tally::Tally, target};
 use crate::workspace::{self, TARGET};
 use crate::{cli, process, progress};
 
@@ -31,6 +32,13 @@ const FORMS: [Form; 5] = [
         ..Form::fat("2")
     },
 ];
+
+/// How the test kernel is built: as far from the release profile as can be, and with the library's feature.
+const FOR_TESTS: Form = Form {
+    checked: true,
+    features: Some("guest-mem/fence-guest-accesses"),
+    ..Form::fat("0")
+};
 
 /// The version of the renamed copy.
 const NEXT: &str = "0.2.7";
@@ -57,6 +65,8 @@ pub fn run(machine: &cli::Machine) -> anyhow::Result<ExitCode> {
         let name = format!("r78: the tour, {form}");
         claim(&name, progress::step(&name, || tour(&form, &qemu, machine)));
     }
+    let name = format!("r90: the test kernel, {FOR_TESTS}");
+    claim(&name, progress::step(&name, || test_kernel(&qemu, machine)));
     Ok(test::end(&tally))
 }
 
@@ -76,6 +86,20 @@ fn tour(form: &Form, qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<()> 
         .carry_out(qemu, &mut screen)
         .map(drop)
         .with_context(|| String::from_utf8_lossy(&screen).into_owned())
+}
+
+/// Builds the test kernel, and does the run of it that simulators get, on one hart.
+fn test_kernel(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<()> {
+    let kernel = artifacts::build_test_kernel_as(&FOR_TESTS)?;
+    elf_check::check(&fs::read(&kernel)?, Elsewhere::Allowed)?;
+    let mut screen = Vec::new();
+    let tally = target::run_alone(qemu, &kernel, machine, &mut screen)?;
+    ensure!(
+        tally.passed > 0 && tally.failed == 0,
+        "{}",
+        String::from_utf8_lossy(&screen)
+    );
+    Ok(())
 }
 
 /// Links the program with two versions, and checks both of its exception tables.

@@ -160,6 +160,25 @@ pub fn run_short(
     start(qemu, target, kernel, options, Some(SMALL), output)
 }
 
+/// Boots `kernel` under firmware with the common processor, on one hart, for that run.
+pub fn run_alone(
+    qemu: &Qemu,
+    kernel: &Path,
+    options: &cli::Machine,
+    output: &mut dyn Write,
+) -> anyhow::Result<Tally> {
+    let target = Target {
+        board: Board::Virt,
+        cpu: processors(qemu, options).swap_remove(0),
+        is_first: true,
+    };
+    let alone = Machine {
+        harts: 1,
+        ..machine(&target, kernel, options, Some(SMALL))
+    };
+    watch(alone.command(qemu), limit(options), target.board, output)
+}
+
 /// Boots `kernel` on the target for all of fault injection, which takes long, and for nothing else.
 pub fn run_exhaustive(
     qemu: &Qemu,

@@ -12,7 +12,7 @@ use core::ops::Range;
 use crate::breakpoints::{self, Met};
 use crate::deviation::FIRMWARE;
 use crate::harness::{Outcome, act_as_supervisor, check};
-use crate::registers::{self, A0, A1, RA, T0};
+use crate::registers::{self, A0, A1, RA, SP, T0};
 use crate::tables::bits::{SUPERVISOR, USER};
 use crate::tables::{RAM, World, leaf};
 use crate::tests::routines::{self, Form, GVA, Kind, PAGE, Routine, S2, S3};
@@ -111,11 +111,11 @@ struct Call<'s> {
 
 /// How a call came back.
 struct Run {
-    /// All registers.
+    /// All registers; of the stack pointer, how far it is from where it was before the call, which depends on the compiler.
     x: [u64; 32],
     /// A number for all that both sides' memory holds.
     memory: u64,
-    /// The breakpoint, if one was met.
+    /// The breakpoint, if one was met; its stack pointer as in `x`.
     met: Option<Met>,
 }
 
@@ -178,8 +178,6 @@ impl<'s> Call<'s> {
 
     /// Calls the routine, with breakpoints, of which the first that is met does `then`. The memory is as it was before the
     /// first call, the guest's pages are as they are.
-    // Never inlined: the stack pointer has to be the same each time.
-    #[inline(never)]
     fn run(&mut self, pcs: &[u64], then: &dyn Fn()) -> Run {
         let [written, read] = self.sides();
         for at in written.clone().step_by(8) {
@@ -217,7 +215,7 @@ impl<'s> Call<'s> {
             (31, 0),
         ];
         let address = self.address as usize;
-        let (returned, met) = breakpoints::at(pcs.iter().copied(), &|| then(), || {
+        let (returned, mut met) = breakpoints::at(pcs.iter().copied(), &|| then(), || {
             // SAFETY: an open window onto the scene's guest; the host's side is in the arena's page; the addresses and the
             // length are what the routine's element asks for.
             unsafe {
@@ -227,9 +225,16 @@ impl<'s> Call<'s> {
                 }
             }
         });
+        let sp = returned.given(SP);
+        let from_call = |x: &mut [u64; 32]| x[SP] = x[SP].wrapping_sub(sp);
+        let mut x = core::array::from_fn(|x| returned.register(x));
+        from_call(&mut x);
+        if let Some(met) = &mut met {
+            from_call(&mut met.x);
+        }
         let words = written.step_by(8).chain(read.step_by(8)).map(arena::read);
         Run {
-            x: core::array::from_fn(|x| returned.register(x)),
+            x,
             memory: words.fold(0, |sum: u64, word| {
                 (sum.rotate_left(5) ^ word).wrapping_mul(0x0100_0000_01b3)
             }),
