@@ -196,7 +196,7 @@ pub fn build_extensions_guest() -> anyhow::Result<PathBuf> {
 }
 
 /// The guests of one program whose last line counts their steps.
-pub const STEPPING_GUESTS: [&str; 3] = ["handover", "sbi-tests", "wakes"];
+pub const STEPPING_GUESTS: [&str; 5] = ["handover", "pasted", "rewrites", "sbi-tests", "wakes"];
 
 /// Builds one of them; gives its ELF file.
 pub fn build_guest(name: &str) -> anyhow::Result<PathBuf> {

@@ -281,6 +281,8 @@ pub enum Subject {
     Standalone,
     /// Linux under the hypervisor, beside the same kernel on the bare machine
     Linux,
+    /// Remote fences and pasted input under the hypervisor, beside the same guests on the bare machine: a part of the tests
+    Guests,
 }
 
 /// Options of `bench`.

@@ -23,6 +23,8 @@ pub use lines::Measurements;
 use crate::qemu::session::{self, Console, Ended};
 use crate::qemu::{Board, CPU, Machine, Qemu, resolve};
 use crate::size::ByteSize;
+use crate::test::tally::Tally;
+use crate::test::{self, paces};
 use crate::{artifacts, cli, progress, workspace};
 
 /// Time limit of one run, in seconds.
@@ -44,11 +46,20 @@ pub fn run(options: &cli::Bench) -> anyhow::Result<ExitCode> {
     match options.subject {
         cli::Subject::Accesses => accesses(options),
         cli::Subject::Standalone => standalone::run(options),
+        cli::Subject::Guests => guests(options),
         cli::Subject::Linux => {
             linux::run(options)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// What `cargo xtask test` checks of guests beside the bare machine.
+fn guests(options: &cli::Bench) -> anyhow::Result<ExitCode> {
+    let qemu = resolve::for_running(options.machine.qemu.as_deref())?;
+    let mut tally = Tally::default();
+    paces::run(&qemu, &options.machine, &mut tally)?;
+    Ok(test::end(&tally))
 }
 
 /// Guest accesses: tables, budgets, report and chart.

@@ -7,8 +7,9 @@ use std::cell::Cell;
 use std::io::{Read, Stdin, Write};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -24,6 +25,53 @@ pub enum Console {
     User,
     /// Nobody.
     Unattended,
+    /// Nobody, and what is pasted once the guest asks for it.
+    Pasted(Paste),
+}
+
+/// What is pasted at a guest's console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paste {
+    /// The line that asks for it.
+    pub cue: &'static str,
+    /// The text, without QEMU's own key, Ctrl-A.
+    pub text: &'static [u8],
+}
+
+/// A paste on its way.
+struct Pasting {
+    paste: Paste,
+    /// Where it goes, until the guest asks for it.
+    input: Option<ChildStdin>,
+    /// The thread that writes, and then keeps the input open for as long as this is there.
+    writer: Option<JoinHandle<ChildStdin>>,
+}
+
+impl Pasting {
+    fn new(console: Console, child: &mut Child) -> Option<Self> {
+        let Console::Pasted(paste) = console else {
+            return None;
+        };
+        Some(Self {
+            paste,
+            input: child.stdin.take(),
+            writer: None,
+        })
+    }
+
+    /// Begins on the line that asks for it. QEMU takes as much at a time as the guest has room for.
+    fn watch(&mut self, line: &str) {
+        if line.contains(self.paste.cue)
+            && let Some(mut input) = self.input.take()
+        {
+            let text = self.paste.text;
+            self.writer = Some(std::thread::spawn(move || {
+                // If QEMU has ended, its exit code tells.
+                let _ = input.write_all(text);
+                input
+            }));
+        }
+    }
 }
 
 /// How a run ended.
@@ -99,16 +147,19 @@ pub fn run_until(
     mut watch: impl FnMut(&str) -> ControlFlow<()>,
 ) -> anyhow::Result<Option<Ended>> {
     let is_enough = Cell::new(false);
-    let mut watch = |line: &str| is_enough.set(is_enough.get() || watch(line).is_break());
     let terminal = match console {
         Console::User => Terminal::new(std::io::stdin()),
-        Console::Unattended => None,
+        Console::Unattended | Console::Pasted(_) => None,
     };
     match console {
         // QEMU gives the terminal its settings back on SIGTERM, not on SIGKILL.
         Console::User => process::end_with_xtask(&mut command, Signal::TERM),
         Console::Unattended => {
             command.stdin(Stdio::null());
+            process::end_with_xtask(&mut command, Signal::KILL);
+        }
+        Console::Pasted(_) => {
+            command.stdin(Stdio::piped());
             process::end_with_xtask(&mut command, Signal::KILL);
         }
     }
@@ -120,6 +171,13 @@ pub fn run_until(
     let mut child = Guard {
         child,
         _terminal: terminal,
+    };
+    let mut pasting = Pasting::new(console, &mut child.child);
+    let mut watch = |line: &str| {
+        if let Some(pasting) = &mut pasting {
+            pasting.watch(line);
+        }
+        is_enough.set(is_enough.get() || watch(line).is_break());
     };
     let pieces = read_in_background(
         child
@@ -296,6 +354,28 @@ mod tests {
         assert_eq!(ended.unwrap(), None);
         assert_eq!(seen, ["one", "two"]);
         assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_paste_arrives_whole_and_not_before_it_is_asked_for() {
+        let paste = Paste {
+            cue: "ready",
+            text: &[b'x'; 100_000],
+        };
+        let mut seen = Vec::new();
+        let ended = run(
+            // Nothing to read yet; then all of it, and an input that stays open behind it.
+            shell(
+                "if timeout 0.3 head -c 1 | grep -q x; then echo early; fi; echo ready; head -c 100000 | wc -c; \
+                 timeout 0.3 cat; echo $?",
+            ),
+            Console::Pasted(paste),
+            Some(Duration::from_secs(60)),
+            &mut std::io::sink(),
+            |line| seen.push(line.trim().to_owned()),
+        );
+        assert_eq!(ended.unwrap(), Ended::ByItself);
+        assert_eq!(seen, ["ready", "100000", "124"]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::evidence::{Group, Long};
 use crate::guest::initramfs::{self, Then};
 use crate::guest::userland::{self, Userland};
 use crate::guest::{Bundle, Series, linux};
-use crate::qemu::session::{self, Console, Ended};
+use crate::qemu::session::{self, Console, Ended, Paste};
 use crate::qemu::{self, Board, Machine, Qemu};
 use crate::size::ByteSize;
 use crate::{artifacts, cli, progress, workspace};
@@ -99,6 +99,8 @@ pub struct Plan {
     mark: Option<Mark>,
     /// What QEMU loads and what was made for this run only.
     scratch: Vec<Scratch>,
+    /// `instret` counts instructions, and time is made of them.
+    counts_instructions: bool,
 }
 
 /// What a good run found.
@@ -200,6 +202,7 @@ impl Plan {
             },
             mark: Some(mark),
             scratch: Vec::new(),
+            counts_instructions: false,
         })
     }
 
@@ -326,15 +329,34 @@ impl Plan {
             expected,
             mark,
             scratch,
+            counts_instructions: false,
         })
     }
 
-    /// The same run with nobody at the console, and therefore with a limit.
+    /// The same run with no user at the console, and therefore with a limit.
     pub fn unattended(mut self) -> Self {
-        self.console = Console::Unattended;
+        if self.console == Console::User {
+            self.console = Console::Unattended;
+        }
         self.limit = self.limit.or(Some(TIMEOUT));
         self.expected.may_quit = false;
         self
+    }
+
+    /// The same run with a paste at the console.
+    pub fn pasting(self, paste: Paste) -> Self {
+        Self {
+            console: Console::Pasted(paste),
+            ..self.unattended()
+        }
+    }
+
+    /// The same run with `instret` and `time` as functions of the instructions: all harts together count, one after the other.
+    pub fn counting_instructions(self) -> Self {
+        Self {
+            counts_instructions: true,
+            ..self
+        }
     }
 
     /// Runs it in another hypervisor.
@@ -352,13 +374,13 @@ impl Plan {
     pub fn carry_out(self, qemu: &Qemu, screen: &mut dyn Write) -> anyhow::Result<Found> {
         let mut screen = Unmarked::new(screen, self.mark.as_ref());
         let mut seen = Seen::new(self.mark.clone());
-        let ended = session::run(
-            self.machine.command(qemu),
-            self.console,
-            self.limit,
-            &mut screen,
-            |line| seen.line(line),
-        )?;
+        let mut command = self.machine.command(qemu);
+        if self.counts_instructions {
+            command.args(["-icount", "shift=0"]);
+        }
+        let ended = session::run(command, self.console, self.limit, &mut screen, |line| {
+            seen.line(line)
+        })?;
         screen.finish()?;
         if ended == Ended::TimedOut {
             let seconds = self.limit.unwrap_or_default().as_secs();

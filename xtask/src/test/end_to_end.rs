@@ -5,6 +5,7 @@ use std::fs;
 
 use anyhow::{bail, ensure};
 
+use super::paces;
 use super::tally::Tally;
 use super::target::{self, ALL_FEATURES};
 use crate::guest::linux;
@@ -210,6 +211,7 @@ fn run_with(
         let (name, plan) = stepping.plan(machine)?;
         one(&name, plan, qemu, &mut tally);
     }
+    paces::run(qemu, machine, &mut tally)?;
 
     let profile = has_profile(qemu).then_some(PROFILE);
     for cpu in [most_features(qemu), VECTOR].into_iter().chain(profile) {
@@ -289,44 +291,54 @@ pub fn short_runs(qemu: &Qemu, machine: &cli::Machine) -> anyhow::Result<Vec<(St
 }
 
 /// A run of a guest whose last line counts its steps.
-struct Stepping {
+pub(super) struct Stepping {
     guest: &'static str,
     bare: bool,
     harts: u32,
     cpu: &'static str,
+    append: Option<String>,
 }
 
 impl Stepping {
-    const fn new(guest: &'static str, harts: u32) -> Self {
+    pub(super) const fn new(guest: &'static str, harts: u32) -> Self {
         Self {
             guest,
             bare: false,
             harts,
             cpu: CPU,
+            append: None,
         }
     }
 
-    const fn bare(self) -> Self {
+    pub(super) fn bare(self) -> Self {
         Self { bare: true, ..self }
     }
 
-    const fn on(self, cpu: &'static str) -> Self {
+    fn on(self, cpu: &'static str) -> Self {
         Self { cpu, ..self }
     }
 
+    /// With this command line.
+    pub(super) fn appending(self, append: String) -> Self {
+        let append = Some(append);
+        Self { append, ..self }
+    }
+
     /// Its name, and the run.
-    fn plan(self, machine: &cli::Machine) -> anyhow::Result<(String, Plan)> {
+    pub(super) fn plan(self, machine: &cli::Machine) -> anyhow::Result<(String, Plan)> {
         let Self {
             guest,
             bare,
             harts,
             cpu,
+            append,
         } = self;
         let options = cli::Run {
             guest: artifacts::build_guest(guest)?,
             memory: Some(ByteSize::mebibytes(64)),
             harts: Some(harts),
             bare,
+            append,
             machine: cli::Machine {
                 cpu: Some(cpu.into()),
                 ..machine.clone()
@@ -448,17 +460,14 @@ fn one_that_deceives(deceiving: &Deceiving, plan: Plan, qemu: &Qemu, tally: &mut
 }
 
 /// One run, of which `check` says whether it was right by its verdict and by what the screen showed.
-fn checked(
+pub(super) fn checked(
     name: &str,
     plan: Plan,
     qemu: &Qemu,
     tally: &mut Tally,
     check: impl FnOnce(anyhow::Result<Found>, &str) -> anyhow::Result<Found>,
 ) {
-    let mut screen = Vec::new();
-    let message = format!("{name}, on QEMU {}", qemu.version);
-    let result = progress::step(&message, || plan.unattended().carry_out(qemu, &mut screen));
-    let screen = String::from_utf8_lossy(&screen);
+    let (result, screen) = carry_out(name, plan, qemu);
     match check(result, &screen) {
         Ok(found) => {
             tally.counted.extend(found.counted);
@@ -470,4 +479,12 @@ fn checked(
             tally.fail(name, &format!("{error:#}"));
         }
     }
+}
+
+/// One run: its verdict, and what the screen showed.
+pub(super) fn carry_out(name: &str, plan: Plan, qemu: &Qemu) -> (anyhow::Result<Found>, String) {
+    let mut screen = Vec::new();
+    let message = format!("{name}, on QEMU {}", qemu.version);
+    let result = progress::step(&message, || plan.unattended().carry_out(qemu, &mut screen));
+    (result, String::from_utf8_lossy(&screen).into_owned())
 }

@@ -8,6 +8,7 @@ mod differential;
 mod elf;
 pub mod end_to_end;
 pub mod host;
+pub mod paces;
 mod parts;
 mod simulator;
 pub mod tally;
