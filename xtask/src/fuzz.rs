@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use rustix::process::Signal;
 
 use crate::evidence::{Group, Record};
+use crate::screen::show;
 use crate::{cli, nightly, process, progress, setup, workspace};
 
 /// The cargo-fuzz that is installed where it is not there yet.
@@ -38,7 +39,7 @@ pub fn run(options: &cli::Fuzz) -> anyhow::Result<ExitCode> {
     let cargo_fuzz = match tools() {
         Ok(cargo_fuzz) => cargo_fuzz,
         Err(error) => {
-            println!("skipped: fuzz: {error:#}");
+            show!("skipped: fuzz: {error:#}");
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -46,7 +47,7 @@ pub fn run(options: &cli::Fuzz) -> anyhow::Result<ExitCode> {
     for target in targets {
         let inputs = fuzz(&cargo_fuzz, target, options.seconds)
             .with_context(|| format!("fuzz target {target}"))?;
-        println!(
+        show!(
             "fuzz {target} ... ok ({inputs} inputs in {} s)",
             options.seconds
         );

@@ -36,6 +36,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::elf_check::Elsewhere;
+use crate::screen::show;
 
 fn main() -> ExitCode {
     match command(cli::Xtask::parse()) {
@@ -86,7 +87,7 @@ fn command(xtask: cli::Xtask) -> anyhow::Result<ExitCode> {
                 Elsewhere::Forbidden
             };
             let entries = elf_check::check(&std::fs::read(&elf)?, elsewhere)?;
-            println!(
+            show!(
                 "{}: the {entries} entries of the exception table are right",
                 elf.display()
             );

@@ -7,6 +7,7 @@
 use std::process::ExitCode;
 
 use crate::evidence::{Group, Record};
+use crate::screen::show;
 use crate::test::{host, tally::Tally};
 use crate::{cli, nightly, progress, workspace};
 
@@ -36,7 +37,7 @@ const SAMPLE: [&str; 7] = [
 /// The command.
 pub fn run(options: &cli::Miri) -> anyhow::Result<ExitCode> {
     if let Err(error) = nightly::ensure(&["miri", "rust-src"]) {
-        println!("skipped: Miri: {error:#}");
+        show!("skipped: Miri: {error:#}");
         return Ok(ExitCode::SUCCESS);
     }
     progress::say("running the library's tests in Miri");
@@ -65,7 +66,7 @@ pub fn run(options: &cli::Miri) -> anyhow::Result<ExitCode> {
         };
         Record::leave("miri", vec![group])?;
     }
-    println!("Miri: {} passed, {} failed", tally.passed, tally.failed);
+    show!("Miri: {} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 {
         ExitCode::SUCCESS
     } else {

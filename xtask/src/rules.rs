@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::screen::show;
 use crate::workspace;
 
 /// The document, from the repository's root.
@@ -64,7 +65,7 @@ pub fn run(mode: Mode) -> anyhow::Result<()> {
         );
     }
     let (proved, rules) = (tests.len(), new.lines().filter_map(rule_of_heading).count());
-    println!("{DOCUMENT}: {proved} of {rules} rules have tests");
+    show!("{DOCUMENT}: {proved} of {rules} rules have tests");
     Ok(())
 }
 

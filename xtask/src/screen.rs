@@ -47,9 +47,27 @@ pub fn line(text: fmt::Arguments) {
         Some(kept) => writeln!(kept, "{text}").is_ok(),
         None => false,
     });
-    if !is_kept {
-        println!("{text}");
+    if !is_kept && let Err(error) = writeln!(io::stdout(), "{text}") {
+        give_up(&error);
     }
+}
+
+/// Shows what was kept back.
+pub fn release(bytes: &[u8]) {
+    if let Err(error) = Screen.write_all(bytes) {
+        give_up(&error);
+    }
+}
+
+/// Ends xtask, since nobody can see any more what it finds: its reader has gone, as `head` goes, or its disk is full. Children end
+/// with it.
+fn give_up(error: &io::Error) -> ! {
+    // Standard error may be gone, too.
+    let _ = writeln!(
+        io::stderr(),
+        "xtask: cannot print to standard output: {error}"
+    );
+    std::process::exit(1)
 }
 
 /// `println!` to the [`Screen`].

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::qemu::{Qemu, resolve};
 use crate::run::{Found, Plan};
+use crate::screen::show;
 use crate::{cli, progress};
 
 /// The command.
@@ -28,7 +29,7 @@ pub fn run(options: &cli::Bench) -> anyhow::Result<()> {
         }
     }
     let (under_hypervisor, bare) = (median(under_hypervisor), median(bare));
-    println!(
+    show!(
         "Linux, QEMU's start to power-off, median of {}: {:.1} s under the hypervisor, {:.1} s bare, ratio {:.2}",
         options.rounds,
         under_hypervisor.as_secs_f64(),
@@ -36,7 +37,7 @@ pub fn run(options: &cli::Bench) -> anyhow::Result<()> {
         under_hypervisor.as_secs_f64() / bare.as_secs_f64()
     );
     if let Some(exits) = exits {
-        println!("exits: {exits}");
+        show!("exits: {exits}");
     }
     Ok(())
 }

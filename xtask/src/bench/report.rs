@@ -1,5 +1,6 @@
 //! The measurements for people (tables) and for programs (JSON).
 
+use crate::screen::show;
 use std::fmt::Write;
 
 use super::budgets::Outcome;
@@ -34,34 +35,34 @@ const COPIES: [(&str, &str); 6] = [
 /// Prints the tables.
 pub fn print(instructions: &Measurements, ticks: &Measurements) {
     for (operation, shape) in COPIES {
-        println!("\n{operation}, {shape}: instructions a call");
+        show!("\n{operation}, {shape}: instructions a call");
         copies(instructions, operation, shape, |value, _| {
             format!("{value:.0}")
         });
-        println!("\n{operation}, {shape}: nanoseconds a call");
+        show!("\n{operation}, {shape}: nanoseconds a call");
         copies(ticks, operation, shape, |value, _| {
             format!("{:.0}", value * TICK)
         });
-        println!("\n{operation}, {shape}: times as fast as the baseline of its space (*: slower)");
+        show!("\n{operation}, {shape}: times as fast as the baseline of its space (*: slower)");
         copies(ticks, operation, shape, |value, baseline| {
             let mark = if value > baseline { "*" } else { "" };
             format!("{:.1}{mark}", baseline / value)
         });
     }
-    println!("\nother operations: instructions and nanoseconds a call");
+    show!("\nother operations: instructions and nanoseconds a call");
     for Measurement { key, value } in &instructions.0 {
         if !is_copy(&key.operation) {
             let name = format!("{} {} {} {}", key.operation, key.path, key.size, key.shape);
             let time = ticks
                 .get(&key.operation, &key.path, key.size, &key.shape)
                 .map_or("-".into(), |ticks| format!("{:.0}", ticks * TICK));
-            println!("{name:44} {value:>9.1} {time:>9}");
+            show!("{name:44} {value:>9.1} {time:>9}");
         }
     }
-    println!("\nseveral harts at once: nanoseconds a call of the slowest");
+    show!("\nseveral harts at once: nanoseconds a call of the slowest");
     for Measurement { key, value } in only_in(ticks, instructions) {
         let name = format!("{} {} {}", key.operation, key.path, key.size);
-        println!("{name:44} {:>19.0}", value * TICK);
+        show!("{name:44} {:>19.0}", value * TICK);
     }
 }
 
@@ -93,11 +94,8 @@ fn baseline_of(path: &str) -> &'static str {
 }
 
 fn copies(of: &Measurements, operation: &str, shape: &str, cell: impl Fn(f64, f64) -> String) {
-    print!("{:>8}", "bytes");
-    for path in PATHS {
-        print!(" {path:>14}");
-    }
-    println!();
+    let heads = PATHS.map(|path| format!(" {path:>14}")).concat();
+    show!("{:>8}{heads}", "bytes");
     let mut sizes: Vec<_> =
         of.0.iter()
             .filter(|it| it.key.operation == operation && it.key.shape == shape)
@@ -106,25 +104,26 @@ fn copies(of: &Measurements, operation: &str, shape: &str, cell: impl Fn(f64, f6
     sizes.sort_unstable();
     sizes.dedup();
     for size in sizes {
-        print!("{size:>8}");
-        for path in PATHS {
+        let cells = PATHS.map(|path| {
             let value = of.get(operation, path, size, shape);
             let baseline = of.get(operation, baseline_of(path), size, shape);
             let text = match (value, baseline) {
                 (Some(value), Some(baseline)) => cell(value, baseline),
                 _ => "-".into(),
             };
-            print!(" {text:>14}");
-        }
-        println!();
+            format!(" {text:>14}")
+        });
+        show!("{size:>8}{}", cells.concat());
     }
 }
 
 /// Prints the budgets.
 pub fn print_budgets(outcomes: &[Outcome]) {
-    println!(
+    show!(
         "\n{:44} {:>9} {:>9}",
-        "budgets, instructions a call", "allowed", "measured"
+        "budgets, instructions a call",
+        "allowed",
+        "measured"
     );
     for outcome in outcomes {
         let measured = outcome.measured.map_or("-".into(), |it| format!("{it:.1}"));
@@ -134,9 +133,10 @@ pub fn print_budgets(outcomes: &[Outcome]) {
             (false, true) => "EXCEEDED",
             (false, false) => "not met yet",
         };
-        println!(
+        show!(
             "{:44} {:>9.1} {measured:>9} {verdict}",
-            outcome.name, outcome.allowed
+            outcome.name,
+            outcome.allowed
         );
     }
 }

@@ -9,6 +9,7 @@ use anyhow::Context;
 
 use super::{Measure, one_run};
 use crate::qemu::{Board, resolve};
+use crate::screen::show;
 use crate::{artifacts, cli, progress};
 
 /// What a small run may take, from reset to the end.
@@ -44,13 +45,13 @@ pub fn run(options: &cli::Bench) -> anyhow::Result<ExitCode> {
                 break;
             }
         }
-        println!("\n{name}: cycles a call");
+        show!("\n{name}: cycles a call");
         for line in lines {
             let key = line.key;
             let name = format!("{} {} {} {}", key.operation, key.path, key.size, key.shape);
-            println!("{name:44} {:>9.1}", line.value);
+            show!("{name:44} {:>9.1}", line.value);
         }
-        println!("{name}: {shortest} cycles in all, of {CYCLES} allowed");
+        show!("{name}: {shortest} cycles in all, of {CYCLES} allowed");
         within &= shortest < CYCLES;
     }
     progress::say(&format!("to take elsewhere: {}", program.display()));

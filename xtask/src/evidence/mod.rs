@@ -17,6 +17,7 @@ use anyhow::Context;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::screen::show;
 use crate::{process, progress, rules, workspace};
 
 /// The document, from the repository's root.
@@ -211,7 +212,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     fs::write(&long_form, document::write(&records, &rules))?;
     let page = summary::write(&records, &rules, commits_since);
     fs::write(workspace::root().join(DOCUMENT), page)?;
-    println!(
+    show!(
         "{DOCUMENT} is written; the long form is {}",
         long_form.display()
     );

@@ -17,6 +17,7 @@ use crate::artifacts::{self, Form};
 use crate::elf_check::{self, Elsewhere};
 use crate::qemu::{Qemu, resolve};
 use crate::run::Plan;
+use crate::screen::show;
 use crate::test::{self, tally::Tally, target};
 use crate::workspace::{self, TARGET};
 use crate::{cli, process, progress};
@@ -53,7 +54,7 @@ pub fn run(machine: &cli::Machine) -> anyhow::Result<ExitCode> {
     let mut claim = |name: &str, result: anyhow::Result<()>| match result {
         Ok(()) => tally.pass_aloud(name),
         Err(error) => {
-            println!("test {name} ... FAILED: {error:#}");
+            show!("test {name} ... FAILED: {error:#}");
             tally.fail(name, &format!("{error:#}"));
         }
     };

@@ -23,6 +23,7 @@ use crate::elf_check::{self, Elsewhere};
 use crate::evidence::{self, Record};
 use crate::qemu::session::{self, Console, Ended};
 use crate::qemu::{self, Board, Qemu};
+use crate::screen::show;
 use crate::test::{end_to_end, target};
 use crate::{cli, loom, progress};
 
@@ -63,10 +64,10 @@ pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
         let seconds = start.elapsed().as_secs();
         let name = mutant.name;
         match &judged {
-            Ok(Some(test)) => println!("mutant {name} ... caught by {test} ({seconds} s)"),
-            Ok(None) => println!("mutant {name} ... SURVIVED ({seconds} s)"),
+            Ok(Some(test)) => show!("mutant {name} ... caught by {test} ({seconds} s)"),
+            Ok(None) => show!("mutant {name} ... SURVIVED ({seconds} s)"),
             // The others are worth their time all the same.
-            Err(error) => println!("mutant {name} ... NOT JUDGED: {error:#}"),
+            Err(error) => show!("mutant {name} ... NOT JUDGED: {error:#}"),
         }
         let caught_by = judged.ok().flatten();
         survivors += usize::from(caught_by.is_none());
@@ -78,7 +79,7 @@ pub fn run(options: &cli::Mutants) -> anyhow::Result<ExitCode> {
     if options.names.is_empty() && options.machine.is_usual() {
         Record::leave("mutants", results)?;
     }
-    println!("{} caught, {survivors} survived", wanted.len() - survivors);
+    show!("{} caught, {survivors} survived", wanted.len() - survivors);
     Ok(if survivors == 0 {
         ExitCode::SUCCESS
     } else {

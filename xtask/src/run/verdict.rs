@@ -10,6 +10,7 @@ use anyhow::{bail, ensure};
 
 use super::mark::Mark;
 use crate::guest::{initramfs, userland};
+use crate::screen::show;
 
 /// What must be seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Expected {
     /// printed, for who collects the evidence.
     pub fn judge(&self, seen: &Seen, failed: bool) -> anyhow::Result<()> {
         if let Some(series) = &seen.series {
-            println!("{series}, {} panics", u64::from(seen.panic.is_some()));
+            show!("{series}, {} panics", u64::from(seen.panic.is_some()));
         }
         if let Some(panic) = &seen.panic {
             bail!("the hypervisor panicked{}: {panic}", seen.newest_guest());

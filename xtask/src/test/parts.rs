@@ -5,15 +5,13 @@
 //! the list, whatever ended first.
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
 use super::tally::Tally;
-use crate::progress;
-use crate::screen::{self, Screen};
+use crate::{progress, screen};
 
 /// The most parts that run at once: each may have a machine of half a gigabyte.
 const MOST: usize = 4;
@@ -80,8 +78,7 @@ fn on_threads(parts: Vec<Part>, threads: usize) -> Vec<Done> {
                 (one(part), Vec::new())
             };
             let mut ended = ended.lock().expect("no thread panicked");
-            // A closed standard output ends xtask elsewhere.
-            let _ = Screen.write_all(&text);
+            screen::release(&text);
             if done.tally.is_err() {
                 waiting.lock().expect("no thread panicked").clear();
             }
