@@ -104,6 +104,7 @@ pub mod cause;
 pub mod copy;
 pub mod csr;
 pub mod fault;
+mod guest_bytes;
 pub mod guest_memory;
 pub mod guest_physical;
 pub mod guest_virtual;

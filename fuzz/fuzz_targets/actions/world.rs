@@ -137,8 +137,8 @@ fn read(guest: &ModelGuest<'_>, hart: &ModelHart<'_>, first: usize, bytes: &mut 
         .step_by(8)
         .zip(bytes.as_chunks_mut::<8>().0)
     {
-        let word = hart.ram().word(Spa::new(at)).unwrap();
-        *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        let double = hart.ram().load(Spa::new(at), Width::Double).unwrap();
+        *bytes = double.to_le_bytes();
     }
 }
 

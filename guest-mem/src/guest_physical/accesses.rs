@@ -22,7 +22,7 @@ impl PhysicalView<'_> {
             let part = &mut destination[done..done + len];
             match reach {
                 Reach::Vcpu(vcpu) => return vcpu.read_unmapped(at, part),
-                // SAFETY: a run's bytes are guest memory that the slot's or entry's contract makes valid for atomic reads
+                // SAFETY: a run's bytes are guest memory that the slot's or entry's contract makes valid for reads
                 // while this guard exists; no host buffer overlaps guest memory.
                 Reach::Direct(host) => unsafe { direct::copy_from(host, part) },
             }
@@ -123,7 +123,7 @@ impl GuestMemory for PhysicalView<'_> {
     #[inline]
     fn read(&self, gpa: Gpa, destination: &mut [u8]) -> Result<(), AccessError> {
         if let Some((_, host)) = self.range_in_last_slot(Operation::Read, gpa, destination.len()) {
-            // SAFETY: guest memory that the slot's contract makes valid for atomic reads while this guard exists; no host
+            // SAFETY: guest memory that the slot's contract makes valid for reads while this guard exists; no host
             // buffer overlaps guest memory.
             unsafe { direct::copy_from(host, destination) };
             return Ok(());

@@ -20,8 +20,8 @@ use crate::translate::{GStage, Purpose};
 /// # Safety
 ///
 /// Where [`direct`](Self::direct) answers an address, the bytes from there to the end of the guest-physical 4 KiB page are
-/// valid for atomic reads while the memory exists, and for atomic writes if the page was located for a store; neither the host
-/// nor anything but guests and this library accesses them other than atomically. Addresses are aligned alike, to a page.
+/// valid for reads while the memory exists, and for writes if the page was located for a store; nothing but guests and this
+/// library accesses them, unless in order with that, or as R77 says (assembly, or atomics of single bytes). Addresses are aligned alike, to a page.
 /// [`stretch`](Self::stretch) promises the same, for all of its bytes.
 pub unsafe trait BackingMemory: GStage + GuestMemory<Address = Gpa> {
     /// Whether writes have to be seen by a dirty log at the moment.

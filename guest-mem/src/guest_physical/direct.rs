@@ -1,112 +1,234 @@
 //! Moving guest bytes through the host's own mapping.
 //!
-//! The one idea: guests change this memory at any time, so it is only ever touched by atomic accesses (relaxed, aligned,
-//! eight bytes where the alignment of the guest's side allows) at raw pointers: no reference, no `memcpy` (invariant 2). On
-//! riscv64 these compile to plain `lb`/`ld`/`sb`/`sd`.
+//! The one idea: guests change this memory at any time, so it is touched only by the accesses of [`guest_bytes`], at raw
+//! pointers: no reference, no `memcpy` (invariant 2, R77). There is one mover, of doubles that are aligned on both sides where that
+//! can be, from any [`Source`] to any [`Sink`]: guest memory is either, the host's buffer is the other, and a fill has a source
+//! without memory.
 
-use core::slice;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use crate::access::Width;
+use crate::guest_bytes;
 
 mod single;
 
 pub(crate) use single::{compare_exchange, load, store};
 pub(super) use single::{load_device, store_device};
 
-const WORD: usize = size_of::<u64>();
+const DOUBLE: usize = size_of::<u64>();
 
-/// Words that are loaded together, to be stored together, so that no store waits for the load before it: as many as there are
-/// registers that nobody has to save.
+/// Doubles that are loaded together, to be stored together: as many as there are registers that nobody has to save.
 const TOGETHER: usize = 8;
 
-/// Words that the loops move before they look at their counter.
+/// Doubles that the loops move before they look at their counter.
 const UNROLL: usize = 2 * TOGETHER;
 
-/// The same of loops that merge, which need registers for more than the words.
+/// The same of loops that merge, which need registers for more than the doubles.
 const MERGED: usize = 4;
 
-/// Bytes before the first aligned word at or after `address`, `len` at most.
-#[inline]
-fn head(address: *const u8, len: usize) -> usize {
-    (address.addr().wrapping_neg() % WORD).min(len)
+/// Where a copy is on one of its sides.
+trait Side: Copy {
+    /// Whether the units of the copy's ends are those that are aligned here: what an aligned access of the guest's moves whole
+    /// stays whole.
+    const IS_GUEST: bool;
+
+    /// The address there.
+    fn address(self) -> usize;
+
+    /// So many bytes later, or earlier if the number has wrapped.
+    fn later(self, bytes: usize) -> Self;
 }
 
-/// # Safety
-///
-/// `at` is aligned to 8 and valid for an atomic read of 8 bytes.
-#[inline]
-unsafe fn get_word(at: *const u8) -> u64 {
-    // SAFETY: by the contract.
-    unsafe { AtomicU64::from_ptr(at.cast_mut().cast()) }.load(Ordering::Relaxed)
+/// A side that bytes are taken from.
+trait Source: Side {
+    /// The double `OFFSET` bytes from here.
+    ///
+    /// # Safety
+    ///
+    /// Its bytes are within the copy, and aligned to 8.
+    unsafe fn double<const OFFSET: usize>(self) -> u64;
+
+    /// What a register gets of the next bytes.
+    ///
+    /// # Safety
+    ///
+    /// They are within the copy, and aligned to `width` if this is the guest's side.
+    unsafe fn unit(self, width: Width) -> u64;
+
+    /// How far into a double this side is where the other is at the start of one.
+    #[inline(always)]
+    fn lag(self, sink: impl Sink) -> usize {
+        self.address().wrapping_sub(sink.address()) % DOUBLE
+    }
 }
 
-/// # Safety
-///
-/// `at` is aligned to 8 and valid for an atomic write of 8 bytes.
-#[inline]
-unsafe fn put_word(at: *mut u8, word: u64) {
-    // SAFETY: by the contract.
-    unsafe { AtomicU64::from_ptr(at.cast()) }.store(word, Ordering::Relaxed);
+/// A side that bytes go to.
+trait Sink: Side {
+    /// Puts a double `OFFSET` bytes from here.
+    ///
+    /// # Safety
+    ///
+    /// As [`Source::double`].
+    unsafe fn put_double<const OFFSET: usize>(self, double: u64);
+
+    /// Puts the low bits of `value` here.
+    ///
+    /// # Safety
+    ///
+    /// As [`Source::unit`].
+    unsafe fn put_unit(self, width: Width, value: u64);
+
+    /// The same place, of which the compiler does not know where it comes from. A loop that ends at an address costs an instruction
+    /// a round less so: the compiler adds no counter.
+    fn unknown(self) -> Self;
 }
 
-/// Reads ends of a range, by the widest units that are aligned in guest memory: what an aligned access of the guest's moves
-/// whole stays whole.
-///
-/// # Safety
-///
-/// As [`copy_from`].
-#[inline]
-unsafe fn units_from(mut source: *const u8, mut destination: &mut [u8]) {
-    macro_rules! unit {
-        ($kind:ident, $bytes:literal, $condition:ident ($wanted:expr)) => {
-            $condition destination.len() >= $bytes && $wanted {
-                let (part, rest) = destination.split_at_mut($bytes);
-                // SAFETY: by the contract; aligned.
-                let value = unsafe { $kind::from_ptr(source.cast_mut().cast()) }.load(Ordering::Relaxed);
-                part.copy_from_slice(&value.to_ne_bytes());
-                destination = rest;
-                source = source.wrapping_add($bytes);
+/// Guest memory. For what is only read the pointer may be one that nothing may be written through.
+#[derive(Clone, Copy)]
+struct Guest(*mut u8);
+
+impl Side for Guest {
+    const IS_GUEST: bool = true;
+
+    #[inline(always)]
+    fn address(self) -> usize {
+        self.0.addr()
+    }
+
+    #[inline(always)]
+    fn later(self, bytes: usize) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+}
+
+impl Source for Guest {
+    #[inline(always)]
+    unsafe fn double<const OFFSET: usize>(self) -> u64 {
+        // SAFETY: within the guest memory that the caller of the mover vouches for; aligned by this function's contract.
+        unsafe { guest_bytes::load_at::<OFFSET>(self.0, Width::Double) }
+    }
+
+    #[inline(always)]
+    unsafe fn unit(self, width: Width) -> u64 {
+        // SAFETY: as in `double`.
+        unsafe { guest_bytes::load(self.0, width) }
+    }
+}
+
+impl Sink for Guest {
+    #[inline(always)]
+    fn unknown(self) -> Self {
+        Self(guest_bytes::opaque(self.0))
+    }
+
+    #[inline(always)]
+    unsafe fn put_double<const OFFSET: usize>(self, double: u64) {
+        // SAFETY: as in `double`.
+        unsafe { guest_bytes::store_at::<OFFSET>(self.0, Width::Double, double) };
+    }
+
+    #[inline(always)]
+    unsafe fn put_unit(self, width: Width, value: u64) {
+        // SAFETY: as in `double`.
+        unsafe { guest_bytes::store(self.0, width, value) };
+    }
+}
+
+/// The host's buffer, from a slice that outlives the copy. For a source the pointer is one that nothing may be written through.
+#[derive(Clone, Copy)]
+struct Host(*mut u8);
+
+impl Side for Host {
+    const IS_GUEST: bool = false;
+
+    #[inline(always)]
+    fn address(self) -> usize {
+        self.0.addr()
+    }
+
+    #[inline(always)]
+    fn later(self, bytes: usize) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+}
+
+impl Source for Host {
+    #[inline(always)]
+    unsafe fn double<const OFFSET: usize>(self) -> u64 {
+        // SAFETY: within the slice, and aligned, by this function's contract.
+        unsafe { self.0.wrapping_add(OFFSET).cast::<u64>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn unit(self, width: Width) -> u64 {
+        // SAFETY: within the slice, by this function's contract.
+        unsafe {
+            match width {
+                Width::Byte => self.0.read().into(),
+                Width::Half => self.0.cast::<u16>().read_unaligned().into(),
+                Width::Word => self.0.cast::<u32>().read_unaligned().into(),
+                Width::Double => self.0.cast::<u64>().read_unaligned(),
             }
-        };
-    }
-    unit!(AtomicU8, 1, if (source.addr() & 1 != 0));
-    unit!(AtomicU16, 2, if (source.addr() & 2 != 0));
-    unit!(AtomicU32, 4, if (source.addr() & 4 != 0));
-    unit!(AtomicU64, 8, while (true));
-    unit!(AtomicU32, 4, if (true));
-    unit!(AtomicU16, 2, if (true));
-    if let Some(last) = destination.first_mut() {
-        // SAFETY: by the contract.
-        *last = unsafe { AtomicU8::from_ptr(source.cast_mut()) }.load(Ordering::Relaxed);
+        }
     }
 }
 
-/// Writes ends of a range, by the widest units that are aligned in guest memory.
-///
-/// # Safety
-///
-/// As [`copy_to`].
-#[inline]
-unsafe fn units_to(mut destination: *mut u8, mut source: &[u8]) {
-    macro_rules! unit {
-        ($kind:ident, $integer:ident, $bytes:literal, $condition:ident ($wanted:expr)) => {
-            $condition $wanted && let Some((part, rest)) = source.split_first_chunk::<$bytes>() {
-                let value = $integer::from_ne_bytes(*part);
-                // SAFETY: by the contract; aligned.
-                unsafe { $kind::from_ptr(destination.cast()) }.store(value, Ordering::Relaxed);
-                source = rest;
-                destination = destination.wrapping_add($bytes);
-            }
-        };
+impl Sink for Host {
+    #[inline(always)]
+    fn unknown(self) -> Self {
+        Self(guest_bytes::opaque(self.0))
     }
-    unit!(AtomicU8, u8, 1, if (destination.addr() & 1 != 0));
-    unit!(AtomicU16, u16, 2, if (destination.addr() & 2 != 0));
-    unit!(AtomicU32, u32, 4, if (destination.addr() & 4 != 0));
-    unit!(AtomicU64, u64, 8, while (true));
-    unit!(AtomicU32, u32, 4, if (true));
-    unit!(AtomicU16, u16, 2, if (true));
-    if let Some(&last) = source.first() {
-        // SAFETY: by the contract.
-        unsafe { AtomicU8::from_ptr(destination) }.store(last, Ordering::Relaxed);
+
+    #[inline(always)]
+    unsafe fn put_double<const OFFSET: usize>(self, double: u64) {
+        // SAFETY: within the slice, and aligned, by this function's contract.
+        unsafe { self.0.wrapping_add(OFFSET).cast::<u64>().write(double) };
+    }
+
+    #[inline(always)]
+    unsafe fn put_unit(self, width: Width, value: u64) {
+        // SAFETY: within the slice, by this function's contract.
+        unsafe {
+            match width {
+                Width::Byte => self.0.write(value as u8),
+                Width::Half => self.0.cast::<u16>().write_unaligned(value as u16),
+                Width::Word => self.0.cast::<u32>().write_unaligned(value as u32),
+                Width::Double => self.0.cast::<u64>().write_unaligned(value),
+            }
+        }
+    }
+}
+
+/// A source of one byte, again and again: the double is made of it. It is aligned as its sink is.
+#[derive(Clone, Copy)]
+struct Repeated(u64);
+
+impl Side for Repeated {
+    const IS_GUEST: bool = false;
+
+    #[inline(always)]
+    fn address(self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    fn later(self, _: usize) -> Self {
+        self
+    }
+}
+
+impl Source for Repeated {
+    #[inline(always)]
+    unsafe fn double<const OFFSET: usize>(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    unsafe fn unit(self, _: Width) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn lag(self, _: impl Sink) -> usize {
+        0
     }
 }
 
@@ -114,327 +236,240 @@ unsafe fn units_to(mut destination: *mut u8, mut source: &[u8]) {
 ///
 /// # Safety
 ///
-/// The `destination.len()` bytes at `source` are valid for atomic reads and do not overlap `destination`.
+/// The `destination.len()` bytes at `source` are guest memory that may be read, and do not overlap `destination`.
 #[inline]
 pub(crate) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
-    if (source.addr() | destination.as_ptr().addr() | destination.len()).is_multiple_of(WORD) {
-        let (words, len) = (destination.as_mut_ptr().cast(), destination.len() / WORD);
-        // SAFETY: by the contract; all is aligned, and every byte pattern is a `u64` and the other way round.
-        return unsafe { words_from(source, slice::from_raw_parts_mut(words, len)) };
-    }
-    // SAFETY: by the contract.
-    unsafe { copy_from_any(source, destination) }
-}
-
-/// # Safety
-///
-/// As [`copy_from`].
-#[inline(never)]
-unsafe fn copy_from_any(source: *const u8, destination: &mut [u8]) {
-    if destination.len() < WORD {
-        // SAFETY: the caller's promise.
-        return unsafe { units_from(source, destination) };
-    }
-    let lag = lag(source, destination.as_ptr());
-    let (first, body) = parts(destination.as_ptr(), lag, destination.len());
-    let (first, rest) = destination.split_at_mut(first);
-    let (body, last) = rest.split_at_mut(body);
-    let from = source.wrapping_add(first.len());
-    let tail = from.wrapping_add(body.len());
-    // SAFETY: within the range of the contract.
-    unsafe { units_from(source, first) };
-    // SAFETY: every byte pattern is a `u64` and the other way round. The body is words of the host's side: `parts`.
-    let (_, words, _) = unsafe { body.align_to_mut::<u64>() };
-    // SAFETY: within the range of the contract: `parts` leaves the bytes around the body that merging reads.
-    unsafe {
-        if lag == 0 {
-            words_from(from, words);
-        } else if !words.is_empty() {
-            merge_from(from.wrapping_sub(lag), lag, words);
-        }
-    }
-    // SAFETY: within the range of the contract.
-    unsafe { units_from(tail, last) };
-}
-
-/// How far into a word `read` is where `written` is at the start of one.
-#[inline]
-fn lag(read: *const u8, written: *const u8) -> usize {
-    read.addr().wrapping_sub(written.addr()) % WORD
-}
-
-/// Cuts `len` bytes to be written at `written`: those before the words, and those of the words.
-///
-/// The words begin aligned where they are written. Where the other side lags, it is read by aligned words, too, of which the
-/// first begins before and the last ends after the body: both within the range.
-#[inline]
-fn parts(written: *const u8, lag: usize, len: usize) -> (usize, usize) {
-    let mut first = head(written, len);
-    if lag == 0 {
-        return (first, (len - first) / WORD * WORD);
-    }
-    if first < lag {
-        first += WORD;
-    }
-    match len.checked_sub(first + (WORD - lag)) {
-        Some(room) => (first, room / WORD * WORD),
-        None => (len, 0),
-    }
-}
-
-/// The next word to write, of the bytes of `before` from `lag` on and the first of `next`.
-#[inline]
-fn merged(before: u64, next: u64, lag: usize) -> u64 {
-    let shift = 8 * lag as u32;
-    (u64::from_le(before) >> shift | u64::from_le(next) << (64 - shift)).to_le()
-}
-
-/// # Safety
-///
-/// `source` is aligned to 8 and valid for atomic reads of one word more than `destination` has; `lag` is 1 to 7.
-unsafe fn merge_from(source: *const u8, lag: usize, destination: &mut [u64]) {
-    // SAFETY: by the contract.
-    let mut before = unsafe { get_word(source) };
-    let mut source = source.wrapping_add(WORD);
-    let (batches, rest) = destination.as_chunks_mut::<MERGED>();
-    for batch in batches {
-        // SAFETY: by the contract.
-        let next: [u64; MERGED] =
-            core::array::from_fn(|at| unsafe { get_word(source.add(at * WORD)) });
-        for (word, next) in batch.iter_mut().zip(next) {
-            *word = merged(before, next, lag);
-            before = next;
-        }
-        source = source.wrapping_add(MERGED * WORD);
-    }
-    for word in rest {
-        // SAFETY: by the contract.
-        let next = unsafe { get_word(source) };
-        *word = merged(before, next, lag);
-        before = next;
-        source = source.wrapping_add(WORD);
-    }
-}
-
-/// # Safety
-///
-/// `source` is aligned to 8 and valid for atomic reads of as many words as `destination` has.
-#[inline(always)]
-unsafe fn words_from(source: *const u8, destination: &mut [u64]) {
-    if destination.len() < UNROLL {
-        // SAFETY: by the contract.
-        return unsafe { few_words_from(source, destination) };
-    }
-    // SAFETY: by the contract.
-    unsafe { many_words_from(source, destination) }
-}
-
-/// # Safety
-///
-/// As [`words_from`].
-#[inline(never)]
-unsafe fn many_words_from(mut source: *const u8, destination: &mut [u64]) {
-    let (batches, rest) = destination.as_chunks_mut::<UNROLL>();
-    for batch in batches {
-        let (halves, _) = batch.as_chunks_mut::<TOGETHER>();
-        for half in halves {
-            // SAFETY: by the contract.
-            *half = unsafe { batch_from(source) };
-            source = source.wrapping_add(TOGETHER * WORD);
-        }
-    }
-    if !rest.is_empty() {
-        // SAFETY: by the contract.
-        unsafe { few_words_from(source, rest) };
-    }
-}
-
-/// # Safety
-///
-/// As [`words_from`].
-#[inline(never)]
-unsafe fn few_words_from(mut source: *const u8, destination: &mut [u64]) {
-    let (batches, rest) = destination.as_chunks_mut::<TOGETHER>();
-    for batch in batches {
-        // SAFETY: by the contract.
-        *batch = unsafe { batch_from(source) };
-        source = source.wrapping_add(TOGETHER * WORD);
-    }
-    for (at, word) in rest.iter_mut().enumerate() {
-        // SAFETY: by the contract.
-        *word = unsafe { get_word(source.add(at * WORD)) };
-    }
-}
-
-/// # Safety
-///
-/// `source` is aligned to 8 and valid for atomic reads of `WORDS` words.
-#[inline(always)]
-unsafe fn batch_from<const WORDS: usize>(source: *const u8) -> [u64; WORDS] {
-    // SAFETY: by the contract.
-    core::array::from_fn(|at| unsafe { get_word(source.add(at * WORD)) })
+    let (to, len) = (Host(destination.as_mut_ptr()), destination.len());
+    // SAFETY: the function's contract; the other side is a slice.
+    unsafe { copy(to, Guest(source.cast_mut()), len) };
 }
 
 /// Copies the host's bytes into guest memory.
 ///
 /// # Safety
 ///
-/// The `source.len()` bytes at `destination` are valid for atomic writes and do not overlap `source`.
+/// The `source.len()` bytes at `destination` are guest memory that may be written, and do not overlap `source`.
 #[inline]
 pub(crate) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
-    if (destination.addr() | source.as_ptr().addr() | source.len()).is_multiple_of(WORD) {
-        let (words, len) = (source.as_ptr().cast(), source.len() / WORD);
-        // SAFETY: by the contract; all is aligned, and every byte pattern is a `u64`.
-        return unsafe { words_to(destination, slice::from_raw_parts(words, len)) };
-    }
-    // SAFETY: by the contract.
-    unsafe { copy_to_any(destination, source) }
-}
-
-/// # Safety
-///
-/// As [`copy_to`].
-#[inline(never)]
-unsafe fn copy_to_any(destination: *mut u8, source: &[u8]) {
-    if source.len() < WORD {
-        // SAFETY: the caller's promise.
-        return unsafe { units_to(destination, source) };
-    }
-    let lag = lag(source.as_ptr(), destination);
-    let (first, body) = parts(destination, lag, source.len());
-    let to = destination.wrapping_add(first);
-    let tail = first + body;
-    // SAFETY: within the range of the contract.
-    unsafe { units_to(destination, &source[..first]) };
-    // The words that are read: those of the body, or with a lag all that lie around it, which `parts` has left room for.
-    let (from, until) = match lag {
-        0 => (first, tail),
-        _ if body == 0 => (0, 0),
-        _ => (first - lag, tail + WORD - lag),
-    };
-    // SAFETY: every byte pattern is a `u64`; this part begins and ends at words.
-    let (_, words, _) = unsafe { source[from..until].align_to::<u64>() };
-    // SAFETY: within the range of the contract; aligned by `parts`.
-    unsafe {
-        if lag == 0 {
-            words_to(to, words);
-        } else if let Some((&before, words)) = words.split_first() {
-            merge_to(to, lag, before, words);
-        }
-    }
-    // SAFETY: within the range of the contract.
-    unsafe { units_to(destination.add(tail), &source[tail..]) };
-}
-
-/// # Safety
-///
-/// `destination` is aligned to 8 and valid for atomic writes of as many words as `source` has; `lag` is 1 to 7.
-unsafe fn merge_to(mut destination: *mut u8, lag: usize, mut before: u64, source: &[u64]) {
-    let (batches, rest) = source.as_chunks::<MERGED>();
-    for batch in batches {
-        for (at, &next) in batch.iter().enumerate() {
-            // SAFETY: by the contract.
-            unsafe { put_word(destination.add(at * WORD), merged(before, next, lag)) };
-            before = next;
-        }
-        destination = destination.wrapping_add(MERGED * WORD);
-    }
-    for &next in rest {
-        // SAFETY: by the contract.
-        unsafe { put_word(destination, merged(before, next, lag)) };
-        before = next;
-        destination = destination.wrapping_add(WORD);
-    }
-}
-
-/// # Safety
-///
-/// `destination` is aligned to 8 and valid for atomic writes of as many words as `source` has.
-#[inline(always)]
-unsafe fn words_to(destination: *mut u8, source: &[u64]) {
-    if source.len() < UNROLL {
-        // SAFETY: by the contract.
-        return unsafe { few_words_to(destination, source) };
-    }
-    // SAFETY: by the contract.
-    unsafe { many_words_to(destination, source) }
-}
-
-/// # Safety
-///
-/// As [`words_to`].
-#[inline(never)]
-unsafe fn many_words_to(mut destination: *mut u8, source: &[u64]) {
-    let (batches, rest) = source.as_chunks::<UNROLL>();
-    for batch in batches {
-        let (halves, _) = batch.as_chunks::<TOGETHER>();
-        for &half in halves {
-            // SAFETY: by the contract.
-            unsafe { batch_to(destination, half) };
-            destination = destination.wrapping_add(TOGETHER * WORD);
-        }
-    }
-    if !rest.is_empty() {
-        // SAFETY: by the contract.
-        unsafe { few_words_to(destination, rest) };
-    }
-}
-
-/// # Safety
-///
-/// As [`words_to`].
-#[inline(never)]
-unsafe fn few_words_to(mut destination: *mut u8, source: &[u64]) {
-    let (batches, rest) = source.as_chunks::<TOGETHER>();
-    for &batch in batches {
-        // SAFETY: by the contract.
-        unsafe { batch_to(destination, batch) };
-        destination = destination.wrapping_add(TOGETHER * WORD);
-    }
-    for (at, &word) in rest.iter().enumerate() {
-        // SAFETY: by the contract.
-        unsafe { put_word(destination.add(at * WORD), word) };
-    }
-}
-
-/// # Safety
-///
-/// `destination` is aligned to 8 and valid for atomic writes of `WORDS` words.
-#[inline(always)]
-unsafe fn batch_to<const WORDS: usize>(destination: *mut u8, batch: [u64; WORDS]) {
-    for (at, word) in batch.into_iter().enumerate() {
-        // SAFETY: by the contract.
-        unsafe { put_word(destination.add(at * WORD), word) };
-    }
+    let (from, len) = (Host(source.as_ptr().cast_mut()), source.len());
+    // SAFETY: the function's contract; the other side is a slice.
+    unsafe { copy(Guest(destination), from, len) };
 }
 
 /// Sets guest bytes to one value.
 ///
 /// # Safety
 ///
-/// The `len` bytes at `destination` are valid for atomic writes.
-pub(crate) unsafe fn fill(mut destination: *mut u8, byte: u8, len: usize) {
-    let word = [byte; WORD];
-    let head = head(destination, len);
-    let (batches, rest) = (
-        (len - head) / (UNROLL * WORD),
-        (len - head) % (UNROLL * WORD),
-    );
-    // SAFETY: within the range of the contract; ends of less than a word.
-    unsafe { units_to(destination, &word[..head]) };
-    destination = destination.wrapping_add(head);
-    for _ in 0..batches {
-        for at in 0..UNROLL {
-            // SAFETY: within the range of the contract; aligned by `head`.
-            unsafe { put_word(destination.add(at * WORD), u64::from_ne_bytes(word)) };
+/// The `len` bytes at `destination` are guest memory that may be written.
+pub(crate) unsafe fn fill(destination: *mut u8, byte: u8, len: usize) {
+    let double = u64::from_ne_bytes([byte; DOUBLE]);
+    // SAFETY: the function's contract; the other side has no memory.
+    unsafe { copy(Guest(destination), Repeated(double), len) };
+}
+
+/// The mover. `from` and `to` may be of any alignment.
+///
+/// # Safety
+///
+/// `len` bytes from each side on are of a buffer or of guest memory which may be read or written as the side says. One of
+/// the sides is guest memory, and they do not overlap.
+#[inline(always)]
+unsafe fn copy<T: Sink, F: Source>(to: T, from: F, len: usize) {
+    if (from.address() | to.address() | len).is_multiple_of(DOUBLE) {
+        // SAFETY: the function's contract; all is aligned.
+        return unsafe { doubles(to, from, len / DOUBLE) };
+    }
+    // SAFETY: the function's contract.
+    unsafe { copy_any(to, from, len) }
+}
+
+/// # Safety
+///
+/// As [`copy`].
+#[inline(never)]
+unsafe fn copy_any<T: Sink, F: Source>(to: T, from: F, len: usize) {
+    if len < DOUBLE {
+        // SAFETY: the function's contract.
+        return unsafe { units(to, from, len) };
+    }
+    let lag = from.lag(to);
+    let (first, body) = parts(to.address(), lag, len);
+    // SAFETY: the parts are within the copy, one after the other. The body is of doubles that are aligned where they go; those that
+    // it reads for a lag begin before it and end after it, where `parts` has left the room.
+    unsafe {
+        units(to, from, first);
+        let (to, from) = (to.later(first), from.later(first));
+        if lag == 0 {
+            doubles(to, from, body / DOUBLE);
+        } else if body != 0 {
+            merge(to, from.later(lag.wrapping_neg()), lag, body / DOUBLE);
         }
-        destination = destination.wrapping_add(UNROLL * WORD);
+        units(to.later(body), from.later(body), len - first - body);
     }
-    for _ in 0..rest / WORD {
-        // SAFETY: as above.
-        unsafe { put_word(destination, u64::from_ne_bytes(word)) };
-        destination = destination.wrapping_add(WORD);
+}
+
+/// Cuts `len` bytes that go to the address `to`: those before the doubles, and those of the doubles.
+///
+/// The doubles begin aligned where they go. Where the other side lags, it is read by aligned doubles, too, of which the first
+/// begins before and the last ends after the body: both within the copy.
+#[inline]
+fn parts(to: usize, lag: usize, len: usize) -> (usize, usize) {
+    let mut first = (to.wrapping_neg() % DOUBLE).min(len);
+    if lag == 0 {
+        return (first, (len - first) / DOUBLE * DOUBLE);
     }
-    // SAFETY: as above.
-    unsafe { units_to(destination, &word[..rest % WORD]) };
+    if first < lag {
+        first += DOUBLE;
+    }
+    match len.checked_sub(first + (DOUBLE - lag)) {
+        Some(room) => (first, room / DOUBLE * DOUBLE),
+        None => (len, 0),
+    }
+}
+
+/// Moves the ends of a copy, by the widest units that are aligned in guest memory.
+///
+/// # Safety
+///
+/// As [`copy`].
+#[inline]
+unsafe fn units<T: Sink, F: Source>(mut to: T, mut from: F, mut len: usize) {
+    macro_rules! unit {
+        ($width:ident, $condition:ident $wanted:expr) => {
+            $condition $wanted && len >= Width::$width.bytes() {
+                // SAFETY: within the copy; aligned in guest memory, to which smaller units have led.
+                unsafe { to.put_unit(Width::$width, from.unit(Width::$width)) };
+                (to, from) = (to.later(Width::$width.bytes()), from.later(Width::$width.bytes()));
+                len -= Width::$width.bytes();
+            }
+        };
+    }
+    macro_rules! guest {
+        () => {
+            if T::IS_GUEST {
+                to.address()
+            } else {
+                from.address()
+            }
+        };
+    }
+    unit!(Byte, if guest!() & 1 != 0);
+    unit!(Half, if guest!() & 2 != 0);
+    unit!(Word, if guest!() & 4 != 0);
+    unit!(Double, while true);
+    unit!(Word, if true);
+    unit!(Half, if true);
+    if len != 0 {
+        // SAFETY: the last byte of the copy.
+        unsafe { to.put_unit(Width::Byte, from.unit(Width::Byte)) };
+    }
+}
+
+/// Moves `count` doubles.
+///
+/// # Safety
+///
+/// As [`copy`], of as many bytes, aligned to 8 on both sides.
+#[inline(always)]
+unsafe fn doubles<T: Sink, F: Source>(to: T, from: F, count: usize) {
+    if count < UNROLL {
+        // SAFETY: the function's contract.
+        return unsafe { few(to, from, count) };
+    }
+    // SAFETY: the function's contract.
+    unsafe { many(to, from, count) }
+}
+
+/// Loads the doubles at these offsets, and then stores them, so that no store waits for the load before it.
+///
+/// Safety: they are within the copy, and aligned on both sides.
+macro_rules! together {
+    ($to:ident, $from:ident, $($name:ident $offset:literal),*) => {{
+        $(let $name = $from.double::<$offset>();)*
+        $($to.put_double::<$offset>($name);)*
+    }};
+}
+
+/// # Safety
+///
+/// As [`doubles`].
+#[inline(never)]
+unsafe fn many<T: Sink, F: Source>(mut to: T, mut from: F, count: usize) {
+    let end = to.later(count / UNROLL * UNROLL * DOUBLE).address();
+    while to.address() != end {
+        // SAFETY: the function's contract.
+        unsafe {
+            together!(to, from, a 0, b 8, c 16, d 24, e 32, f 40, g 48, h 56);
+            together!(to, from, a 64, b 72, c 80, d 88, e 96, f 104, g 112, h 120);
+        }
+        (to, from) = (
+            to.later(UNROLL * DOUBLE).unknown(),
+            from.later(UNROLL * DOUBLE),
+        );
+    }
+    if !count.is_multiple_of(UNROLL) {
+        // SAFETY: the function's contract.
+        unsafe { few(to, from, count % UNROLL) };
+    }
+}
+
+/// # Safety
+///
+/// As [`doubles`].
+#[inline(never)]
+unsafe fn few<T: Sink, F: Source>(mut to: T, mut from: F, count: usize) {
+    for _ in 0..count / TOGETHER {
+        // SAFETY: the function's contract.
+        unsafe { together!(to, from, a 0, b 8, c 16, d 24, e 32, f 40, g 48, h 56) };
+        (to, from) = (to.later(TOGETHER * DOUBLE), from.later(TOGETHER * DOUBLE));
+    }
+    for _ in 0..count % TOGETHER {
+        // SAFETY: the function's contract.
+        unsafe { to.put_double::<0>(from.double::<0>()) };
+        (to, from) = (to.later(DOUBLE), from.later(DOUBLE));
+    }
+}
+
+/// Moves `count` doubles that begin `lag` bytes into those that are read.
+///
+/// # Safety
+///
+/// As [`copy`], of `count` doubles at `to` and one more at `from`, aligned to 8 on both sides; `lag` is 1 to 7.
+unsafe fn merge<T: Sink, F: Source>(mut to: T, mut from: F, lag: usize, count: usize) {
+    // SAFETY: the function's contract.
+    let mut before = unsafe { from.double::<0>() };
+    from = from.later(DOUBLE);
+    let end = to.later(count / MERGED * MERGED * DOUBLE).address();
+    while to.address() != end {
+        // SAFETY: the function's contract.
+        unsafe {
+            let (a, b) = (from.double::<0>(), from.double::<8>());
+            let (c, d) = (from.double::<16>(), from.double::<24>());
+            to.put_double::<0>(merged(before, a, lag));
+            to.put_double::<8>(merged(a, b, lag));
+            to.put_double::<16>(merged(b, c, lag));
+            to.put_double::<24>(merged(c, d, lag));
+            before = d;
+        }
+        (to, from) = (
+            to.later(MERGED * DOUBLE).unknown(),
+            from.later(MERGED * DOUBLE),
+        );
+    }
+    for _ in 0..count % MERGED {
+        // SAFETY: the function's contract.
+        unsafe {
+            let next = from.double::<0>();
+            to.put_double::<0>(merged(before, next, lag));
+            before = next;
+        }
+        (to, from) = (to.later(DOUBLE), from.later(DOUBLE));
+    }
+}
+
+/// The next double to write, of the bytes of `before` from `lag` on and the first of `next`.
+#[inline]
+fn merged(before: u64, next: u64, lag: usize) -> u64 {
+    let shift = 8 * lag as u32;
+    (u64::from_le(before) >> shift | u64::from_le(next) << (64 - shift)).to_le()
 }

@@ -113,7 +113,7 @@ pub(crate) unsafe fn fill(destination: *mut u8, byte: u8, len: usize) {
 /// # Safety
 ///
 /// `at` leads to a page.
-pub(crate) unsafe fn load(at: *mut u8, _width: Width, order: Ordering) -> u64 {
+pub(crate) unsafe fn load(at: *const u8, _width: Width, order: Ordering) -> u64 {
     // SAFETY: the caller's.
     unsafe { Page::at(at) }.double.load(order)
 }

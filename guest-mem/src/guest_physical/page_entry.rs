@@ -93,8 +93,8 @@ impl PageEntry {
     /// # Safety
     ///
     /// From now until the entry has been changed *and* every memory that uses it was synchronized after that, the 4096 bytes
-    /// at the page are valid for atomic reads (for [`HostPage::Writable`] also writes) by any hart, and neither the host nor
-    /// anything but guests and this library accesses them other than atomically.
+    /// at the page are valid for reads (for [`HostPage::Writable`] also writes) by any hart, and nothing but guests and this
+    /// library accesses them, unless in order with that, or as R77 says (assembly, or atomics of single bytes).
     pub unsafe fn set(&self, page: HostPage) -> HostPage {
         HostPage::decode(self.0.swap(page.encode(), Ordering::AcqRel))
     }

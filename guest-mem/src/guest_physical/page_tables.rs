@@ -53,7 +53,7 @@ impl Stretch {
     #[inline(always)]
     pub(crate) unsafe fn load(&self, at: Gpa) -> Option<u64> {
         let host = self.place(at, Purpose::Load)?;
-        // SAFETY: valid for atomic reads, by the contract of who made it; ranges are aligned alike in both spaces, to a page.
+        // SAFETY: valid for reads, by the contract of who made it; ranges are aligned alike in both spaces, to a page.
         Some(unsafe { direct::load(host.as_ptr(), Width::Double, Ordering::Acquire) })
     }
 }
@@ -116,7 +116,7 @@ impl GStage for PhysicalView<'_> {
         if at.is_aligned_to(size_of::<u64>() as u64)
             && let Some(host) = self.plain_address(Operation::Load, at)
         {
-            // SAFETY: memory of a slot, whose contract makes it valid for atomic reads while this guard exists; slots and pages
+            // SAFETY: memory of a slot, whose contract makes it valid for reads while this guard exists; slots and pages
             // are aligned alike in both spaces.
             return Ok(unsafe { direct::load(host.as_ptr(), Width::Double, Ordering::Acquire) });
         }

@@ -71,8 +71,9 @@ impl<'m> Slot<'m> {
     /// # Safety
     ///
     /// While this slot or a copy of it is in a memory (from `add` until `remove` or `replace` has returned, or the memory is
-    /// dropped), the `len` bytes at `host` are valid for atomic reads and, unless the slot is read-only, writes by any hart,
-    /// and nothing but guests and this library accesses them other than atomically. A copy is a slot that safe code may add.
+    /// dropped), the `len` bytes at `host` are valid for reads and, unless the slot is read-only, writes by any hart, and
+    /// nothing but guests and this library accesses them, unless in order with that, or as R77 says (assembly, or atomics of single
+    /// bytes). A copy is a slot that safe code may add.
     pub const unsafe fn linear(base: Gpa, len: u64, host: NonNull<u8>) -> Self {
         Self::new(base, len, Backing::Linear { host })
     }

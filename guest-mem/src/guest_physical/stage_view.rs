@@ -25,8 +25,9 @@ use crate::translate::{
 /// # Safety
 ///
 /// Where [`host_address`](Self::host_address) answers, the bytes from there to the end of the machine's 4 KiB page are valid
-/// for atomic reads and writes for as long as a G-stage table leads there and, after that, until every read guard that
-/// existed is gone; and they are RAM that is accessed as atomics only. The host's page is aligned to 4096.
+/// for reads and writes for as long as a G-stage table leads there and, after that, until every read guard that existed is
+/// gone; and they are RAM that nothing but guests and this library accesses, unless in order with that, or as R77 says
+/// (assembly, or atomics of single bytes). The host's page is aligned to 4096.
 pub unsafe trait MachineMemory: EntryMemory {
     /// Where the host has the byte at `at`, if it is RAM.
     fn host_address(&self, at: Spa) -> Option<NonNull<u8>>;
@@ -61,7 +62,6 @@ impl<'g> PhysicalView<'g> {
     ///
     /// ```
     /// use core::ptr::NonNull;
-    /// use core::sync::atomic::Ordering;
     /// # use guest_mem::hart::model::{ModelGuest, Ram, RamArray};
     /// use guest_mem::csr::GMode;
     /// use guest_mem::guest_physical::{GuestPhysicalMemory, MachineMemory};
@@ -75,12 +75,11 @@ impl<'g> PhysicalView<'g> {
     ///         self.0.load(at, Width::Double).ok_or(Refused)
     ///     }
     ///     fn compare_exchange_entry(&self, at: Spa, old: u64, new: u64) -> Result<Result<u64, u64>, Refused> {
-    ///         let word = self.0.word(at).ok_or(Refused)?;
-    ///         Ok(word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst))
+    ///         self.0.compare_exchange(at, old, new).ok_or(Refused)
     ///     }
     /// }
     ///
-    /// // SAFETY: this RAM is never given back, and accessed as atomics only.
+    /// // SAFETY: this RAM is never given back, and accessed as guest memory is.
     /// unsafe impl MachineMemory for Machine<'_> {
     ///     fn host_address(&self, at: Spa) -> Option<NonNull<u8>> {
     ///         self.0.host_ptr(at)

@@ -64,7 +64,7 @@ impl<'v, 'h, H: Hart> GuestVirtual<'v, 'h, H> {
     /// # let hart = guest.hart();
     /// # let host = ram.host_ptr(guest.spa(ModelGuest::BASE).unwrap()).unwrap();
     /// let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
-    /// // SAFETY: the guest's memory is at `host` for as long as `memory` exists, and is accessed as atomics only.
+    /// // SAFETY: the guest's memory is at `host` for as long as `memory` exists, and is accessed as R77 says.
     /// let slot = unsafe { Slot::linear(ModelGuest::BASE, guest.len(), host) };
     /// memory.add(slot, &mut NoGStage)?;
     /// let mut reader = memory.reader(0)?;

@@ -197,7 +197,7 @@ impl<'h, H: Hart, M: BackingMemory> BackedVirtual<'_, 'h, H, M> {
     /// # let host = ram.host_ptr(guest.spa(ModelGuest::BASE).unwrap()).unwrap();
     /// # let frame = guest.spa(Gpa::new(0x8000_3000)).unwrap();
     /// # let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
-    /// # // SAFETY: the guest's memory is at `host` for as long as `memory` exists, and is accessed as atomics only.
+    /// # // SAFETY: the guest's memory is at `host` for as long as `memory` exists, and is accessed as R77 says.
     /// # memory.add(unsafe { Slot::linear(ModelGuest::BASE, guest.len(), host) }, &mut NoGStage)?;
     /// # let mut reader = memory.reader(0)?;
     /// # // SAFETY: the guest is loaded on the hart.

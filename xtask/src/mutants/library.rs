@@ -487,6 +487,23 @@ pub const OF_LIBRARY: &[Mutant] = &[
             ),
         ],
     ),
+    // Guest bytes in the host's mapping.
+    on_host(
+        "a direct copy forgets its last bytes",
+        "guest_physical/direct.rs",
+        &[(
+            "units(to.later(body), from.later(body), len - first - body);",
+            "units(to.later(body), from.later(body), 0);",
+        )],
+    ),
+    on_target(
+        "a direct exchange of a byte changes the word around it",
+        "guest_bytes/riscv64.rs",
+        &[(
+            "\"xor {changed}, {found}, {change}\"",
+            "\"mv {changed}, {change}\"",
+        )],
+    ),
     on_host(
         "the dirty bit of a single store is set before the data",
         "guest_physical/accesses.rs",

@@ -2,55 +2,52 @@
 //!
 //! The one idea: one instruction of exactly the width asked for, whatever the ordering adds around it.
 
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{Ordering, fence};
 
 use crate::access::Width;
-use crate::guest_memory::GuestInteger;
-
-/// Runs `$body` with `$atomic` bound to the atomic of `$width` bits at `$at`, and `$integer`, if it wants that, as its integer.
-macro_rules! at_width {
-    ($width:expr, $at:expr, |$atomic:ident $(, $integer:ident)?| $body:expr) => {
-        match $width {
-            Width::Byte => at_width!(@ AtomicU8, u8, $at, $atomic, [$($integer)?], $body),
-            Width::Half => at_width!(@ AtomicU16, u16, $at, $atomic, [$($integer)?], $body),
-            Width::Word => at_width!(@ AtomicU32, u32, $at, $atomic, [$($integer)?], $body),
-            Width::Double => at_width!(@ AtomicU64, u64, $at, $atomic, [$($integer)?], $body),
-        }
-    };
-    (@ $kind:ident, $type:ident, $at:expr, $atomic:ident, [$($integer:ident)?], $body:expr) => {{
-        $(type $integer = $type;)?
-        // SAFETY: the contract of the function: `$at` is aligned to the width and valid for the access.
-        let $atomic = unsafe { $kind::from_ptr($at.cast()) };
-        $body
-    }};
-}
+use crate::guest_bytes;
 
 /// One atomic load, zero-extended.
 ///
 /// # Safety
 ///
-/// `at` is aligned to `width` and valid for the atomic read.
+/// The bytes at `at` are guest memory that may be read, aligned to `width`.
 #[inline]
-pub(crate) unsafe fn load(at: *mut u8, width: Width, order: Ordering) -> u64 {
-    at_width!(width, at, |atomic| atomic.load(order).to_register())
+pub(crate) unsafe fn load(at: *const u8, width: Width, order: Ordering) -> u64 {
+    // The fences are those that an atomic of `core` has on riscv64, for each ordering.
+    if order == Ordering::SeqCst {
+        fence(Ordering::SeqCst);
+    }
+    // SAFETY: the function's contract.
+    let value = unsafe { guest_bytes::load(at, width) };
+    if order != Ordering::Relaxed {
+        fence(Ordering::Acquire);
+    }
+    value
 }
 
 /// One atomic store of the low bits of `value`.
 ///
 /// # Safety
 ///
-/// `at` is aligned to `width` and valid for the atomic write.
+/// The bytes at `at` are guest memory that may be written, aligned to `width`.
 #[inline]
 pub(crate) unsafe fn store(at: *mut u8, width: Width, value: u64, order: Ordering) {
-    at_width!(width, at, |atomic, Integer| atomic
-        .store(value as Integer, order));
+    if order != Ordering::Relaxed {
+        fence(Ordering::Release);
+    }
+    // SAFETY: the function's contract.
+    unsafe { guest_bytes::store(at, width, value) };
+    if order == Ordering::SeqCst {
+        fence(Ordering::SeqCst);
+    }
 }
 
-/// One compare-and-exchange; answers the value found. On riscv64 the 1- and 2-byte ones are LR/SC of the word around.
+/// One compare-and-exchange; returns the value found. On riscv64 the 1- and 2-byte ones are LR/SC of the word around.
 ///
 /// # Safety
 ///
-/// `at` is aligned to `width` and valid for atomic reads and writes of the 4-byte word that holds it.
+/// The bytes at `at` are guest memory that may be read and written, as is the 4-byte word that holds them, aligned to `width`.
 #[inline]
 pub(crate) unsafe fn compare_exchange(
     at: *mut u8,
@@ -59,20 +56,18 @@ pub(crate) unsafe fn compare_exchange(
     new: u64,
     order: Ordering,
 ) -> u64 {
-    let failure = match order {
-        Ordering::Release => Ordering::Relaxed,
-        Ordering::AcqRel => Ordering::Acquire,
-        other => other,
-    };
     if current & !width.mask() != 0 {
         // No value of this width equals it: the compare fails.
-        // SAFETY: by the contract.
+        let failure = match order {
+            Ordering::Release => Ordering::Relaxed,
+            Ordering::AcqRel => Ordering::Acquire,
+            other => other,
+        };
+        // SAFETY: the function's contract.
         return unsafe { load(at, width, failure) };
     }
-    at_width!(width, at, |atomic, Integer| atomic
-        .compare_exchange(current as Integer, new as Integer, order, failure)
-        .unwrap_or_else(|found| found)
-        .to_register())
+    // SAFETY: the function's contract; both values are of the width.
+    unsafe { guest_bytes::compare_exchange(at, width, current, new & width.mask(), order) }
 }
 
 /// One volatile load of exactly `width` from a device. Any order but relaxed is a full fence, I/O included.

@@ -14,6 +14,7 @@ mod races;
 mod replacing;
 mod resolving;
 mod reuse;
+mod rust_model;
 mod shown;
 mod slots;
 

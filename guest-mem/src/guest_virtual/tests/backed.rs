@@ -16,7 +16,7 @@ type Slots<'m> = GuestPhysicalMemory<'m, 2, 1>;
 /// All of the guest's memory as one slot.
 fn slots<'m>(guest: &ModelGuest<'m>, ram: Ram<'m>, log: &'m [AtomicU64]) -> Slots<'m> {
     let host = ram.host_ptr(guest.spa(gpa(0)).unwrap()).unwrap();
-    // SAFETY: the guest's memory is contiguous in `ram`, which outlives the slots and is accessed as atomics only.
+    // SAFETY: the guest's memory is contiguous in `ram`, which outlives the slots and is accessed as R77 says.
     let slot = unsafe { Slot::linear(gpa(0), guest.len(), host) }.with_dirty_log(log);
     let memory = Slots::new(GMode::Sv39x4);
     memory.add(slot, &mut NoGStage).unwrap();
@@ -304,7 +304,7 @@ fn r59_i13_an_absent_page_table_is_no_reason_to_inject() {
     let pages: Vec<_> = (0..guest.len() / 4096)
         .map(|page| {
             let entry = PageEntry::absent();
-            // SAFETY: the guest's memory is in `ram`, which outlives the slots and is accessed as atomics only.
+            // SAFETY: the guest's memory is in `ram`, which outlives the slots and is accessed as R77 says.
             unsafe { entry.set(host(page)) };
             entry
         })

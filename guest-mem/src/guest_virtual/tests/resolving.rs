@@ -152,7 +152,7 @@ fn a_resolver_under_a_guard_is_handed_the_memory_and_fills_the_g_stage_from_it()
     let host = ram.host_ptr(guest.spa(gpa(0)).unwrap()).unwrap();
     let start = guest.spa(gpa(0)).unwrap().value();
     let memory = GuestPhysicalMemory::<1, 1>::new(GMode::Sv39x4);
-    // SAFETY: the guest's memory is contiguous in `ram`, which outlives `memory` and is accessed as atomics only.
+    // SAFETY: the guest's memory is contiguous in `ram`, which outlives `memory` and is accessed as R77 says.
     let slot = unsafe { Slot::linear(gpa(0), guest.len(), host) };
     memory.add(slot, &mut NoGStage).unwrap();
     unbacked(&guest);

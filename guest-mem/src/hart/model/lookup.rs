@@ -4,7 +4,6 @@
 //! of the G-stage like any other access. A walk begins at the last table that the hart remembers the way to.
 
 use core::cell::Cell;
-use core::sync::atomic::Ordering;
 
 use super::tlb::{Space, StageTlb};
 use super::{ModelHart, Register, Translations};
@@ -310,8 +309,8 @@ impl EntryMemory for &Regime<'_, '_> {
         if !self.hart.permits(at, 8, Purpose::Store) {
             return Err(Refused);
         }
-        let word = self.hart.ram.word(at).ok_or(Refused)?;
-        let result = word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire);
+        let exchange = self.hart.ram.compare_exchange(at, current, new);
+        let result = exchange.ok_or(Refused)?;
         if result.is_ok() {
             self.hart.count(|counts| counts.entries_updated += 1);
         }

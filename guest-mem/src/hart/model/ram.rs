@@ -1,7 +1,8 @@
 //! The machine's memory, borrowed from the test.
 //!
-//! The one idea: memory is a slice of atomics that the test owns, so that the model, the code under test (through
-//! [`Ram::host_ptr`]) and other threads may all touch it at once, and no reference to plain bytes is ever made.
+//! The one idea: memory is a slice of atomics that the test owns, so that it may change while it is borrowed. The model and the code
+//! under test (through [`Ram::host_ptr`]) may both touch it at once, at any size, since both do so as guest memory is touched
+//! (`guest_bytes`, R77), and no reference to it is ever made.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -9,6 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::access::Width;
 use crate::address::{PAGE_SIZE, Spa};
+use crate::guest_bytes;
 
 const WORDS_OF_A_PAGE: usize = PAGE_SIZE as usize / 8;
 
@@ -54,7 +56,7 @@ impl<const PAGES: usize> Default for RamArray<PAGES> {
 #[derive(Clone, Copy, Debug)]
 pub struct Ram<'a> {
     base: Spa,
-    /// The first of `count` words, with the provenance of the whole borrow: what is handed out as a host pointer.
+    /// The first of `count` words of 8 bytes, with the provenance of the whole borrow: what is handed out as a host pointer.
     words: NonNull<AtomicU64>,
     count: usize,
     borrow: PhantomData<&'a [AtomicU64]>,
@@ -102,47 +104,54 @@ impl<'a> Ram<'a> {
         self.count == 0
     }
 
-    /// Where the byte at `at` is in this process, or `None` if it is not memory. Valid for the rest of the memory, for atomic
-    /// and volatile accesses, as long as the borrow `'a` lasts.
+    /// Where the byte at `at` is in this process, or `None` if it is not memory. Valid for the rest of the memory as long as the
+    /// borrow `'a` lasts: for this library, and for accesses that nothing of it happens beside.
     pub fn host_ptr(&self, at: Spa) -> Option<NonNull<u8>> {
         let offset = self.offset(at)?;
         // SAFETY: `offset` is less than the size of the words in bytes.
         Some(unsafe { self.words.cast::<u8>().add(offset) })
     }
 
-    /// The word at `at`, which has to be a multiple of 8.
-    pub fn word(&self, at: Spa) -> Option<&'a AtomicU64> {
-        if !at.is_aligned_to(8) {
-            return None;
-        }
-        Some(self.word_of(self.offset(at)?))
-    }
-
-    /// The word that holds the byte at `offset`, which is inside.
-    fn word_of(&self, offset: usize) -> &'a AtomicU64 {
-        assert!(offset / 8 < self.count);
-        // SAFETY: the index was checked, and the words are borrowed for `'a`.
-        unsafe { self.words.add(offset / 8).as_ref() }
-    }
-
     /// Loads `width` bytes, zero-extended, in one access. `None` unless `at` is a multiple of `width` in memory.
     pub fn load(&self, at: Spa, width: Width) -> Option<u64> {
-        let (word, shift) = self.part(at, width)?;
-        Some(word.load(Ordering::Relaxed) >> shift & width.mask())
+        let host = self.aligned(at, width)?;
+        // SAFETY: memory of the borrow, aligned, of which there are no references.
+        Some(unsafe { guest_bytes::load(host, width) })
     }
 
     /// Stores the low `width` bytes of `value`, in one access. `None` unless `at` is a multiple of `width` in memory.
     pub fn store(&self, at: Spa, width: Width, value: u64) -> Option<()> {
-        let (word, shift) = self.part(at, width)?;
-        if width == Width::Double {
-            word.store(value, Ordering::Relaxed);
-            return Some(());
-        }
-        let mask = width.mask() << shift;
-        let change = |old| Some(old & !mask | value << shift & mask);
-        // Only this part of the word changes, whatever others do to the rest of it.
-        let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+        let host = self.aligned(at, width)?;
+        // SAFETY: as in `load`. Atomics may be written through a shared borrow.
+        unsafe { guest_bytes::store(host, width, value) };
         Some(())
+    }
+
+    /// Stores the double word `new` where `current` is, in one access, and returns what was there: `Ok` if that was `current`. `None`
+    /// unless `at` is a multiple of 8 in memory. It is an acquire and a release.
+    ///
+    /// ```
+    /// use guest_mem::hart::model::RamArray;
+    /// use guest_mem::{Spa, Width};
+    ///
+    /// let array = RamArray::<1>::new();
+    /// let (at, ram) = (Spa::new(0x8000_0008), array.at(Spa::new(0x8000_0000)));
+    /// assert_eq!(ram.compare_exchange(at, 0, 7), Some(Ok(0)));
+    /// assert_eq!(ram.compare_exchange(at, 0, 8), Some(Err(7)));
+    /// assert_eq!(ram.load(at, Width::Double), Some(7));
+    /// assert_eq!(ram.compare_exchange(Spa::new(0x8000_0004), 0, 8), None);
+    /// ```
+    pub fn compare_exchange(&self, at: Spa, current: u64, new: u64) -> Option<Result<u64, u64>> {
+        let host = self.aligned(at, Width::Double)?;
+        // SAFETY: as in `store`.
+        let found = unsafe {
+            guest_bytes::compare_exchange(host, Width::Double, current, new, Ordering::AcqRel)
+        };
+        Some(if found == current {
+            Ok(found)
+        } else {
+            Err(found)
+        })
     }
 
     /// Copies memory out. `None`, and nothing copied, unless all of it is memory.
@@ -185,12 +194,12 @@ impl<'a> Ram<'a> {
         (offset < self.len()).then_some(offset)
     }
 
-    fn part(&self, at: Spa, width: Width) -> Option<(&'a AtomicU64, u32)> {
+    /// Where an access of `width` at `at` goes. An aligned one is memory throughout if it begins there: memory is of doubles.
+    fn aligned(&self, at: Spa, width: Width) -> Option<*mut u8> {
         if !at.is_aligned_to(width.bytes() as u64) {
             return None;
         }
-        let word = self.word_of(self.offset(at)?);
-        Some((word, (at.value() % 8) as u32 * 8))
+        Some(self.host_ptr(at)?.as_ptr())
     }
 }
 
@@ -212,6 +221,8 @@ fn elements(at: Spa, len: usize) -> impl Iterator<Item = (usize, Width)> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     #[test]
@@ -291,5 +302,25 @@ mod tests {
             ram.store(Spa::new(0x2000), Width::Half, 0x0605).unwrap();
             assert_eq!(pointer.cast::<[u8; 4]>().read_volatile(), [1, 2, 5, 6]);
         }
+    }
+
+    #[test]
+    fn r77_accesses_of_two_sizes_meet_in_the_models_memory() {
+        let memory = RamArray::<1>::new();
+        let (base, ram) = (Spa::new(0x8000_0000), memory.at(Spa::new(0x8000_0000)));
+        let rounds = if cfg!(miri) { 20 } else { 20_000 };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..rounds {
+                    let at = base.checked_add(5).unwrap();
+                    ram.store(at, Width::Byte, round).unwrap();
+                }
+            });
+            for _ in 0..rounds {
+                let double = ram.load(base, Width::Double).unwrap();
+                assert_eq!(double & !(0xff << 40), 0);
+                let _ = ram.compare_exchange(base, double, double).unwrap();
+            }
+        });
     }
 }

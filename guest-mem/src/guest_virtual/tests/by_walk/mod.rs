@@ -45,7 +45,7 @@ fn host_of(guest: &ModelGuest<'_>, ram: Ram<'_>, at: Gpa) -> NonNull<u8> {
 
 /// All of the guest's memory as one slot.
 fn slots<'m>(guest: &ModelGuest<'m>, ram: Ram<'m>) -> Slots<'m> {
-    // SAFETY: the guest's memory is contiguous in `ram`, which outlives the slots and is accessed as atomics only.
+    // SAFETY: the guest's memory is contiguous in `ram`, which outlives the slots and is accessed as R77 says.
     let slot = unsafe { Slot::linear(gpa(0), guest.len(), host_of(guest, ram, gpa(0))) };
     let memory = Slots::new(GMode::Sv39x4);
     memory.add(slot, &mut NoGStage).unwrap();
@@ -66,12 +66,11 @@ impl EntryMemory for ModelMemory<'_> {
         current: u64,
         new: u64,
     ) -> Result<Result<u64, u64>, Refused> {
-        let word = self.0.word(at).ok_or(Refused)?;
-        Ok(word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst))
+        self.0.compare_exchange(at, current, new).ok_or(Refused)
     }
 }
 
-// SAFETY: the model's memory is never given back, and accessed as atomics only.
+// SAFETY: the model's memory is never given back, and accessed as guest memory is.
 unsafe impl MachineMemory for ModelMemory<'_> {
     fn host_address(&self, at: Spa) -> Option<NonNull<u8>> {
         self.0.host_ptr(at)
