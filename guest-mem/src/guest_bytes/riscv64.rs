@@ -203,7 +203,7 @@ unsafe fn masked(word: *mut u8, current: u64, mask: u64, change: u64, order: Ord
 pub(crate) fn opaque(mut value: *mut u8) -> *mut u8 {
     // SAFETY: no instruction.
     unsafe {
-        asm!("/* {value} */", value = inlateout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        asm!("/* {value} */", value = inlateout(reg) value, options(pure, readonly, nostack, preserves_flags));
     }
     value
 }

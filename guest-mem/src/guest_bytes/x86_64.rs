@@ -111,7 +111,7 @@ pub(crate) unsafe fn compare_exchange(
 pub(crate) fn opaque(mut value: *mut u8) -> *mut u8 {
     // SAFETY: no instruction.
     unsafe {
-        asm!("/* {value} */", value = inlateout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        asm!("/* {value} */", value = inlateout(reg) value, options(pure, readonly, nostack, preserves_flags));
     }
     value
 }
