@@ -217,7 +217,6 @@ impl Fault {
 
 #[cfg(test)]
 mod tests {
-    use core::sync::atomic::Ordering;
 
     use super::*;
     use crate::fault::Resolution;
@@ -344,8 +343,7 @@ mod tests {
             current: u64,
             new: u64,
         ) -> Result<Result<u64, u64>, Refused> {
-            let entry = self.0.word(at).ok_or(Refused)?;
-            Ok(entry.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire))
+            self.0.compare_exchange(at, current, new).ok_or(Refused)
         }
     }
 

@@ -1,12 +1,13 @@
-//! Where nobody has written the instructions down, or where a tool has to see the access: plain bytes under one lock.
+//! Guest bytes on hosts for which the instructions are not written down, and under tools that must see each access: plain bytes
+//! under one lock.
 //!
-//! The one idea: no two accesses of the library happen at once, so none races, whatever their sizes are, and none is torn. The lock
-//! orders accesses to guest memory more than the real ones are, which is why loom has a model of its own (`direct_model`). Who else
-//! touches the bytes has to be ordered with the library's accesses, which Miri checks. Loads make no reference, so the memory may be
-//! one that nobody may write.
+//! The lock lets no two accesses of the library happen at once. So none races, whatever their sizes are, and none is torn. It also
+//! orders accesses more than the real ones are, so loom has a model of its own (`direct_model`). Code outside the library that
+//! touches the bytes must be ordered with the library's accesses; Miri checks that. A load makes no reference, so the memory may
+//! be read-only.
 
-use core::hint;
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::{hint, ptr};
 
 use crate::access::Width;
 
@@ -14,8 +15,9 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Runs `access` while nobody else runs one.
 fn alone<R>(access: impl FnOnce() -> R) -> R {
+    // The strong form, because Miri lets most of the weak ones fail.
     while TAKEN
-        .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
+        .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
         .is_err()
     {
         hint::spin_loop();
@@ -29,11 +31,9 @@ fn alone<R>(access: impl FnOnce() -> R) -> R {
 ///
 /// As [`load_at`], under the lock.
 unsafe fn get(at: *const u8, width: Width) -> u64 {
-    let mut bytes = [0; 8];
-    for (offset, byte) in bytes[..width.bytes()].iter_mut().enumerate() {
-        // SAFETY: readable, and nobody writes it meanwhile: the function's contract.
-        *byte = unsafe { at.wrapping_add(offset).read_volatile() };
-    }
+    let mut bytes = [0_u8; 8];
+    // SAFETY: the bytes at `at` are readable, and nobody writes them meanwhile: caller. `bytes` has room for the widest access.
+    unsafe { ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), width.bytes()) };
     u64::from_le_bytes(bytes)
 }
 
@@ -41,10 +41,9 @@ unsafe fn get(at: *const u8, width: Width) -> u64 {
 ///
 /// As [`store_at`], under the lock.
 unsafe fn put(at: *mut u8, width: Width, value: u64) {
-    for (offset, byte) in value.to_le_bytes()[..width.bytes()].iter().enumerate() {
-        // SAFETY: writable, and nobody accesses it meanwhile: the function's contract.
-        unsafe { at.wrapping_add(offset).write_volatile(*byte) };
-    }
+    let bytes = value.to_le_bytes();
+    // SAFETY: the bytes at `at` are writable, and nobody accesses them meanwhile: caller. `bytes` has as many.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), at, width.bytes()) };
 }
 
 /// One load of the bytes `OFFSET` after `at`, relaxed, zero-extended.
