@@ -60,16 +60,19 @@ const fn implicit_access(htinst: u64) -> Option<AccessKind> {
     }
 }
 
+/// The bit of `htinst` that is set where it holds a transformed instruction: the access was the explicit one then (R58).
+const TRANSFORMED: u64 = 1;
+
 /// The type of the implicit access, where the cause says that it was another one than the access asked for: some machines report
 /// a read of a page table as a load, also for a store, and an update as a store, also for a load (R67, R68).
 #[inline(always)]
-fn other_access(operation: Operation, space: Space, trap: TrapInfo) -> Option<AccessKind> {
-    let asked = operation.access_kind();
-    match cause::refusal(trap.scause)?.access {
-        // Without a VS-stage there are no tables of the guest's.
+fn other_access(operation: Operation, space: Space, scause: u64) -> Option<AccessKind> {
+    let is_store = matches!(operation.access_kind(), AccessKind::Store);
+    match scause {
+        // Without a VS-stage the guest has no page tables.
         _ if space != Space::Virtual => None,
-        AccessKind::Store if asked != AccessKind::Store => Some(AccessKind::Store),
-        AccessKind::Load if asked == AccessKind::Store => Some(AccessKind::Load),
+        cause::LOAD_GUEST_PAGE if is_store => Some(AccessKind::Load),
+        cause::STORE_GUEST_PAGE if !is_store => Some(AccessKind::Store),
         _ => None,
     }
 }
@@ -78,6 +81,16 @@ impl Fault {
     /// The fault that a trap of a guest access means.
     #[inline(always)]
     pub(crate) fn from_trap(operation: Operation, space: Space, trap: TrapInfo) -> Self {
+        let fault = Self::at_stval(operation, space, trap);
+        if trap.stval == 0 {
+            return fault.without_address_of_0();
+        }
+        fault
+    }
+
+    /// The same, where `stval` is believed.
+    #[inline(always)]
+    fn at_stval(operation: Operation, space: Space, trap: TrapInfo) -> Self {
         let cause = cause::bit(trap.scause);
         let by_vs_stage = cause & refused::BY_VS_STAGE != 0;
         let by_g_stage = cause & refused::BY_G_STAGE != 0
@@ -90,8 +103,12 @@ impl Fault {
         let (kind, mut gpa) = if by_g_stage {
             // R22: htval lacks the two low bits, which stval has where it is of the same access. An htval of 0 means that none
             // was given, except that addresses 0 to 3 have it too.
-            let implicit =
-                implicit_access(trap.htinst).or_else(|| other_access(operation, space, trap));
+            // A budget of instructions counts this: the usual machine says in one bit that the access was the explicit one.
+            let implicit = if trap.htinst & TRANSFORMED != 0 {
+                None
+            } else {
+                implicit_access(trap.htinst).or_else(|| other_access(operation, space, trap.scause))
+            };
             let (access, implicit, low) = match implicit {
                 None => (operation.access_kind(), false, trap.stval & 0b11),
                 Some(access) => (access, true, 0),
@@ -107,19 +124,29 @@ impl Fault {
         } else {
             (FaultKind::UnexpectedCause, None)
         };
-        // R93: a machine that refuses an access need not say where. The guest gets what its own trap said.
-        let has_address =
-            trap.stval != 0 || cause & refused::BY_MACHINE == 0 || operation.is_guests_own();
         if space != Space::Virtual {
-            gpa = has_address.then_some(Gpa::new(trap.stval));
+            gpa = Some(Gpa::new(trap.stval));
         }
         Self {
             operation,
             kind,
-            gva: (has_address && space != Space::Physical).then_some(Gva::new(trap.stval)),
+            gva: (space != Space::Physical).then_some(Gva::new(trap.stval)),
             gpa,
             trap: Some(trap),
         }
+    }
+
+    /// R93: a machine that refuses an access need not say where, and `stval` is 0 then. The guest gets what its own trap said.
+    #[inline(always)]
+    fn without_address_of_0(self) -> Self {
+        if self.kind == FaultKind::Access && !self.operation.is_guests_own() {
+            return Self {
+                gva: None,
+                gpa: None,
+                ..self
+            };
+        }
+        self
     }
 }
 
@@ -147,6 +174,29 @@ impl AccessError {
             let trap = TrapInfo {
                 scause,
                 stval,
+                htval,
+                htinst,
+            };
+            if stval == 0 {
+                return at_0(operation, space, completed, scause, htval, htinst);
+            }
+            Fault::at_stval(operation, space, trap).after(completed)
+        }
+
+        /// Out of the way of the others, of which a budget of instructions counts each.
+        #[cold]
+        #[inline(never)]
+        fn at_0(
+            operation: Operation,
+            space: Space,
+            completed: usize,
+            scause: u64,
+            htval: u64,
+            htinst: u64,
+        ) -> AccessError {
+            let trap = TrapInfo {
+                scause,
+                stval: 0,
                 htval,
                 htinst,
             };
