@@ -47,7 +47,7 @@ pub enum Command {
         #[arg(long)]
         allow_elsewhere: bool,
     },
-    /// List the tests of each rule in docs/rules.md
+    /// List the tests of each rule in docs/rules-tests.md
     Rules {
         /// Change nothing; fail if the list is out of date, or if a rule has no tests and does not say why
         #[arg(long)]

@@ -1,8 +1,7 @@
-//! `cargo xtask rules`: lists the tests of each rule in docs/rules.md.
+//! `cargo xtask rules`: lists the tests of each rule of docs/rules.md in docs/rules-tests.md.
 //!
-//! The one idea: a test says which rules it proves by how its name begins (`r22_...`, `r20_i1_...`), so the list is found and
-//! never kept by hand. In the document a rule is a heading of its number alone, and its tests are the line `- Tests: ...`
-//! below that. A rule that has none says why, in a line `- Why none: ...`.
+//! A test says which rules it proves by how its name begins (`r22_...`, `r20_i1_...`), so the list is found and never kept by
+//! hand. In docs/rules.md a rule is a heading of its number alone. A rule without tests says why, in a line `- Untested: ...`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,8 +12,14 @@ use anyhow::{Context, bail, ensure};
 use crate::screen::show;
 use crate::workspace;
 
-/// The document, from the repository's root.
+/// The rules, from the repository's root.
 const DOCUMENT: &str = "docs/rules.md";
+
+/// The list of their tests, which this command writes.
+const LIST: &str = "docs/rules-tests.md";
+
+/// What begins the line of a rule that says why it has no tests.
+const UNTESTED: &str = "- Untested: ";
 
 /// The folders with tests, and where those run.
 const FOLDERS: [(&str, Side); 5] = [
@@ -35,7 +40,7 @@ enum Side {
 /// The tests of each rule (`R22`).
 type Tests = BTreeMap<String, BTreeSet<(Side, String)>>;
 
-/// What to do with the document.
+/// What to do with the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Bring it up to date.
@@ -44,28 +49,28 @@ pub enum Mode {
     Check,
 }
 
-/// Finds the tests and puts them into the document. Fails if a test names a rule that the document does not have; a check also
-/// fails if a rule has no tests and does not say why.
+/// Finds the tests and lists them. Fails if a test names a rule that the document does not have, or if a rule has neither tests
+/// nor a reason for that, or both. A check also fails if the list is out of date.
 pub fn run(mode: Mode) -> anyhow::Result<()> {
     let tests = find_tests(workspace::root())?;
     let path = workspace::root().join(DOCUMENT);
-    let old = fs::read_to_string(&path).with_context(|| format!("cannot read {DOCUMENT}"))?;
-    let new = with_tests(&old, &tests)?;
-    if old != new {
+    let document = fs::read_to_string(&path).with_context(|| format!("cannot read {DOCUMENT}"))?;
+    let new = list(&document, &tests)?;
+    let path = workspace::root().join(LIST);
+    if fs::read_to_string(&path).unwrap_or_default() != new {
         match mode {
             Mode::Write => fs::write(&path, &new)?,
-            Mode::Check => bail!("{DOCUMENT} is out of date: run `cargo xtask rules`"),
+            Mode::Check => bail!("{LIST} is out of date: run `cargo xtask rules`"),
         }
     }
-    let unexplained = unexplained(&new);
-    if !unexplained.is_empty() && mode == Mode::Check {
-        bail!(
-            "{DOCUMENT}: either tests or a line `- Why none: ...`, and not both: {}",
-            unexplained.join(", ")
-        );
-    }
-    let (proved, rules) = (tests.len(), new.lines().filter_map(rule_of_heading).count());
-    show!("{DOCUMENT}: {proved} of {rules} rules have tests");
+    let unexplained = unexplained(&document, &tests);
+    ensure!(
+        unexplained.is_empty(),
+        "{DOCUMENT}: either tests or a line `{UNTESTED}...`, and not both: {}",
+        unexplained.join(", ")
+    );
+    let rules = document.lines().filter_map(rule_of_heading).count();
+    show!("{LIST}: {} of {rules} rules have tests", tests.len());
     Ok(())
 }
 
@@ -171,26 +176,32 @@ fn rule_of_heading(line: &str) -> Option<&str> {
     is_rule(&word.to_lowercase()).then_some(word)
 }
 
-/// The document with its lists of tests replaced.
-fn with_tests(document: &str, tests: &Tests) -> anyhow::Result<String> {
+/// The list: a heading for each rule that has tests, then its tests, by where they run.
+fn list(document: &str, tests: &Tests) -> anyhow::Result<String> {
     let mut missing: BTreeSet<&str> = tests.keys().map(String::as_str).collect();
-    let mut rule = None;
-    let mut new = String::new();
-    for line in document.lines() {
-        if line.starts_with('#') {
-            rule = rule_of_heading(line);
-        }
-        match rule {
-            Some(rule) if line.starts_with("- Tests:") => {
-                ensure!(
-                    missing.remove(rule) || !tests.contains_key(rule),
-                    "{DOCUMENT} has {rule} twice"
-                );
-                new.push_str(&tests_line(tests.get(rule)));
+    let mut new = String::from(
+        "# The tests of each rule\n\n\
+         `cargo xtask rules` writes this file: a test's name begins with the rules that it proves. *Host* tests run\n\
+         with `cargo test` on the model hart. *Target* tests run in the test kernel, or in a guest, on the machine.\n",
+    );
+    for rule in document.lines().filter_map(rule_of_heading) {
+        let Some(tests) = tests.get(rule) else {
+            continue;
+        };
+        ensure!(missing.remove(rule), "{DOCUMENT} has {rule} twice");
+        new.push_str(&format!(
+            "\n## [{rule}](rules.md#{})\n",
+            rule.to_lowercase()
+        ));
+        for (side, name) in [(Side::Host, "Host"), (Side::Target, "Target")] {
+            let names: Vec<_> = tests.iter().filter(|(on, _)| *on == side).collect();
+            if !names.is_empty() {
+                new.push_str(&format!("\n{name}:\n\n"));
             }
-            _ => new.push_str(line),
+            for (_, test) in names {
+                new.push_str(&format!("- `{test}`\n"));
+            }
         }
-        new.push('\n');
     }
     ensure!(
         missing.is_empty(),
@@ -200,54 +211,32 @@ fn with_tests(document: &str, tests: &Tests) -> anyhow::Result<String> {
 }
 
 /// The rules that have neither tests nor a reason for that, and those that have both.
-fn unexplained(document: &str) -> Vec<&str> {
+fn unexplained<'d>(document: &'d str, tests: &Tests) -> Vec<&'d str> {
     let mut rules = Vec::new();
     let mut in_rule = false;
     for line in document.lines() {
         if line.starts_with('#') {
             let rule = rule_of_heading(line);
             in_rule = rule.is_some();
-            rules.extend(rule.map(|rule| (rule, false, false)));
-        } else if in_rule && let Some((_, has_tests, has_reason)) = rules.last_mut() {
-            let tests = line.strip_prefix("- Tests: ");
-            *has_tests |= tests.is_some_and(|tests| tests != "none");
-            let reason = line.strip_prefix("- Why none: ");
+            rules.extend(rule.map(|rule| (rule, false)));
+        } else if in_rule && let Some((_, has_reason)) = rules.last_mut() {
+            let reason = line.strip_prefix(UNTESTED);
             *has_reason |= reason.is_some_and(|reason| !reason.trim().is_empty());
         }
     }
     rules
         .into_iter()
-        .filter(|(_, has_tests, has_reason)| has_tests == has_reason)
-        .map(|(rule, ..)| rule)
+        .filter(|(rule, has_reason)| tests.contains_key(*rule) == *has_reason)
+        .map(|(rule, _)| rule)
         .collect()
-}
-
-/// The line that lists a rule's tests.
-fn tests_line(tests: Option<&BTreeSet<(Side, String)>>) -> String {
-    let Some(tests) = tests else {
-        return "- Tests: none".into();
-    };
-    let of = |wanted: Side, name: &str| {
-        let names: Vec<_> = tests
-            .iter()
-            .filter(|(side, _)| *side == wanted)
-            .map(|(_, test)| format!("`{test}`"))
-            .collect();
-        (!names.is_empty()).then(|| format!("{name}: {}", names.join(", ")))
-    };
-    let sides = [of(Side::Host, "host"), of(Side::Target, "target")];
-    let sides: Vec<_> = sides.into_iter().flatten().collect();
-    format!("- Tests: {}", sides.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DOCUMENT: &str = "\
-        ### R1\nOne.\n- Source: x\n- Tests: `gone`\n\n\
-        ### R2\nTwo.\n- Tests: none\n\n\
-        ## I\n- Tests: of no rule\n### I1\n- Tests: none\n";
+    const DOCUMENT: &str =
+        "### R1\nOne.\n- Source: x\n\n### R2\nTwo.\n\n## I\n### I1\nInvariant.\n";
 
     fn tests(names: &[(Side, &str)]) -> Tests {
         let mut tests = Tests::new();
@@ -263,45 +252,41 @@ mod tests {
     }
 
     #[test]
-    fn the_tests_of_a_rule_are_listed_by_where_they_run_and_stale_ones_go() {
+    fn the_tests_of_a_rule_are_listed_by_where_they_run() {
         let names = [
             (Side::Target, "r2_b"),
             (Side::Host, "r2_i1_a"),
             (Side::Host, "r2_c"),
         ];
-        let new = with_tests(DOCUMENT, &tests(&names)).unwrap();
-        let lines: Vec<_> = new.lines().filter(|line| line.contains("Tests")).collect();
+        let new = list(DOCUMENT, &tests(&names)).unwrap();
+        let (_, rules) = new.split_once("\n\n## ").unwrap();
         assert_eq!(
-            lines,
-            [
-                "- Tests: none",
-                "- Tests: host: `r2_c`, `r2_i1_a`; target: `r2_b`",
-                "- Tests: of no rule",
-                "- Tests: host: `r2_i1_a`",
-            ]
+            rules,
+            "[R2](rules.md#r2)\n\nHost:\n\n- `r2_c`\n- `r2_i1_a`\n\nTarget:\n\n- `r2_b`\n\n\
+             ## [I1](rules.md#i1)\n\nHost:\n\n- `r2_i1_a`\n"
         );
-        assert_eq!(with_tests(&new, &tests(&names)).unwrap(), new);
     }
 
     #[test]
     fn a_test_of_a_rule_that_is_not_there_fails() {
-        assert!(with_tests(DOCUMENT, &tests(&[(Side::Host, "r3_a")])).is_err());
+        assert!(list(DOCUMENT, &tests(&[(Side::Host, "r3_a")])).is_err());
     }
 
     #[test]
     fn a_rule_has_either_tests_or_a_reason_for_none() {
-        for (entry, good) in [
-            ("- Tests: host: `r1_a`", true),
-            ("- Tests: none\n- Why none: advice", true),
-            ("- Tests: none", false),
-            ("- Tests: none\n- Why none: ", false),
-            ("- Tests: host: `r1_a`\n- Why none: advice", false),
-            ("No list.", false),
-            ("- Tests: none\n\n## B\n- Why none: of no rule", false),
+        for (entry, test, good) in [
+            ("Text.", Some("r1_a"), true),
+            ("- Untested: advice", None, true),
+            ("Text.", None, false),
+            ("- Untested: ", None, false),
+            ("- Untested: advice", Some("r1_a"), false),
+            ("Text.\n\n## B\n- Untested: of no rule", None, false),
         ] {
-            let document = format!("### R1\n{entry}\n\n### R2\n- Tests: target: `r2_a`\n");
+            let document = format!("### R1\n{entry}\n\n### R2\nText.\n");
+            let names: Vec<_> = [Some("r2_a"), test].into_iter().flatten().collect();
+            let names: Vec<_> = names.into_iter().map(|name| (Side::Host, name)).collect();
             let expected: &[&str] = if good { &[] } else { &["R1"] };
-            assert_eq!(unexplained(&document), expected, "{entry}");
+            assert_eq!(unexplained(&document, &tests(&names)), expected, "{entry}");
         }
     }
 
@@ -335,7 +320,8 @@ mod tests {
         let document = fs::read_to_string(workspace::root().join(super::DOCUMENT)).unwrap();
         let tests = find_tests(workspace::root()).unwrap();
         assert!(!tests.is_empty());
-        with_tests(&document, &tests).unwrap();
+        list(&document, &tests).unwrap();
+        assert_eq!(unexplained(&document, &tests), [""; 0]);
     }
 
     #[test]
