@@ -1,8 +1,10 @@
-//! Guest bytes in the host's memory: the single loads, stores and exchanges of which every access there is made (R77).
+//! Guest bytes in the host's memory: the single loads, stores and exchanges of which every access
+//! there is made (R77).
 //!
-//! The one idea: Rust's memory model does not see them. In that model two accesses of different sizes race, an atomic needs
-//! memory that may be written, and a guest keeps to neither. So each access is an instruction in `asm!`, as `hlv` is. The compiler
-//! knows that it reads memory, or writes it, and nothing of the bytes. So it keeps the access where it is among fences and
+//! The one idea: Rust's memory model does not see them. In that model two accesses of different
+//! sizes race, an atomic needs memory that may be written, and a guest keeps to neither. So each
+//! access is an instruction in `asm!`, as `hlv` is. The compiler knows that it reads memory, or
+//! writes it, and nothing of the bytes. So it keeps the access where it is among fences and
 //! atomics, and keeps the caller's values in registers.
 //!
 //! | file | where |
@@ -11,8 +13,9 @@
 //! | `x86_64` | where hosts' tests run |
 //! | `under_lock` | Miri and sanitizers, which see no assembly, and every other host |
 //!
-//! Each has the same functions. All accesses are relaxed, or what their ordering says, and single-copy atomic: a naturally aligned
-//! access of any width is never seen in part by a guest or by another access of this library.
+//! Each has the same functions. All accesses are relaxed, or what their ordering says, and
+//! single-copy atomic: a naturally aligned access of any width is never seen in part by a guest or
+//! by another access of this library.
 
 #[cfg_attr(
     all(target_arch = "riscv64", not(miri), not(fuzzing)),
@@ -43,7 +46,7 @@ use crate::access::Width;
 /// As [`load_at`], without an offset.
 #[inline(always)]
 pub(crate) unsafe fn load(at: *const u8, width: Width) -> u64 {
-    // SAFETY: the caller's promise is the callee's contract.
+    // SAFETY: the bytes at `at` are aligned memory that may be read: caller.
     unsafe { load_at::<0>(at, width) }
 }
 
@@ -54,7 +57,7 @@ pub(crate) unsafe fn load(at: *const u8, width: Width) -> u64 {
 /// As [`store_at`], without an offset.
 #[inline(always)]
 pub(crate) unsafe fn store(at: *mut u8, width: Width, value: u64) {
-    // SAFETY: the caller's promise is the callee's contract.
+    // SAFETY: the bytes at `at` are aligned guest memory that may be written: caller.
     unsafe { store_at::<0>(at, width, value) };
 }
 
@@ -120,7 +123,7 @@ mod tests {
                     };
                     assert_eq!(bytes.value(at, Width::Byte), expected);
                 }
-                // SAFETY: as above.
+                // SAFETY: aligned and within the bytes, which one thread has.
                 unsafe { store_at::<8>(bytes.at(offset), width, !0) };
                 assert_eq!(bytes.value(offset + 8, width), width.mask());
             }
@@ -137,7 +140,8 @@ mod tests {
                 let bytes = Bytes::counting();
                 let found = bytes.value(offset, width);
                 let new = 0xfedc_ba98_7654_3210 & width.mask();
-                // SAFETY: aligned and within the bytes, which one thread has; the values have no bits above the width.
+                // SAFETY: aligned and within the bytes, which one thread has; the values have no
+                // bits above the width.
                 unsafe {
                     let other = found ^ 1;
                     let answer = compare_exchange(bytes.at(offset), width, other, new, order);

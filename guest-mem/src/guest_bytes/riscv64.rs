@@ -9,14 +9,14 @@ use crate::access::Width;
 ///
 /// # Safety
 ///
-/// The bytes there are memory that this hart may read, at any time and whoever writes it; they are aligned to `width`. `OFFSET` is
-/// less than 2048.
+/// The bytes there are memory that this hart may read, at any time and whoever writes it; they are
+/// aligned to `width`. `OFFSET` is less than 2048.
 #[inline(always)]
 pub(crate) unsafe fn load_at<const OFFSET: usize>(at: *const u8, width: Width) -> u64 {
     macro_rules! load {
         ($instruction:literal) => {{
             let value: u64;
-            // SAFETY: one load of memory that may be read: the function's contract.
+            // SAFETY: one load of aligned memory that may be read: caller.
             unsafe {
                 asm!(
                     concat!($instruction, " {value}, {offset}({at})"),
@@ -41,13 +41,14 @@ pub(crate) unsafe fn load_at<const OFFSET: usize>(at: *const u8, width: Width) -
 ///
 /// # Safety
 ///
-/// The bytes there are guest memory that this hart may write, at any time and whoever else accesses it; they are aligned to `width`.
-/// `OFFSET` is less than 2048.
+/// The bytes there are guest memory that this hart may write, at any time and whoever else accesses
+/// it; they are aligned to `width`. `OFFSET` is less than 2048.
 #[inline(always)]
 pub(crate) unsafe fn store_at<const OFFSET: usize>(at: *mut u8, width: Width, value: u64) {
     macro_rules! store {
         ($instruction:literal) => {
-            // SAFETY: one store to guest memory, of which no Rust value is made: the function's contract.
+            // SAFETY: one store to aligned guest memory that may be written: caller. No Rust
+            // value is made of it.
             unsafe {
                 asm!(
                     concat!($instruction, " {value}, {offset}({at})"),
@@ -67,12 +68,14 @@ pub(crate) unsafe fn store_at<const OFFSET: usize>(at: *mut u8, width: Width, va
     }
 }
 
-/// One compare-and-exchange; returns the value found, zero-extended. One of 1 or 2 bytes is LR/SC of the word around.
+/// One compare-and-exchange; returns the value found, zero-extended. One of 1 or 2 bytes is LR/SC
+/// of the word around.
 ///
 /// # Safety
 ///
-/// The bytes there are guest memory that this hart may read and write, at any time and whoever else accesses it; they are aligned to
-/// `width`, and so is the 4-byte word around them. `current` and `new` have no bits above `width`.
+/// The bytes there are guest memory that this hart may read and write, at any time and whoever else
+/// accesses it; they are aligned to `width`, and so is the 4-byte word around them. `current` and
+/// `new` have no bits above `width`.
 #[inline]
 pub(crate) unsafe fn compare_exchange(
     at: *mut u8,
@@ -84,9 +87,9 @@ pub(crate) unsafe fn compare_exchange(
     // LR gives a word sign-extended, and compares as it is given.
     let extended = |word: u64| word as i32 as i64 as u64;
     match width {
-        // SAFETY: the function's contract.
+        // SAFETY: the bytes at `at` are aligned guest memory that may be read and written: caller.
         Width::Double => unsafe { whole::<true>(at, current, new, order) },
-        // SAFETY: the function's contract.
+        // SAFETY: the bytes at `at` are aligned guest memory that may be read and written: caller.
         Width::Word => unsafe {
             let found = whole::<false>(at, extended(current), new, order);
             found & width.mask()
@@ -94,7 +97,8 @@ pub(crate) unsafe fn compare_exchange(
         Width::Byte | Width::Half => {
             let shift = at.addr() % 4 * 8;
             let word = at.map_addr(|address| address & !3);
-            // SAFETY: the function's contract; the word around is of the same page.
+            // SAFETY: the word around the bytes is guest memory that may be read and written:
+            // caller.
             let found = unsafe {
                 let change = (current ^ new) << shift;
                 masked(word, current << shift, width.mask() << shift, change, order)
@@ -127,7 +131,8 @@ unsafe fn whole<const DOUBLE: bool>(at: *mut u8, current: u64, new: u64, order: 
     let found: u64;
     macro_rules! of {
         ($width:literal, $acquire:literal, $release:literal) => {
-            // SAFETY: a constrained LR/SC loop over guest memory that may be written: the function's contract.
+            // SAFETY: a constrained LR/SC loop over aligned guest memory that may be read and
+            // written: caller.
             unsafe {
                 asm!(
                     concat!("2: lr.", $width, $acquire, " {found}, ({at})"),
@@ -163,17 +168,20 @@ unsafe fn whole<const DOUBLE: bool>(at: *mut u8, current: u64, new: u64, order: 
     found
 }
 
-/// Exchanges the bits of `mask` in the word; returns the word. `change` has the bits in which the new value differs.
+/// Exchanges the bits of `mask` in the word; returns the word. `change` has the bits in which the
+/// new value differs.
 ///
 /// # Safety
 ///
-/// As [`compare_exchange`], of the word around. `current` and `change` have no bits outside of `mask`.
+/// As [`compare_exchange`], of the word around. `current` and `change` have no bits outside of
+/// `mask`.
 #[inline(always)]
 unsafe fn masked(word: *mut u8, current: u64, mask: u64, change: u64, order: Ordering) -> u64 {
     let found: u64;
     macro_rules! masked {
         ($acquire:literal, $release:literal) => {
-            // SAFETY: a constrained LR/SC loop over guest memory that may be written: the function's contract.
+            // SAFETY: a constrained LR/SC loop over aligned guest memory that may be read and
+            // written: caller.
             unsafe {
                 asm!(
                     concat!("2: lr.w", $acquire, " {found}, ({word})"),

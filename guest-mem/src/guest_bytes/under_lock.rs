@@ -1,9 +1,10 @@
-//! Guest bytes on hosts for which the instructions are not written down, and under tools that must see each access: plain bytes
-//! under one lock.
+//! Guest bytes on hosts for which the instructions are not written down, and under tools that must
+//! see each access: plain bytes under one lock.
 //!
-//! The lock lets no two accesses of the library happen at once. So none races, whatever their sizes are, and none is torn. It also
-//! orders accesses more than the real ones are, so loom has a model of its own (`direct_model`). Code outside the library that
-//! touches the bytes must be ordered with the library's accesses; Miri checks that. A load makes no reference, so the memory may
+//! The lock lets no two accesses of the library happen at once. So none races, whatever their sizes
+//! are, and none is torn. It also orders accesses more than the real ones are, so loom has a model
+//! of its own (`direct_model`). Code outside the library that touches the bytes must be ordered
+//! with the library's accesses; Miri checks that. A load makes no reference, so the memory may
 //! be read-only.
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +33,8 @@ fn alone<R>(access: impl FnOnce() -> R) -> R {
 /// As [`load_at`], under the lock.
 unsafe fn get(at: *const u8, width: Width) -> u64 {
     let mut bytes = [0_u8; 8];
-    // SAFETY: the bytes at `at` are readable, and nobody writes them meanwhile: caller. `bytes` has room for the widest access.
+    // SAFETY: the bytes at `at` are readable, and nobody writes them meanwhile: caller. `bytes` has
+    // room for the widest access.
     unsafe { ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), width.bytes()) };
     u64::from_le_bytes(bytes)
 }
@@ -42,7 +44,8 @@ unsafe fn get(at: *const u8, width: Width) -> u64 {
 /// As [`store_at`], under the lock.
 unsafe fn put(at: *mut u8, width: Width, value: u64) {
     let bytes = value.to_le_bytes();
-    // SAFETY: the bytes at `at` are writable, and nobody accesses them meanwhile: caller. `bytes` has as many.
+    // SAFETY: the bytes at `at` are writable, and nobody accesses them meanwhile: caller. `bytes`
+    // has as many.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), at, width.bytes()) };
 }
 
@@ -50,9 +53,10 @@ unsafe fn put(at: *mut u8, width: Width, value: u64) {
 ///
 /// # Safety
 ///
-/// The bytes there are memory that may be read, and what is not this library writes it only in order with the access.
+/// The bytes there are memory that may be read, and what is not this library writes it only in
+/// order with the access.
 pub(crate) unsafe fn load_at<const OFFSET: usize>(at: *const u8, width: Width) -> u64 {
-    // SAFETY: the function's contract.
+    // SAFETY: the bytes are readable, and only accesses in order with this one touch them: caller.
     alone(|| unsafe { get(at.wrapping_add(OFFSET), width) })
 }
 
@@ -60,9 +64,10 @@ pub(crate) unsafe fn load_at<const OFFSET: usize>(at: *const u8, width: Width) -
 ///
 /// # Safety
 ///
-/// The bytes there are memory that may be written, and what is not this library accesses it only in order with the access.
+/// The bytes there are memory that may be written, and what is not this library accesses it only in
+/// order with the access.
 pub(crate) unsafe fn store_at<const OFFSET: usize>(at: *mut u8, width: Width, value: u64) {
-    // SAFETY: the function's contract.
+    // SAFETY: the bytes are writable, and only accesses in order with this one touch them: caller.
     alone(|| unsafe { put(at.wrapping_add(OFFSET), width, value) });
 }
 
@@ -78,7 +83,8 @@ pub(crate) unsafe fn compare_exchange(
     new: u64,
     _: Ordering,
 ) -> u64 {
-    // SAFETY: the function's contract.
+    // SAFETY: the bytes are readable and writable, and only accesses in order with this one touch
+    // them: caller.
     alone(|| unsafe {
         let found = get(at, width);
         if found == current {

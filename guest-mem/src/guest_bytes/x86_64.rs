@@ -1,4 +1,5 @@
-//! On x86-64, where hosts' tests run: one `mov`, or one `lock cmpxchg`, which is a full fence whatever the ordering.
+//! On x86-64, where hosts' tests run: one `mov`, or one `lock cmpxchg`, which is a full fence
+//! whatever the ordering.
 
 use core::arch::asm;
 use core::sync::atomic::Ordering;
@@ -9,14 +10,14 @@ use crate::access::Width;
 ///
 /// # Safety
 ///
-/// The bytes there are memory that this thread may read, at any time and whoever writes it; they are aligned to `width`. `OFFSET` is
-/// less than 2048.
+/// The bytes there are memory that this thread may read, at any time and whoever writes it; they
+/// are aligned to `width`. `OFFSET` is less than 2048.
 #[inline(always)]
 pub(crate) unsafe fn load_at<const OFFSET: usize>(at: *const u8, width: Width) -> u64 {
     macro_rules! load {
         ($instruction:literal) => {{
             let value: u64;
-            // SAFETY: one load of memory that may be read: the function's contract.
+            // SAFETY: one load of aligned memory that may be read: caller.
             unsafe {
                 asm!(
                     concat!($instruction, " ptr [{at} + {offset}]"),
@@ -41,13 +42,14 @@ pub(crate) unsafe fn load_at<const OFFSET: usize>(at: *const u8, width: Width) -
 ///
 /// # Safety
 ///
-/// The bytes there are guest memory that this thread may write, at any time and whoever else accesses it; they are aligned to
-/// `width`. `OFFSET` is less than 2048.
+/// The bytes there are guest memory that this thread may write, at any time and whoever else
+/// accesses it; they are aligned to `width`. `OFFSET` is less than 2048.
 #[inline(always)]
 pub(crate) unsafe fn store_at<const OFFSET: usize>(at: *mut u8, width: Width, value: u64) {
     macro_rules! store {
         ($class:ident, $value:expr, $width:literal, $register:literal) => {
-            // SAFETY: one store to guest memory, of which no Rust value is made: the function's contract.
+            // SAFETY: one store to aligned guest memory that may be written: caller. No Rust
+            // value is made of it.
             unsafe {
                 asm!(
                     concat!("mov ", $width, " ptr [{at} + {offset}], ", $register),
@@ -71,8 +73,8 @@ pub(crate) unsafe fn store_at<const OFFSET: usize>(at: *mut u8, width: Width, va
 ///
 /// # Safety
 ///
-/// The bytes there are guest memory that this thread may read and write, at any time and whoever else accesses it; they are aligned
-/// to `width`. `current` and `new` have no bits above `width`.
+/// The bytes there are guest memory that this thread may read and write, at any time and whoever
+/// else accesses it; they are aligned to `width`. `current` and `new` have no bits above `width`.
 #[inline]
 pub(crate) unsafe fn compare_exchange(
     at: *mut u8,
@@ -84,8 +86,8 @@ pub(crate) unsafe fn compare_exchange(
     let found: u64;
     macro_rules! exchange {
         ($class:ident, $value:expr, $width:literal, $register:literal) => {
-            // SAFETY: one exchange in guest memory that may be written: the function's contract. What it does not write of rax
-            // are zeroes of `current`.
+            // SAFETY: one exchange in aligned guest memory that may be read and written: caller.
+            // The bits of rax that it does not write are zeroes of `current`.
             unsafe {
                 asm!(
                     concat!("lock cmpxchg ", $width, " ptr [{at}], ", $register),

@@ -1,8 +1,9 @@
 //! Moving guest bytes through the host's own mapping.
 //!
-//! The one idea: guests change this memory at any time, so it is touched only by the accesses of [`guest_bytes`], at raw
-//! pointers: no reference, no `memcpy` (invariant 2, R77). There is one mover, of doubles that are aligned on both sides where that
-//! can be, from any [`Source`] to any [`Sink`]: guest memory is either, the host's buffer is the other, and a fill has a source
+//! The one idea: guests change this memory at any time, so it is touched only by the accesses of
+//! [`guest_bytes`], at raw pointers: no reference, no `memcpy` (invariant 2, R77). There is one
+//! mover, of doubles that are aligned on both sides where that can be, from any [`Source`] to any
+//! [`Sink`]: guest memory is either, the host's buffer is the other, and a fill has a source
 //! without memory.
 
 use crate::access::Width;
@@ -15,7 +16,8 @@ pub(super) use single::{load_device, store_device};
 
 const DOUBLE: usize = size_of::<u64>();
 
-/// Doubles that are loaded together, to be stored together: as many as there are registers that nobody has to save.
+/// Doubles that are loaded together, to be stored together: as many as there are registers that
+/// nobody has to save.
 const TOGETHER: usize = 8;
 
 /// Doubles that the loops move before they look at their counter.
@@ -26,8 +28,8 @@ const MERGED: usize = 4;
 
 /// Where a copy is on one of its sides.
 trait Side: Copy {
-    /// Whether the units of the copy's ends are those that are aligned here: what an aligned access of the guest's moves whole
-    /// stays whole.
+    /// Whether the units of the copy's ends are those that are aligned here: what an aligned access
+    /// of the guest's moves whole stays whole.
     const IS_GUEST: bool;
 
     /// The address there.
@@ -76,8 +78,8 @@ trait Sink: Side {
     /// As [`Source::unit`].
     unsafe fn put_unit(self, width: Width, value: u64);
 
-    /// The same place, of which the compiler does not know where it comes from. A loop that ends at an address costs an instruction
-    /// a round less so: the compiler adds no counter.
+    /// The same place, of which the compiler does not know where it comes from. A loop that ends at
+    /// an address costs an instruction a round less so: the compiler adds no counter.
     fn unknown(self) -> Self;
 }
 
@@ -102,13 +104,15 @@ impl Side for Guest {
 impl Source for Guest {
     #[inline(always)]
     unsafe fn double<const OFFSET: usize>(self) -> u64 {
-        // SAFETY: within the guest memory that the caller of the mover vouches for; aligned by this function's contract.
+        // SAFETY: within the guest memory that the caller of the mover vouches for; aligned:
+        // caller.
         unsafe { guest_bytes::load_at::<OFFSET>(self.0, Width::Double) }
     }
 
     #[inline(always)]
     unsafe fn unit(self, width: Width) -> u64 {
-        // SAFETY: as in `double`.
+        // SAFETY: within the copy, whose guest memory the mover's caller vouches for; aligned:
+        // caller.
         unsafe { guest_bytes::load(self.0, width) }
     }
 }
@@ -121,18 +125,21 @@ impl Sink for Guest {
 
     #[inline(always)]
     unsafe fn put_double<const OFFSET: usize>(self, double: u64) {
-        // SAFETY: as in `double`.
+        // SAFETY: within the copy, whose guest memory the mover's caller vouches for; aligned:
+        // caller.
         unsafe { guest_bytes::store_at::<OFFSET>(self.0, Width::Double, double) };
     }
 
     #[inline(always)]
     unsafe fn put_unit(self, width: Width, value: u64) {
-        // SAFETY: as in `double`.
+        // SAFETY: within the copy, whose guest memory the mover's caller vouches for; aligned:
+        // caller.
         unsafe { guest_bytes::store(self.0, width, value) };
     }
 }
 
-/// The host's buffer, from a slice that outlives the copy. For a source the pointer is one that nothing may be written through.
+/// The host's buffer, from a slice that outlives the copy. For a source the pointer is one that
+/// nothing may be written through.
 #[derive(Clone, Copy)]
 struct Host(*mut u8);
 
@@ -153,13 +160,13 @@ impl Side for Host {
 impl Source for Host {
     #[inline(always)]
     unsafe fn double<const OFFSET: usize>(self) -> u64 {
-        // SAFETY: within the slice, and aligned, by this function's contract.
+        // SAFETY: within the slice, and aligned: caller.
         unsafe { self.0.wrapping_add(OFFSET).cast::<u64>().read() }
     }
 
     #[inline(always)]
     unsafe fn unit(self, width: Width) -> u64 {
-        // SAFETY: within the slice, by this function's contract.
+        // SAFETY: within the slice: caller.
         unsafe {
             match width {
                 Width::Byte => self.0.read().into(),
@@ -179,13 +186,13 @@ impl Sink for Host {
 
     #[inline(always)]
     unsafe fn put_double<const OFFSET: usize>(self, double: u64) {
-        // SAFETY: within the slice, and aligned, by this function's contract.
+        // SAFETY: within the slice, and aligned: caller.
         unsafe { self.0.wrapping_add(OFFSET).cast::<u64>().write(double) };
     }
 
     #[inline(always)]
     unsafe fn put_unit(self, width: Width, value: u64) {
-        // SAFETY: within the slice, by this function's contract.
+        // SAFETY: within the slice: caller.
         unsafe {
             match width {
                 Width::Byte => self.0.write(value as u8),
@@ -236,11 +243,13 @@ impl Source for Repeated {
 ///
 /// # Safety
 ///
-/// The `destination.len()` bytes at `source` are guest memory that may be read, and do not overlap `destination`.
+/// The `destination.len()` bytes at `source` are guest memory that may be read, and do not overlap
+/// `destination`.
 #[inline]
 pub(crate) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
     let (to, len) = (Host(destination.as_mut_ptr()), destination.len());
-    // SAFETY: the function's contract; the other side is a slice.
+    // SAFETY: the bytes at `source` are guest memory that may be read: caller. The other side is a
+    // slice.
     unsafe { copy(to, Guest(source.cast_mut()), len) };
 }
 
@@ -248,11 +257,13 @@ pub(crate) unsafe fn copy_from(source: *const u8, destination: &mut [u8]) {
 ///
 /// # Safety
 ///
-/// The `source.len()` bytes at `destination` are guest memory that may be written, and do not overlap `source`.
+/// The `source.len()` bytes at `destination` are guest memory that may be written, and do not
+/// overlap `source`.
 #[inline]
 pub(crate) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
     let (from, len) = (Host(source.as_ptr().cast_mut()), source.len());
-    // SAFETY: the function's contract; the other side is a slice.
+    // SAFETY: the bytes at `destination` are guest memory that may be written: caller. The other
+    // side is a slice.
     unsafe { copy(Guest(destination), from, len) };
 }
 
@@ -263,7 +274,8 @@ pub(crate) unsafe fn copy_to(destination: *mut u8, source: &[u8]) {
 /// The `len` bytes at `destination` are guest memory that may be written.
 pub(crate) unsafe fn fill(destination: *mut u8, byte: u8, len: usize) {
     let double = u64::from_ne_bytes([byte; DOUBLE]);
-    // SAFETY: the function's contract; the other side has no memory.
+    // SAFETY: the bytes at `destination` are guest memory that may be written: caller. The other
+    // side has no memory.
     unsafe { copy(Guest(destination), Repeated(double), len) };
 }
 
@@ -271,15 +283,16 @@ pub(crate) unsafe fn fill(destination: *mut u8, byte: u8, len: usize) {
 ///
 /// # Safety
 ///
-/// `len` bytes from each side on are of a buffer or of guest memory which may be read or written as the side says. One of
-/// the sides is guest memory, and they do not overlap.
+/// `len` bytes from each side on are of a buffer or of guest memory which may be read or written as
+/// the side says. One of the sides is guest memory, and they do not overlap.
 #[inline(always)]
 unsafe fn copy<T: Sink, F: Source>(to: T, from: F, len: usize) {
     if (from.address() | to.address() | len).is_multiple_of(DOUBLE) {
-        // SAFETY: the function's contract; all is aligned.
+        // SAFETY: `len` bytes of both sides are valid: caller; addresses and length are multiples
+        // of 8.
         return unsafe { doubles(to, from, len / DOUBLE) };
     }
-    // SAFETY: the function's contract.
+    // SAFETY: `len` bytes of both sides are valid: caller.
     unsafe { copy_any(to, from, len) }
 }
 
@@ -289,13 +302,14 @@ unsafe fn copy<T: Sink, F: Source>(to: T, from: F, len: usize) {
 #[inline(never)]
 unsafe fn copy_any<T: Sink, F: Source>(to: T, from: F, len: usize) {
     if len < DOUBLE {
-        // SAFETY: the function's contract.
+        // SAFETY: `len` bytes of both sides are valid: caller.
         return unsafe { units(to, from, len) };
     }
     let lag = from.lag(to);
     let (first, body) = parts(to.address(), lag, len);
-    // SAFETY: the parts are within the copy, one after the other. The body is of doubles that are aligned where they go; those that
-    // it reads for a lag begin before it and end after it, where `parts` has left the room.
+    // SAFETY: the parts are within the copy, one after the other. The body is of doubles that are
+    // aligned where they go; those that it reads for a lag begin before it and end after it,
+    // where `parts` has left the room.
     unsafe {
         units(to, from, first);
         let (to, from) = (to.later(first), from.later(first));
@@ -308,10 +322,12 @@ unsafe fn copy_any<T: Sink, F: Source>(to: T, from: F, len: usize) {
     }
 }
 
-/// Cuts `len` bytes that go to the address `to`: those before the doubles, and those of the doubles.
+/// Cuts `len` bytes that go to the address `to`: those before the doubles, and those of the
+/// doubles.
 ///
-/// The doubles begin aligned where they go. Where the other side lags, it is read by aligned doubles, too, of which the first
-/// begins before and the last ends after the body: both within the copy.
+/// The doubles begin aligned where they go. Where the other side lags, it is read by aligned
+/// doubles, too, of which the first begins before and the last ends after the body: both within the
+/// copy.
 #[inline]
 fn parts(to: usize, lag: usize, len: usize) -> (usize, usize) {
     let mut first = (to.wrapping_neg() % DOUBLE).min(len);
@@ -337,7 +353,8 @@ unsafe fn units<T: Sink, F: Source>(mut to: T, mut from: F, mut len: usize) {
     macro_rules! unit {
         ($width:ident, $condition:ident $wanted:expr) => {
             $condition $wanted && len >= Width::$width.bytes() {
-                // SAFETY: within the copy; aligned in guest memory, to which smaller units have led.
+                // SAFETY: within the copy, which the caller vouches for. Smaller units have led to
+                // an address that is aligned in guest memory.
                 unsafe { to.put_unit(Width::$width, from.unit(Width::$width)) };
                 (to, from) = (to.later(Width::$width.bytes()), from.later(Width::$width.bytes()));
                 len -= Width::$width.bytes();
@@ -373,14 +390,15 @@ unsafe fn units<T: Sink, F: Source>(mut to: T, mut from: F, mut len: usize) {
 #[inline(always)]
 unsafe fn doubles<T: Sink, F: Source>(to: T, from: F, count: usize) {
     if count < UNROLL {
-        // SAFETY: the function's contract.
+        // SAFETY: `count` doubles of both sides are valid and aligned: caller.
         return unsafe { few(to, from, count) };
     }
-    // SAFETY: the function's contract.
+    // SAFETY: `count` doubles of both sides are valid and aligned: caller.
     unsafe { many(to, from, count) }
 }
 
-/// Loads the doubles at these offsets, and then stores them, so that no store waits for the load before it.
+/// Loads the doubles at these offsets, and then stores them, so that no store waits for the load
+/// before it.
 ///
 /// Safety: they are within the copy, and aligned on both sides.
 macro_rules! together {
@@ -397,7 +415,7 @@ macro_rules! together {
 unsafe fn many<T: Sink, F: Source>(mut to: T, mut from: F, count: usize) {
     let end = to.later(count / UNROLL * UNROLL * DOUBLE).address();
     while to.address() != end {
-        // SAFETY: the function's contract.
+        // SAFETY: within the `count` doubles of both sides, which are valid and aligned: caller.
         unsafe {
             together!(to, from, a 0, b 8, c 16, d 24, e 32, f 40, g 48, h 56);
             together!(to, from, a 64, b 72, c 80, d 88, e 96, f 104, g 112, h 120);
@@ -408,7 +426,7 @@ unsafe fn many<T: Sink, F: Source>(mut to: T, mut from: F, count: usize) {
         );
     }
     if !count.is_multiple_of(UNROLL) {
-        // SAFETY: the function's contract.
+        // SAFETY: within the `count` doubles of both sides, which are valid and aligned: caller.
         unsafe { few(to, from, count % UNROLL) };
     }
 }
@@ -419,12 +437,12 @@ unsafe fn many<T: Sink, F: Source>(mut to: T, mut from: F, count: usize) {
 #[inline(never)]
 unsafe fn few<T: Sink, F: Source>(mut to: T, mut from: F, count: usize) {
     for _ in 0..count / TOGETHER {
-        // SAFETY: the function's contract.
+        // SAFETY: within the `count` doubles of both sides, which are valid and aligned: caller.
         unsafe { together!(to, from, a 0, b 8, c 16, d 24, e 32, f 40, g 48, h 56) };
         (to, from) = (to.later(TOGETHER * DOUBLE), from.later(TOGETHER * DOUBLE));
     }
     for _ in 0..count % TOGETHER {
-        // SAFETY: the function's contract.
+        // SAFETY: within the `count` doubles of both sides, which are valid and aligned: caller.
         unsafe { to.put_double::<0>(from.double::<0>()) };
         (to, from) = (to.later(DOUBLE), from.later(DOUBLE));
     }
@@ -434,14 +452,17 @@ unsafe fn few<T: Sink, F: Source>(mut to: T, mut from: F, count: usize) {
 ///
 /// # Safety
 ///
-/// As [`copy`], of `count` doubles at `to` and one more at `from`, aligned to 8 on both sides; `lag` is 1 to 7.
+/// As [`copy`], of `count` doubles at `to` and one more at `from`, aligned to 8 on both sides;
+/// `lag` is 1 to 7.
 unsafe fn merge<T: Sink, F: Source>(mut to: T, mut from: F, lag: usize, count: usize) {
-    // SAFETY: the function's contract.
+    // SAFETY: within the `count` doubles at `to` and the `count + 1` at `from`, valid and aligned:
+    // caller.
     let mut before = unsafe { from.double::<0>() };
     from = from.later(DOUBLE);
     let end = to.later(count / MERGED * MERGED * DOUBLE).address();
     while to.address() != end {
-        // SAFETY: the function's contract.
+        // SAFETY: within the `count` doubles at `to` and the `count + 1` at `from`, valid and
+        // aligned: caller.
         unsafe {
             let (a, b) = (from.double::<0>(), from.double::<8>());
             let (c, d) = (from.double::<16>(), from.double::<24>());
@@ -457,7 +478,8 @@ unsafe fn merge<T: Sink, F: Source>(mut to: T, mut from: F, lag: usize, count: u
         );
     }
     for _ in 0..count % MERGED {
-        // SAFETY: the function's contract.
+        // SAFETY: within the `count` doubles at `to` and the `count + 1` at `from`, valid and
+        // aligned: caller.
         unsafe {
             let next = from.double::<0>();
             to.put_double::<0>(merged(before, next, lag));

@@ -1,6 +1,8 @@
-//! Single accesses through the host's own mapping: guest memory's, atomic and with an ordering, and a device's, volatile.
+//! Single accesses through the host's own mapping: guest memory's, atomic and with an ordering, and
+//! a device's, volatile.
 //!
-//! The one idea: one instruction of exactly the width asked for, whatever the ordering adds around it.
+//! The one idea: one instruction of exactly the width asked for, whatever the ordering adds around
+//! it.
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -18,7 +20,7 @@ pub(crate) unsafe fn load(at: *const u8, width: Width, order: Ordering) -> u64 {
     if order == Ordering::SeqCst {
         fence(Ordering::SeqCst);
     }
-    // SAFETY: the function's contract.
+    // SAFETY: aligned guest memory that may be read: caller.
     let value = unsafe { guest_bytes::load(at, width) };
     if order != Ordering::Relaxed {
         fence(Ordering::Acquire);
@@ -36,18 +38,20 @@ pub(crate) unsafe fn store(at: *mut u8, width: Width, value: u64, order: Orderin
     if order != Ordering::Relaxed {
         fence(Ordering::Release);
     }
-    // SAFETY: the function's contract.
+    // SAFETY: aligned guest memory that may be written: caller.
     unsafe { guest_bytes::store(at, width, value) };
     if order == Ordering::SeqCst {
         fence(Ordering::SeqCst);
     }
 }
 
-/// One compare-and-exchange; returns the value found. On riscv64 the 1- and 2-byte ones are LR/SC of the word around.
+/// One compare-and-exchange; returns the value found. On riscv64 the 1- and 2-byte ones are LR/SC
+/// of the word around.
 ///
 /// # Safety
 ///
-/// The bytes at `at` are guest memory that may be read and written, as is the 4-byte word that holds them, aligned to `width`.
+/// The bytes at `at` are guest memory that may be read and written, as is the 4-byte word that
+/// holds them, aligned to `width`.
 #[inline]
 pub(crate) unsafe fn compare_exchange(
     at: *mut u8,
@@ -63,21 +67,23 @@ pub(crate) unsafe fn compare_exchange(
             Ordering::AcqRel => Ordering::Acquire,
             other => other,
         };
-        // SAFETY: the function's contract.
+        // SAFETY: aligned guest memory that may be read: caller.
         return unsafe { load(at, width, failure) };
     }
-    // SAFETY: the function's contract; both values are of the width.
+    // SAFETY: aligned guest memory that may be read and written: caller. Both values are of the
+    // width.
     unsafe { guest_bytes::compare_exchange(at, width, current, new & width.mask(), order) }
 }
 
-/// One volatile load of exactly `width` from a device. Any order but relaxed is a full fence, I/O included.
+/// One volatile load of exactly `width` from a device. Any order but relaxed is a full fence, I/O
+/// included.
 ///
 /// # Safety
 ///
 /// `at` is aligned to `width`, and reading there is sound.
 pub(crate) unsafe fn load_device(at: *mut u8, width: Width, order: Ordering) -> u64 {
     device_fence(order);
-    // SAFETY: by the contract.
+    // SAFETY: `at` is aligned, and reading the device there is sound: caller.
     let value = unsafe {
         match width {
             Width::Byte => at.read_volatile().into(),
@@ -90,14 +96,15 @@ pub(crate) unsafe fn load_device(at: *mut u8, width: Width, order: Ordering) -> 
     value
 }
 
-/// One volatile store of exactly `width` to a device. Any order but relaxed is a full fence, I/O included.
+/// One volatile store of exactly `width` to a device. Any order but relaxed is a full fence, I/O
+/// included.
 ///
 /// # Safety
 ///
 /// `at` is aligned to `width`, and writing there is sound.
 pub(crate) unsafe fn store_device(at: *mut u8, width: Width, value: u64, order: Ordering) {
     device_fence(order);
-    // SAFETY: by the contract.
+    // SAFETY: `at` is aligned, and writing the device there is sound: caller.
     unsafe {
         match width {
             Width::Byte => at.write_volatile(value as u8),

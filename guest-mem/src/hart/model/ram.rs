@@ -122,7 +122,8 @@ impl<'a> Ram<'a> {
     /// Stores the low `width` bytes of `value`, in one access. `None` unless `at` is a multiple of `width` in memory.
     pub fn store(&self, at: Spa, width: Width, value: u64) -> Option<()> {
         let host = self.aligned(at, width)?;
-        // SAFETY: as in `load`. Atomics may be written through a shared borrow.
+        // SAFETY: memory of the borrow, aligned, of which there are no references. Atomics may be written
+        // through a shared borrow.
         unsafe { guest_bytes::store(host, width, value) };
         Some(())
     }
@@ -143,7 +144,7 @@ impl<'a> Ram<'a> {
     /// ```
     pub fn compare_exchange(&self, at: Spa, current: u64, new: u64) -> Option<Result<u64, u64>> {
         let host = self.aligned(at, Width::Double)?;
-        // SAFETY: as in `store`.
+        // SAFETY: memory of the borrow, aligned, of which there are no references.
         let found = unsafe {
             guest_bytes::compare_exchange(host, Width::Double, current, new, Ordering::AcqRel)
         };
