@@ -40,7 +40,7 @@ impl<'h, H: Hart> FiveFunctions<'h, H> {
     ///
     /// As [`LoadedVcpu::new`].
     pub unsafe fn new(hart: &'h H) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: the vCPU is loaded on `hart`, and this is its one token: caller.
         let vcpu = unsafe { LoadedVcpu::new(hart) };
         Self { vcpu }
     }

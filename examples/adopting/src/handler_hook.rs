@@ -160,7 +160,7 @@ pub unsafe fn read_guest_buffer(
     buffer: Gva,
     destination: &mut [u8],
 ) -> Result<(), AccessError> {
-    // SAFETY: the caller's promise; the token ends with this function.
+    // SAFETY: the vCPU is loaded: caller. Its one token ends with this function.
     let vcpu = unsafe { LoadedVcpu::new(hart) };
     vcpu.guest_virtual(privilege).read(buffer, destination)
 }

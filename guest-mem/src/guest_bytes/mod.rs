@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `riscv64` | the machines that this library is for |
 //! | `x86_64` | where hosts' tests run |
-//! | `under_lock` | Miri and sanitizers, which see no assembly, and every other host |
+//! | `under_lock` | Miri and fuzz targets, which see no assembly, and every other host |
 //!
 //! Each has the same functions. All accesses are relaxed, or what their ordering says, and
 //! single-copy atomic: a naturally aligned access of any width is never seen in part by a guest or
