@@ -65,7 +65,8 @@ impl Grant {
             ask_for_ad_updates();
         }
         let block = u64::from(blocks.management);
-        let can_flush = features::lists(isa, "zicbom") && block != 0 && cache::can_flush();
+        let can_flush =
+            features::lists(isa, "zicbom") && block.is_power_of_two() && cache::can_flush();
         let wanted = features::wanted_environment(isa, can_flush);
         // SAFETY: no guest runs yet, and `apply` writes the registers again before one does.
         unsafe {
